@@ -1,0 +1,452 @@
+"""The words of the field as frozen values. Each refuses bad input at birth, so that nobody checks a form twice.
+
+Texts that have a form (`Address`, `Mac`, …) are subclasses of `str` in one normal form: they hash, compare and travel
+through JSON as what a person would write. IPv4 and IPv6 are held alike everywhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import uuid
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+#: VXLAN network identifiers are 24 bit (RFC 7348 section 5); 0 is what a device without one carries.
+VNI_LIMIT = 1 << 24
+#: Where automatic VNIs come from: clear of Swarm's, which start at 4096.
+VNI_FIRST, VNI_LAST = 0x700000, 0x7FFFFF
+#: What VXLAN adds to a frame: inner Ethernet 14, VXLAN 8, UDP 8, outer IPv4 20 (IPv6: 40).
+VXLAN_OVERHEAD = {4: 50, 6: 70}
+#: IPv4 hosts must take 576 bytes (RFC 791); IPv6 links must carry 1280 (RFC 8200). Linux takes up to 65535.
+MTU_LIMITS = (576, 65535)
+VXLAN_PORT = 4789
+
+
+class Address(str):
+    """An IP address in its normal form. Raises ValueError where it is none, or carries a scope."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if isinstance(text, cls):
+            return text
+        if "%" in text:
+            raise ValueError(f"{text!r} is not an IP address without a scope")
+        return super().__new__(cls, ipaddress.ip_address(str(text)))
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self else 4
+
+    @property
+    def packed(self) -> bytes:
+        return socket.inet_pton(socket.AF_INET6 if ":" in self else socket.AF_INET, self)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """The address in 4 or 16 bytes of network order."""
+        if len(raw) not in (4, 16):
+            raise ValueError(f"an IP address has 4 or 16 bytes, not {len(raw)}")
+        return cls(socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw))
+
+    @property
+    def number(self) -> int:
+        return int.from_bytes(self.packed, "big")
+
+    @property
+    def is_unicast(self) -> bool:
+        """Could a host have it? (Not multicast, loopback, unspecified or reserved.)"""
+        ip = ipaddress.ip_address(str(self))
+        return not (ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_reserved)
+
+
+@lru_cache(maxsize=4096)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text)
+
+
+class Subnet(str):
+    """An address and prefix length with no host bits set, as `10.5.0.0/24`."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if isinstance(text, cls):
+            return text
+        if "/" not in text:
+            raise ValueError(f"{text!r} has no prefix length")
+        return super().__new__(cls, ipaddress.ip_network(str(text)))
+
+    @classmethod
+    def from_key(cls, key: str) -> Self:
+        """The subnet of `10.5.0.0-24`."""
+        base, dash, length = key.rpartition("-")
+        if not dash:
+            raise ValueError(f"{key!r} is not a subnet's key")
+        return cls(f"{base}/{length}")
+
+    @property
+    def key(self) -> str:
+        """The form that fits into a key of the store and a name of an overlay: `10.5.0.0-24`."""
+        return self.replace("/", "-")
+
+    @property
+    def version(self) -> int:
+        return _network(self).version
+
+    @property
+    def prefixlen(self) -> int:
+        return _network(self).prefixlen
+
+    @property
+    def first(self) -> int:
+        """The lowest number a host may have: IPv4 leaves out the network's own address (but for /31 and /32)."""
+        net = _network(self)
+        bare = net.prefixlen >= net.max_prefixlen - 1
+        return int(net.network_address) + (0 if bare else 1)
+
+    @property
+    def last(self) -> int:
+        """The highest number a host may have: IPv4 leaves out the broadcast address."""
+        net = _network(self)
+        bare = net.version == 6 or net.prefixlen >= net.max_prefixlen - 1
+        return int(net.broadcast_address) - (0 if bare else 1)
+
+    @property
+    def size(self) -> int:
+        """How many hosts fit."""
+        return self.last - self.first + 1
+
+    def at(self, number: int) -> Address:
+        """The address with that number, which must lie inside."""
+        width = 4 if self.version == 4 else 16
+        address = Address.unpack(number.to_bytes(width, "big"))
+        if address not in self:
+            raise ValueError(f"{address} is outside {self}")
+        return address
+
+    def __contains__(self, item: object) -> bool:
+        """Is the address inside? (Any text that is no address is not.)"""
+        if not isinstance(item, Address):
+            return False
+        net = _network(self)
+        return item.version == net.version and int(net.network_address) <= item.number <= int(net.broadcast_address)
+
+    def is_host(self, address: Address) -> bool:
+        """May a host have it: inside, and neither the network's own nor the broadcast address?"""
+        return address in self and self.first <= address.number <= self.last
+
+    def overlaps(self, other: Subnet) -> bool:
+        mine, theirs = _network(self), _network(other)
+        return mine.version == theirs.version and mine.overlaps(theirs)
+
+    def covers(self, other: Subnet) -> bool:
+        """Does it hold the whole of `other`?"""
+        return self.version == other.version and self.overlaps(other) and self.prefixlen <= other.prefixlen
+
+
+class Mac(str):
+    """A unicast Ethernet address, lower case with colons. Raises ValueError for multicast and all zeros."""
+
+    __slots__ = ()
+    _form = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+    def __new__(cls, text: str) -> Self:
+        if isinstance(text, cls):
+            return text
+        low = str(text).lower()
+        if not cls._form.fullmatch(low):
+            raise ValueError(f"{text!r} is not a MAC address such as 02:42:0a:05:00:02")
+        if int(low[:2], 16) & 1 or low == "00:00:00:00:00:00":
+            raise ValueError(f"{text!r} is not a unicast MAC address")
+        return super().__new__(cls, low)
+
+    @classmethod
+    def of(cls, address: Address) -> Self:
+        """The MAC that Docker and the tutorial derive from an address: 02:42 and its last four bytes."""
+        return cls.unpack(b"\x02\x42" + address.packed[-4:])
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        if len(raw) != 6:
+            raise ValueError(f"a MAC address has 6 bytes, not {len(raw)}")
+        return cls(raw.hex(":"))
+
+    @property
+    def packed(self) -> bytes:
+        return bytes.fromhex(self.replace(":", ""))
+
+
+class OverlayName(str):
+    """The name all hosts know an overlay by."""
+
+    __slots__ = ()
+    _form = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+    def __new__(cls, text: str) -> Self:
+        if not cls._form.fullmatch(text):
+            raise ValueError(
+                f"{text!r} is no overlay name: 1 to 63 of a-z 0-9 . _ - are allowed, the first a letter or digit"
+            )
+        return super().__new__(cls, text)
+
+
+class HostId(str):
+    """Who a host is, whatever its name and address: a random UUID in 32 hex digits, made at first start."""
+
+    __slots__ = ()
+    _form = re.compile(r"[0-9a-f]{32}")
+
+    def __new__(cls, text: str) -> Self:
+        if not cls._form.fullmatch(text):
+            raise ValueError(f"{text!r} is no host id: 32 hex digits are")
+        return super().__new__(cls, text)
+
+    @classmethod
+    def random(cls) -> Self:
+        return cls(uuid.uuid4().hex)
+
+    @property
+    def short(self) -> str:
+        return self[:12]
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A frozen value that knows its JSON. Unknown fields are ignored: a newer version may have written them."""
+
+
+class Definition(Value, frozen=True, kw_only=True):
+    """What all hosts agree on about an overlay. `holders` are the hosts that have a Docker network on it."""
+
+    overlay: OverlayName
+    subnet: Subnet
+    vni: int
+    mtu: int
+    port: int = VXLAN_PORT
+    gateway: Address | None = None
+    records: str | None = None
+    holders: tuple[HostId, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_vni(self.vni)
+        check_mtu(self.mtu)
+        check_port(self.port)
+        if self.gateway is not None and self.gateway not in self.subnet:
+            raise ValueError(f"the gateway {self.gateway} is outside {self.subnet}")
+        if self.records is not None:
+            check_prefix(self.records)
+
+
+class Network(Value, frozen=True, kw_only=True):
+    """Docker's local object: a network of this host that stands for an overlay."""
+
+    network: str
+    overlay: OverlayName
+    subnet: Subnet
+    vtep: Address
+    underlay: str
+    definition: Definition
+    internal: bool = False
+    outsiders: bool = False
+    pool: str | None = None
+
+
+class Endpoint(Value, frozen=True, kw_only=True):
+    """Docker's word for one container's place on a network. `joined` says that Docker was given its interface."""
+
+    endpoint: str
+    network: str
+    address: Address
+    mac: Mac
+    generation: int
+    joined: bool = False
+
+    @property
+    def link(self) -> str:
+        """The container's end of the veth, in the host's namespace until Docker takes it (IFNAMSIZ is 15)."""
+        return f"mo{self.endpoint[:12]}"
+
+    @property
+    def port(self) -> str:
+        """The bridge's end of the veth, in the overlay namespace."""
+        return f"p{self.endpoint[:12]}"
+
+
+class Record(Value, frozen=True, kw_only=True):
+    """One endpoint as its owner tells it to the others."""
+
+    address: Address
+    mac: Mac
+    generation: int = 0
+
+
+class HostList(Value, frozen=True, kw_only=True):
+    """All endpoints of one host on one overlay: the truth about them, written by that host alone."""
+
+    host: HostId
+    overlay: OverlayName
+    vtep: Address
+    records: tuple[Record, ...] = ()
+    schema: int = 1
+    reader: int = 1
+
+
+class Alive(Value, frozen=True, kw_only=True):
+    """What hangs on a host's session: that it is there, its name and its VTEPs."""
+
+    host: HostId
+    name: str
+    vteps: tuple[Address, ...]
+    version: str = ""
+    schema: int = 1
+
+
+class Peer(Value, frozen=True, kw_only=True):
+    """An endpoint that lives elsewhere, as this host sees it. `host` is None for an outsider's."""
+
+    address: Address
+    mac: Mac
+    vtep: Address
+    host: HostId | None = None
+    generation: int = 0
+
+
+class Pool(Value, frozen=True, kw_only=True):
+    """A subnet that addresses are leased from. `users` are the hosts that asked for it."""
+
+    subnet: Subnet
+    overlay: OverlayName | None = None
+    gateway: Address | None = None
+    users: tuple[HostId, ...] = ()
+
+
+class Lease(Value, frozen=True, kw_only=True):
+    """An address that is taken. `use`: endpoint, reserve (kept free for its host), aux (the same on several hosts)."""
+
+    address: Address
+    use: str
+    hosts: tuple[HostId, ...]
+
+    def __post_init__(self) -> None:
+        if self.use not in ("endpoint", "reserve", "aux"):
+            raise ValueError(f"a lease is for an endpoint, a reserve or aux, not for {self.use!r}")
+        if not self.hosts:
+            raise ValueError("a lease belongs to a host")
+
+
+class Neigh(Value, frozen=True, kw_only=True):
+    """A row of the VXLAN device's neighbour table: who asks for the address is told the MAC."""
+
+    address: Address
+    mac: Mac
+
+    def __str__(self) -> str:
+        return f"{self.address} lladdr {self.mac}"
+
+
+class Fdb(Value, frozen=True, kw_only=True):
+    """A row of the VXLAN device's forwarding table: frames for the MAC go to the VTEP."""
+
+    mac: Mac
+    vtep: Address
+
+    def __str__(self) -> str:
+        return f"{self.mac} dst {self.vtep}"
+
+
+class Miss(Value, frozen=True, kw_only=True):
+    """The kernel's question: whose MAC is it (L3: `address`), or behind which VTEP (L2: `mac`)?"""
+
+    ifindex: int
+    address: Address | None = None
+    mac: Mac | None = None
+
+    @property
+    def layer(self) -> int:
+        return 3 if self.address is not None else 2
+
+
+class Bridge(Value, frozen=True, kw_only=True):
+    """The switch inside an overlay namespace. `mac` is fixed: a bridge without one changes it as ports come and go."""
+
+    name: str
+    mac: Mac
+    mtu: int
+    address: Address | None = None
+    prefixlen: int = 0
+
+
+class Vxlan(Value, frozen=True, kw_only=True):
+    """The tunnel device, a port of the bridge. `local` is this host's VTEP, where its UDP socket lives."""
+
+    name: str
+    bridge: str
+    vni: int
+    port: int
+    local: Address
+    mtu: int
+
+
+class Veth(Value, frozen=True, kw_only=True):
+    """A cable: `port` is the bridge's end, `link` the container's, which starts in the host's namespace with `mac`."""
+
+    port: str
+    link: str
+    bridge: str
+    mac: Mac
+    mtu: int
+
+
+def check_vni(vni: int) -> int:
+    if not 1 <= vni < VNI_LIMIT:
+        raise ValueError(f"{vni} is no VNI: 1 to {VNI_LIMIT - 1} are")
+    return vni
+
+
+def check_mtu(mtu: int) -> int:
+    low, high = MTU_LIMITS
+    if not low <= mtu <= high:
+        raise ValueError(f"{mtu} is no MTU: {low} to {high} are")
+    return mtu
+
+
+def check_port(port: int) -> int:
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{port} is no UDP port: 1 to 65535 are")
+    return port
+
+
+_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+def check_prefix(text: str) -> str:
+    """A place in the store: never empty (it would reach everybody's keys), no slash at either end."""
+    if not _PREFIX.fullmatch(text) or len(text) > 200:
+        raise ValueError(f"{text!r} is no place for records: words of A-Z a-z 0-9 . _ - joined by single slashes are")
+    return text
+
+
+T = TypeVar("T")
+_TEXTS = (Address, Subnet, Mac, OverlayName, HostId)
+
+
+def _revive(kind: type, raw: Any) -> Any:
+    if kind in _TEXTS and isinstance(raw, str):
+        return kind(raw)
+    raise ValueError(f"expected {kind.__name__}")
+
+
+def encode(value: Any) -> bytes:
+    """A value as JSON."""
+    return msgspec.json.encode(value, enc_hook=str)
+
+
+@lru_cache(maxsize=64)
+def decoder(kind: type[T]) -> Callable[[bytes], T]:
+    """What reads JSON as a `kind`; it raises ValueError (msgspec.ValidationError is one) for anything else."""
+    return msgspec.json.Decoder(kind, dec_hook=_revive).decode
