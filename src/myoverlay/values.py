@@ -339,6 +339,30 @@ class Lease(Value, frozen=True, kw_only=True):
             raise ValueError("a lease belongs to a host")
 
 
+class PoolUse(Value, frozen=True, kw_only=True):
+    """That Docker asked this host for a pool. `written`: a person chose the subnet; `at`: when, in Unix seconds."""
+
+    pool: str
+    subnet: Subnet
+    written: bool
+    at: float
+    within: Subnet | None = None
+    overlay: OverlayName | None = None
+
+
+class LocalLease(Value, frozen=True, kw_only=True):
+    """A lease of this host. `use` is as in Lease, or `releasing`: the store has not been told yet that it is free.
+
+    `at`: since when, in Unix seconds. `promised`: given out while the store was away, and to be written there.
+    """
+
+    subnet: Subnet
+    address: Address
+    use: str
+    at: float
+    promised: bool = False
+
+
 class Neigh(Value, frozen=True, kw_only=True):
     """A row of the VXLAN device's neighbour table: who asks for the address is told the MAC."""
 
@@ -446,7 +470,6 @@ def encode(value: Any) -> bytes:
     return msgspec.json.encode(value, enc_hook=str)
 
 
-@lru_cache(maxsize=64)
 def decoder(kind: type[T]) -> Callable[[bytes], T]:
     """What reads JSON as a `kind`; it raises ValueError (msgspec.ValidationError is one) for anything else."""
     return msgspec.json.Decoder(kind, dec_hook=_revive).decode

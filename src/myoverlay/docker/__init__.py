@@ -1,0 +1,1 @@
+"""Docker's words in, Docker's words out. This room decides nothing."""

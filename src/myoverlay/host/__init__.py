@@ -1,0 +1,1 @@
+"""What this host holds and does: all state, all locks, all loops."""

@@ -1,0 +1,100 @@
+"""`myoverlay serve`: sockets first, everything else after.
+
+dockerd dials a managed plugin 0.5 s after it started it and then only at 3.5 s, so the sockets are bound before
+anything heavy is imported; calls wait in their backlog until the worker accepts.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from myoverlay.errors import Clash
+
+if TYPE_CHECKING:
+    from myoverlay.settings import Settings
+
+_BACKLOG = 64
+#: Docker's calls at once: at boot all containers of a host start together.
+_THREADS = 16
+_STOP = 20
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening socket, for root alone. A dead one in its place goes. Raises Clash where a live one is there."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            if probe.connect_ex(str(path)) == 0:
+                raise Clash(f"another plugin answers on {path}: stop it, or set MYOVERLAY_SOCKETS")
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def run(environ: Mapping[str, str]) -> None:
+    """Serve until told to stop (SIGTERM). Raises Refused or Clash where it cannot begin."""
+    from myoverlay.settings import load
+
+    settings = load(environ)
+    listeners = [bind(Path(path.strip())) for path in settings.sockets.split(",")]
+    _serve(settings, listeners)
+
+
+def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
+    import logging
+
+    from gunicorn.app.base import BaseApplication
+
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
+    logging.captureWarnings(True)
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        """One worker, many threads; the daemon lives in the worker, after the fork."""
+
+        def load_config(self) -> None:
+            options: dict[str, Any] = {
+                "bind": [f"fd://{listener.fileno()}" for listener in listeners],
+                "workers": 1,
+                "worker_class": "gthread",
+                "threads": _THREADS,
+                "timeout": 120,
+                "graceful_timeout": _STOP,
+                "keepalive": 0,
+                "control_socket_disable": True,
+                "loglevel": "warning",
+                "proc_name": "myoverlay",
+                "worker_exit": _stop,
+            }
+            for name, value in options.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            from myoverlay.daemon import Daemon
+
+            daemon = Daemon(settings)
+            _running.append(daemon)
+            daemon.start()
+            return daemon.app
+
+    Server().run()
+
+
+#: The worker's daemon, for gunicorn's hook, which is told no more than the worker.
+_running: list[Any] = []
+
+
+def _stop(_arbiter: object, _worker: object) -> None:
+    while _running:
+        _running.pop().stop()

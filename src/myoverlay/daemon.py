@@ -1,0 +1,153 @@
+"""The composition root: what is made of what, in which order it starts and stops.
+
+    thread       object             does                                              stopped by
+    http-n       gunicorn           Docker's calls                                    gunicorn
+    links        kernel.links.Links links and addresses (pyroute2)                    Daemon.stop
+    misses       MissLoop           the kernel's questions                            Daemon.stop
+    lookup       Lookup             looks into the store for a miss; overruns         Daemon.stop
+    watch-*      discover.Watch     one per overlay: the other hosts' lists           Daemon.stop, store.close
+    outsiders-*  OutsiderWatch      one per overlay that has them on                  Daemon.stop, store.close
+    publish      Publisher          this host's lists and index keys                  Daemon.stop
+    alive        Liveness           this host's session; who else is there            Daemon.stop
+    reconcile    Reconciler         settles with the store; compares the kernel       Daemon.stop
+
+Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from myoverlay.docker.app import create_app
+from myoverlay.docker.driver import NetworkDriver
+from myoverlay.docker.ipam import IpamDriver
+from myoverlay.errors import MyoverlayError
+from myoverlay.host.alive import Liveness
+from myoverlay.host.converge import Converger
+from myoverlay.host.discover import Discovery
+from myoverlay.host.journal import Journal
+from myoverlay.host.leases import Leases
+from myoverlay.host.misses import Lookup, MissLoop
+from myoverlay.host.overlays import LocalOverlay, Overlays
+from myoverlay.host.publish import Publisher
+from myoverlay.host.reconcile import Reconciler
+from myoverlay.kernel.links import Links
+from myoverlay.settings import Settings
+from myoverlay.store import Store
+from myoverlay.store.records import Records
+from myoverlay.tally import Tally
+from myoverlay.values import Address
+
+log = logging.getLogger(__name__)
+
+_RESTORE = 60.0
+_JOIN = 3.0
+
+
+def open_store(settings: Settings) -> Store:
+    """Consul where it is configured, else the embedded store."""
+    if settings.consul:
+        from myoverlay.store.consul import ConsulStore
+
+        return ConsulStore(
+            settings.consul,
+            token=settings.token or None,
+            token_file=_path(settings.token_file),
+            ca=_path(settings.cacert),
+            cert=_path(settings.client_cert),
+            key=_path(settings.client_key),
+        )
+    from myoverlay.store.sqlite import SqliteStore
+
+    return SqliteStore(Path(settings.state) / "store.db")
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+class Daemon:
+    """Everything of one host."""
+
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+        self.tally = Tally()
+        self.journal = Journal(Path(settings.state))
+        self.store = store or open_store(settings)
+        self.records = Records(self.store, settings.prefix, self.journal.host_id())
+        self.links = Links()
+        self._vtep = settings.vtep
+        self.liveness = Liveness(self.journal, self.records, settings.host_name, self._vteps, self.tally)
+        self.leases = Leases(
+            self.journal,
+            self.records,
+            settings.pools,
+            lambda deadline: self.links.routes(deadline=deadline),
+            self.liveness.name_of,
+        )
+        self.overlays = Overlays(
+            self.journal,
+            self.records,
+            self.leases,
+            self.links,
+            Converger(self.links, Path(settings.run), self.tally),
+            self.liveness.member,
+            settings.vtep,
+            settings.port,
+            settings.eager,
+        )
+        self.publisher = Publisher(self.records, self.overlays.named, self.liveness.name_of, self.tally)
+        self.discovery = Discovery(self.records, self.tally)
+        self.lookup = Lookup(self.records, self.discovery, self.tally)
+        self.misses = MissLoop(self.overlays, self.lookup, self.tally)
+        self.reconciler = Reconciler(self.overlays, self.leases)
+        self.overlays.on_use = self._in_use
+        self.overlays.on_gone = self._gone
+        self.overlays.barred = self.liveness.barred
+        self.app = create_app(
+            NetworkDriver(self.overlays, self.publisher), IpamDriver(self.leases), self.tally
+        )  # fmt: skip
+
+    def _vteps(self) -> tuple[Address, ...]:
+        """This host's VTEPs: those in use, else the one that the next network would get."""
+        used = {local.network.vtep for local in self.overlays.all()}
+        if not used:
+            try:
+                used = {self.links.address_of(self._vtep, deadline=time.monotonic() + 1.0)[0]}
+            except MyoverlayError as error:
+                log.warning("this host has no VTEP yet: %s", error)
+        return tuple(sorted(used))
+
+    def _in_use(self, local: LocalOverlay) -> None:
+        self.discovery.follow(local)
+        self.misses.refresh()
+
+    def _gone(self, local: LocalOverlay) -> None:
+        self.discovery.drop(local)
+        self.publisher.forget(local.network.overlay)
+        self.misses.refresh()
+
+    def start(self) -> None:
+        """Rebuild from the journal, then let the loops run. The store is not waited for."""
+        self.links.start()
+        for endpoint, pool in self.overlays.restore(time.monotonic() + _RESTORE):
+            log.warning("endpoint %s (%s) died with its container", endpoint.endpoint[:12], endpoint.address)
+            self.leases.free(pool, endpoint.address)
+        for loop in (self.lookup, self.misses, self.publisher, self.liveness, self.reconciler):
+            loop.start()
+        for local in self.overlays.all():
+            self.publisher.offer(local.network.overlay)
+        log.info("host %s serves %d networks", self.records.me.short, len(self.overlays.all()))
+
+    def stop(self) -> None:
+        """End the loops and let go of everything; links, namespaces, rows and records stay as they are."""
+        self.discovery.cancel()
+        self.store.close()
+        for loop in (self.reconciler, self.liveness, self.publisher, self.misses, self.lookup):
+            loop.stop(_JOIN)
+        self.discovery.join(_JOIN)
+        for local in self.overlays.all():
+            local.close()
+        self.links.stop(_JOIN)
+        self.journal.close()

@@ -1,0 +1,104 @@
+"""HTTP: body → struct → call → answer, with one log line and one error shape for every method."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flask
+import msgspec
+from werkzeug.exceptions import HTTPException
+
+from myoverlay.docker import wire
+from myoverlay.docker.driver import NetworkDriver
+from myoverlay.docker.ipam import IpamDriver
+from myoverlay.errors import MyoverlayError
+from myoverlay.tally import Tally
+
+log = logging.getLogger(__name__)
+
+#: After a dockerd restart its client has no time-out of its own; every call of ours ends within this, seconds.
+DEADLINE = 8.0
+MAX_BODY = 1 << 20
+CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
+
+Answer = dict[str, Any]
+Method = tuple[type[wire.Message] | None, Callable[..., Answer]]
+
+
+def methods(network: NetworkDriver, ipam: IpamDriver) -> dict[str, Method]:
+    """Every method of the contract: the struct of its body, if it has one, and who answers."""
+    return {
+        "Plugin.Activate": (None, lambda _: {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        "NetworkDriver.GetCapabilities": (None, network.get_capabilities),
+        "NetworkDriver.CreateNetwork": (wire.CreateNetwork, network.create_network),
+        "NetworkDriver.DeleteNetwork": (wire.OfNetwork, network.delete_network),
+        "NetworkDriver.CreateEndpoint": (wire.CreateEndpoint, network.create_endpoint),
+        "NetworkDriver.DeleteEndpoint": (wire.OfEndpoint, network.delete_endpoint),
+        "NetworkDriver.EndpointOperInfo": (wire.OfEndpoint, network.endpoint_info),
+        "NetworkDriver.Join": (wire.Join, network.join),
+        "NetworkDriver.Leave": (wire.OfEndpoint, network.leave),
+        "NetworkDriver.ProgramExternalConnectivity": (wire.OfEndpoint, network.nothing),
+        "NetworkDriver.RevokeExternalConnectivity": (wire.OfEndpoint, network.nothing),
+        "NetworkDriver.DiscoverNew": (wire.Discover, network.nothing),
+        "NetworkDriver.DiscoverDelete": (wire.Discover, network.nothing),
+        "IpamDriver.GetCapabilities": (None, ipam.get_capabilities),
+        "IpamDriver.GetDefaultAddressSpaces": (None, ipam.get_spaces),
+        "IpamDriver.RequestPool": (wire.RequestPool, ipam.request_pool),
+        "IpamDriver.ReleasePool": (wire.ReleasePool, ipam.release_pool),
+        "IpamDriver.RequestAddress": (wire.RequestAddress, ipam.request_address),
+        "IpamDriver.ReleaseAddress": (wire.ReleaseAddress, ipam.release_address),
+    }
+
+
+def create_app(network: NetworkDriver, ipam: IpamDriver, tally: Tally) -> flask.Flask:
+    """The WSGI application that Docker talks to."""
+    app = flask.Flask("myoverlay")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    table = methods(network, ipam)
+
+    @app.post("/<method>")
+    def call(method: str) -> flask.Response:
+        if method not in table:
+            return _answer(404, _error(f"{method} is not a method of this plugin"))
+        kind, act = table[method]
+        started = time.monotonic()
+        status, body = _call(kind, act, started + DEADLINE)
+        took = (time.monotonic() - started) * 1000
+        outcome = "ok" if status == 200 else f"{status} {body['Err']}"
+        log.log(logging.INFO if status < 500 else logging.ERROR, "%s %.1f ms %s", method, took, outcome)
+        tally.add("docker_calls", f"{method} {'ok' if status == 200 else status}")
+        return _answer(status, body)
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> flask.Response:
+        return _answer(error.code or 500, _error(f"{error.code} {error.name}: {error.description}"))
+
+    return app
+
+
+def _call(kind: type[wire.Message] | None, act: Callable[..., Answer], deadline: float) -> tuple[int, Answer]:
+    try:
+        if kind is None:
+            return 200, act(deadline)
+        return 200, act(wire.read(kind, flask.request.get_data()), deadline)
+    except MyoverlayError as error:
+        return error.status, _error(str(error))
+    except HTTPException:
+        raise
+    except Exception as error:  # the one place where a bug of ours becomes an answer: Docker shows raw HTML otherwise
+        log.exception("a bug in myoverlay")
+        return 500, _error(f"myoverlay failed, see its log: {type(error).__name__}: {error}")
+
+
+def _error(sentence: str) -> Answer:
+    """Network drivers' errors are read from `Err`, IPAM drivers' from `Error`."""
+    return {"Err": sentence, "Error": sentence}
+
+
+def _answer(status: int, body: Answer) -> flask.Response:
+    """`Connection: close`: a keep-alive that closes while a POST is on its way makes Docker retry without a body."""
+    raw = msgspec.json.encode(body, enc_hook=str)
+    return flask.Response(raw, status, {"Content-Type": CONTENT_TYPE, "Connection": "close"})

@@ -1,0 +1,111 @@
+"""NetworkDriver.*: one function per method, each of them idempotent.
+
+Docker forgets what it asked to delete whatever the answer is, so deleting what is unknown succeeds.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from myoverlay.docker import wire
+from myoverlay.errors import Refused
+from myoverlay.host.overlays import PATIENCE, LocalOverlay, Overlays, Publishing, Request
+from myoverlay.plan import definition as plan
+from myoverlay.values import Address, Subnet
+
+Answer = dict[str, Any]
+
+
+class NetworkDriver:
+    """The methods of the network driver, over the overlays of this host."""
+
+    def __init__(self, overlays: Overlays, publisher: Publishing) -> None:
+        self._overlays = overlays
+        self._publisher = publisher
+
+    def get_capabilities(self, deadline: float) -> Answer:
+        """Scope local: each host has its own network objects; what joins them is the overlay's name."""
+        return {"Scope": "local", "ConnectivityScope": "global"}
+
+    def create_network(self, call: wire.CreateNetwork, deadline: float) -> Answer:
+        subnet, gateway = _subnet(call)
+        request = Request(
+            network=call.network,
+            options=plan.read_options(call.generic),
+            subnet=subnet,
+            gateway=wire.address_of(gateway) if gateway else None,
+            internal=call.option(wire.INTERNAL) is True,
+        )
+        self._overlays.create(request, deadline)
+        return {}
+
+    def delete_network(self, call: wire.OfNetwork, deadline: float) -> Answer:
+        self._overlays.delete(call.network, deadline)
+        return {}
+
+    def create_endpoint(self, call: wire.CreateEndpoint, deadline: float) -> Answer:
+        interface = call.interface or wire.Interface()
+        if not interface.address:
+            raise Refused("the endpoint has no IPv4 address: networks of myoverlay need an IPAM driver that gives one")
+        if interface.address6:
+            raise Refused("the endpoint has an IPv6 address: overlays are IPv4 only so far, leave out --ipv6 and --ip6")
+        self._overlays.check_allowed()
+        local = self._overlays.of(call.network)
+        address, generation = wire.address_of(interface.address), time.time_ns() // 1_000_000
+        made = local.add_endpoint(call.endpoint, address, call.mac, generation, deadline)
+        self._overlays.on_use(local)
+        self._publisher.offer(local.network.overlay)
+        return {} if interface.mac else {"Interface": {"MacAddress": made.mac}}
+
+    def join(self, call: wire.Join, deadline: float) -> Answer:
+        """Hand over the interface. No gateway is named, so Docker gives the container its own bridge for the outside.
+
+        Waits, bounded, until the others can know of the endpoint and this host knows of them.
+        """
+        local = self._overlays.of(call.network)
+        endpoint = local.join(call.endpoint, deadline)
+        ticket = self._publisher.offer(local.network.overlay)
+        self._publisher.wait(local.network.overlay, ticket, endpoint.address, PATIENCE)
+        local.listed.wait(PATIENCE)
+        return {"InterfaceName": {"SrcName": endpoint.link, "DstPrefix": "eth"}}
+
+    def leave(self, call: wire.OfEndpoint, deadline: float) -> Answer:
+        local = self._overlays.find(call.network)
+        if local is not None:
+            local.leave(call.endpoint, deadline)
+        return {}
+
+    def delete_endpoint(self, call: wire.OfEndpoint, deadline: float) -> Answer:
+        """The endpoint goes; waits, bounded, until the others can know, so that its address can start elsewhere."""
+        local = self._overlays.find(call.network)
+        if local is not None:
+            gone = local.delete_endpoint(call.endpoint, deadline)
+            if gone is not None:
+                self._withdraw(local, gone.address)
+        return {}
+
+    def _withdraw(self, local: LocalOverlay, address: Address) -> None:
+        self._publisher.pardon(local.network.overlay, address)
+        ticket = self._publisher.offer(local.network.overlay)
+        self._publisher.wait(local.network.overlay, ticket, address, PATIENCE)
+
+    def endpoint_info(self, call: wire.OfEndpoint, deadline: float) -> Answer:
+        return {"Value": {}}
+
+    def nothing(self, call: wire.Message, deadline: float) -> Answer:
+        """External connectivity is the business of Docker's own bridge; discovery events are for Swarm."""
+        return {}
+
+
+def _subnet(call: wire.CreateNetwork) -> tuple[Subnet, str]:
+    if call.option(wire.ENABLE_IPV6) or call.ipv6:
+        raise Refused("overlays are IPv4 only so far: leave out --ipv6")
+    if call.option(wire.ENABLE_IPV4) is False or not call.ipv4:
+        raise Refused("overlays need IPv4: leave out --ipv4=false")
+    if len(call.ipv4) > 1:
+        raise Refused(f"an overlay has one subnet so far, {len(call.ipv4)} are asked for: give one --subnet")
+    subnet = wire.value(Subnet, call.ipv4[0].pool)
+    if subnet.prefixlen < 8 or subnet.prefixlen > 30:
+        raise Refused(f"{subnet} cannot be an overlay's subnet: /8 to /30 can (the null IPAM driver cannot be used)")
+    return subnet, call.ipv4[0].gateway

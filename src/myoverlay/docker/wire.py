@@ -1,0 +1,145 @@
+"""What libnetwork's remote drivers send and expect, Engine 20.10 to 29: a struct per request and answer.
+
+Unknown fields are ignored, so that a newer engine may say more; an empty body is refused, because a retried call can
+arrive with one. Source: moby libnetwork/docs/remote.md and ipam.md, and drivers/remote/api, ipams/remote/api.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, TypeVar
+
+import msgspec
+
+from myoverlay.errors import Refused
+from myoverlay.values import Address, Mac, OverlayName, Subnet
+
+GENERIC = "com.docker.network.generic"
+ENABLE_IPV4 = "com.docker.network.enable_ipv4"
+ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+INTERNAL = "com.docker.network.internal"
+MAC_OPTION = "com.docker.network.endpoint.macaddress"
+ADDRESS_TYPE = "RequestAddressType"
+GATEWAY = "com.docker.network.gateway"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A request body."""
+
+
+class IpamData(Message, frozen=True, kw_only=True):
+    pool: str = msgspec.field(name="Pool", default="")
+    gateway: str = msgspec.field(name="Gateway", default="")
+
+
+class CreateNetwork(Message, frozen=True, kw_only=True):
+    network: str = msgspec.field(name="NetworkID")
+    options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
+    ipv4: tuple[IpamData, ...] | None = msgspec.field(name="IPv4Data", default=None)
+    ipv6: tuple[IpamData, ...] | None = msgspec.field(name="IPv6Data", default=None)
+
+    def option(self, name: str) -> Any:
+        return (self.options or {}).get(name)
+
+    @property
+    def generic(self) -> dict[str, str]:
+        """What a person wrote with `-o`."""
+        given = self.option(GENERIC) or {}
+        if not isinstance(given, dict):
+            raise Refused(f"{GENERIC} is no table of options")
+        return {str(name): str(text) for name, text in given.items()}
+
+
+class OfNetwork(Message, frozen=True, kw_only=True):
+    network: str = msgspec.field(name="NetworkID")
+
+
+class OfEndpoint(Message, frozen=True, kw_only=True):
+    network: str = msgspec.field(name="NetworkID")
+    endpoint: str = msgspec.field(name="EndpointID")
+
+
+class Interface(Message, frozen=True, kw_only=True):
+    address: str = msgspec.field(name="Address", default="")
+    address6: str = msgspec.field(name="AddressIPv6", default="")
+    mac: str = msgspec.field(name="MacAddress", default="")
+
+
+class CreateEndpoint(Message, frozen=True, kw_only=True):
+    network: str = msgspec.field(name="NetworkID")
+    endpoint: str = msgspec.field(name="EndpointID")
+    interface: Interface | None = msgspec.field(name="Interface", default=None)
+    options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
+
+    @property
+    def mac(self) -> Mac | None:
+        """The MAC a person asked for: as text in the interface, or as base64 of six bytes in the options."""
+        if self.interface is not None and self.interface.mac:
+            return value(Mac, self.interface.mac)
+        raw = (self.options or {}).get(MAC_OPTION)
+        if not isinstance(raw, str) or not raw:
+            return None
+        try:
+            return Mac.unpack(base64.b64decode(raw, validate=True))
+        except (ValueError, binascii.Error) as error:
+            raise Refused(f"{MAC_OPTION}: {error}") from None
+
+
+class Join(Message, frozen=True, kw_only=True):
+    network: str = msgspec.field(name="NetworkID")
+    endpoint: str = msgspec.field(name="EndpointID")
+    sandbox: str = msgspec.field(name="SandboxKey", default="")
+
+
+class Discover(Message, frozen=True, kw_only=True):
+    kind: int = msgspec.field(name="DiscoveryType", default=0)
+
+
+class RequestPool(Message, frozen=True, kw_only=True):
+    pool: str = msgspec.field(name="Pool", default="")
+    within: str = msgspec.field(name="SubPool", default="")
+    options: dict[str, str] | None = msgspec.field(name="Options", default=None)
+    v6: bool = msgspec.field(name="V6", default=False)
+
+
+class ReleasePool(Message, frozen=True, kw_only=True):
+    pool: str = msgspec.field(name="PoolID")
+
+
+class RequestAddress(Message, frozen=True, kw_only=True):
+    pool: str = msgspec.field(name="PoolID")
+    address: str = msgspec.field(name="Address", default="")
+    options: dict[str, str] | None = msgspec.field(name="Options", default=None)
+
+
+class ReleaseAddress(Message, frozen=True, kw_only=True):
+    pool: str = msgspec.field(name="PoolID")
+    address: str = msgspec.field(name="Address", default="")
+
+
+M = TypeVar("M", bound=Message)
+V = TypeVar("V", Address, Mac, OverlayName, Subnet)
+
+
+def read(kind: type[M], body: bytes) -> M:
+    """A request body as its struct. Raises Refused in one sentence."""
+    if not body.strip():
+        raise Refused("the request has no body: Docker sends one with every such call, so this is a broken retry")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Refused(f"the request is not understood: {error}") from None
+
+
+def value(kind: type[V], text: str) -> V:
+    """A text of Docker's as a value. Raises Refused."""
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
+def address_of(cidr: str) -> Address:
+    """The address in `10.5.0.3/24` or `10.5.0.3`."""
+    return value(Address, cidr.partition("/")[0])

@@ -1,0 +1,204 @@
+"""What the others do: one watch per overlay, so that peers are programmed before anybody asks.
+
+A watcher blocks on the small rings of changes and fetches only the lists of the hosts named there: one change costs it
+the rings and that host's list, whatever the size of the overlay. It lists everything only at start, when a ring no
+longer tells what was missed, when the store's index went backwards, and slowly in between.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from myoverlay.errors import Unavailable
+from myoverlay.host.overlays import LocalOverlay
+from myoverlay.store import Reset, Unchanged
+from myoverlay.store.records import Records, Ring
+from myoverlay.tally import Tally
+from myoverlay.values import HostId
+
+log = logging.getLogger(__name__)
+
+#: A blocking query's length, seconds.
+WAIT = 55.0
+#: After a change, others that follow within this time are taken together, seconds.
+COALESCE = 0.05
+#: Everything is listed again after this, seconds.
+RELIST = 300.0
+_RETRY = (0.5, 10.0)
+
+
+class _Loop:
+    """A thread that does `step` until stopped; while the store is away it tries again, ever more slowly."""
+
+    def __init__(self, name: str, tally: Tally) -> None:
+        self._tally = tally
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Ask it to end; a blocking query in flight is waited for by nobody."""
+        self._stop.set()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        delay = _RETRY[0]
+        while not self._stop.is_set():
+            try:
+                self.step()
+                delay = _RETRY[0]
+            except Unavailable as error:
+                if self._stop.is_set():
+                    return
+                self._tally.add("watch_rounds", "failed")
+                log.warning("%s: %s", self._thread.name, error)
+                self._stop.wait(delay * random.uniform(0.5, 1.0))
+                delay = min(_RETRY[1], delay * 2)
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+
+class Watch(_Loop):
+    """Follows the lists of the hosts of one overlay."""
+
+    def __init__(
+        self, local: LocalOverlay, records: Records, tally: Tally, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(f"watch-{local.network.overlay}", tally)
+        self._local = local
+        self._records = records
+        self._now = now
+        self._index = 0
+        self._rings: dict[str, Ring] = {}
+        self._listed_at = 0.0
+
+    def step(self) -> None:
+        """One answer of the store. Raises Unavailable."""
+        overlay = self._local.network.overlay
+        fresh = self._index == 0
+        seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
+        if isinstance(seen, Reset):
+            log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
+            self._tally.add("watch_rounds", "reset")
+            self._index = 0
+            return
+        if isinstance(seen, Unchanged):
+            self._tally.add("watch_rounds", "unchanged")
+            if self._now() - self._listed_at > RELIST:
+                self._index = 0
+            return
+        changed = self._changed(seen.rings)
+        if fresh or changed is None:
+            self._tally.add("watch_rounds", "listing")
+            self._listed_at = self._now()
+            changed = self._records.hosts_of(overlay)
+        else:
+            self._tally.add("watch_rounds", "change")
+        self.fetch(changed, anew=fresh)
+        self._rings, self._index = seen.rings, seen.index
+        if not fresh:
+            self._stop.wait(COALESCE)
+
+    def _changed(self, rings: dict[str, Ring]) -> set[HostId] | None:
+        """The hosts that changed since the last answer; None where a ring does not go back that far."""
+        hosts: set[HostId] = set()
+        for name, ring in rings.items():
+            missed = ring.since(self._rings.get(name, Ring()).last)
+            if missed is None:
+                return None
+            hosts.update(missed)
+        return hosts
+
+    def fetch(self, hosts: Iterable[HostId], anew: bool = False) -> None:
+        """Read these hosts' lists and program what they say.
+
+        A list that is no longer there withdraws nothing: owners withdraw by writing a list without the endpoint, so
+        an absent one means that the store lost it.
+        """
+        hosts = set(hosts) - {self._records.me}
+        found = self._records.lists(self._local.network.overlay, hosts) if hosts else {}
+        self._local.learn(found, anew)
+
+
+class OutsiderWatch(_Loop):
+    """Follows the tutorial's keys of one overlay, where outsiders are on."""
+
+    def __init__(self, local: LocalOverlay, records: Records, tally: Tally) -> None:
+        super().__init__(f"outsiders-{local.network.overlay}", tally)
+        self._local = local
+        self._records = records
+        self._index = 0
+
+    def step(self) -> None:
+        """One answer of the store. Raises Unavailable."""
+        fresh = self._index == 0
+        seen = self._records.outsiders(self._local.network.definition, self._index, timeout=3.0 if fresh else WAIT)
+        if isinstance(seen, Reset):
+            self._tally.add("watch_rounds", "reset")
+            self._index = 0
+        elif isinstance(seen, Unchanged):
+            self._tally.add("watch_rounds", "unchanged")
+        else:
+            self._tally.add("watch_rounds", "change")
+            self._local.learn_outsiders(seen.peers)
+            self._index = seen.index
+            if not fresh:
+                self._stop.wait(COALESCE)
+
+
+class Discovery:
+    """The watches of this host's overlays. `_lock` guards the table."""
+
+    def __init__(self, records: Records, tally: Tally) -> None:
+        self._records = records
+        self._tally = tally
+        self._lock = threading.Lock()
+        self._loops: dict[str, tuple[Watch, list[_Loop]]] = {}
+
+    def follow(self, local: LocalOverlay) -> None:
+        """Watch an overlay from now on; one that is watched already goes on being so."""
+        with self._lock:
+            if local.network.network in self._loops:
+                return
+            watch = Watch(local, self._records, self._tally)
+            loops: list[_Loop] = [watch]
+            if local.network.outsiders:
+                loops.append(OutsiderWatch(local, self._records, self._tally))
+            self._loops[local.network.network] = (watch, loops)
+        for loop in loops:
+            loop.start()
+
+    def drop(self, local: LocalOverlay) -> None:
+        with self._lock:
+            _, loops = self._loops.pop(local.network.network, (None, []))
+        for loop in loops:
+            loop.cancel()
+
+    def watch_of(self, local: LocalOverlay) -> Watch | None:
+        with self._lock:
+            found = self._loops.get(local.network.network)
+        return found[0] if found else None
+
+    def cancel(self) -> None:
+        """Ask all watches to end; closing the store wakes those that block in it."""
+        with self._lock:
+            loops = [loop for _, group in self._loops.values() for loop in group]
+        for loop in loops:
+            loop.cancel()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the watches that were asked to end, `timeout` seconds for all together."""
+        until = time.monotonic() + timeout
+        with self._lock:
+            loops = [loop for _, group in self._loops.values() for loop in group]
+        for loop in loops:
+            loop.join(max(0.0, until - time.monotonic()))

@@ -1,0 +1,533 @@
+"""Pools and addresses: the store decides, so that no two hosts ever give out one address.
+
+Each host keeps a few free addresses of each pool in reserve, leased in the store beforehand: with the store away a
+container starts on one of them. Everything this host holds is in the journal, so a release that the store could not be
+told of is told later (`settle`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
+from myoverlay.host.journal import Journal, lease_key
+from myoverlay.plan import pools as plan
+from myoverlay.store.records import Held, Records
+from myoverlay.values import (
+    Address,
+    Endpoint,
+    HostId,
+    Lease,
+    LocalLease,
+    Network,
+    OverlayName,
+    Pool,
+    PoolUse,
+    Subnet,
+)
+
+log = logging.getLogger(__name__)
+
+#: A pool without a network, or an address without an endpoint, after this long is what a failed call left behind.
+ABANDONED = 300.0
+_STORE = 3.0
+
+
+class Leases:
+    """The pools and leases of this host.
+
+    `_claiming` (guarded by `_lock`) are addresses that a running call is about to take, so that two calls never try
+    the same one. The lock is never held across a store call.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        records: Records,
+        base: Subnet,
+        routes: Callable[[float], tuple[Subnet, ...]],
+        host_name: Callable[[HostId], str],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._journal = journal
+        self._records = records
+        self._base = base
+        self._routes = routes
+        self._host_name = host_name
+        self._now = now
+        self._lock = threading.Lock()
+        self._claiming: set[str] = set()
+        self._pools = threading.Lock()
+        #: Set when there is something for `settle` to do.
+        self.wanted = threading.Event()
+
+    # -- pools -----------------------------------------------------------------------------------------------------
+
+    def request_pool(
+        self, asked: Subnet | None, within: Subnet | None, overlay: OverlayName | None, deadline: float
+    ) -> PoolUse:
+        """A pool for a network that is about to be created. The same question again gets the same answer.
+
+        Without a subnet: that of the overlay's definition, else one that overlaps neither a route of this host nor
+        any overlay. Raises Clash where it is somebody else's, Refused where it makes no sense.
+        """
+        with self._held(self._pools, deadline):
+            subnet = asked or self._defined(overlay, deadline) or self._automatic(deadline)
+            if within is not None and not subnet.covers(within):
+                raise Refused(f"the range {within} is outside the pool {subnet}: choose an --ip-range inside it")
+            use = PoolUse(
+                pool=_pool_id(subnet, within),
+                subnet=subnet,
+                within=within,
+                written=asked is not None,
+                overlay=overlay,
+                at=self._now(),
+            )
+            self._check_bound(subnet)
+            while not self._use_pool(use, deadline):
+                _check_deadline(deadline, f"pool {subnet}")
+            self._journal.uses.put(use.pool, use)
+            return use
+
+    def _defined(self, overlay: OverlayName | None, deadline: float) -> Subnet | None:
+        held = self._records.definition(overlay, timeout=_left(deadline)) if overlay else None
+        return held.value.subnet if held else None
+
+    def _automatic(self, deadline: float) -> Subnet:
+        taken = [held.value.subnet for held in self._records.pools(timeout=_left(deadline))]
+        taken += [holder.subnet for holder in self._records.vnis(timeout=_left(deadline)).values()]
+        taken += self._routes(deadline)
+        taken += [network.subnet for network in self._journal.networks.all()]
+        return plan.choose_pool(self._base, taken)
+
+    def _check_bound(self, subnet: Subnet) -> None:
+        for network in self._journal.networks.all():
+            if network.pool is not None and network.subnet.overlaps(subnet):
+                raise Clash(
+                    f"pool {subnet} overlaps {network.subnet} of overlay {network.overlay}, which network"
+                    f" {network.network[:12]} of this host has already joined"
+                )
+
+    def _use_pool(self, use: PoolUse, deadline: float) -> bool:
+        """Enter this host as a user of the pool; False where it changed meanwhile."""
+        held_pools = self._records.pools(timeout=_left(deadline))
+        plan.check_pool(use.subnet, use.overlay, (held.value for held in held_pools))
+        mine = next((held for held in held_pools if held.value.subnet == use.subnet), None)
+        old = mine.value if mine else Pool(subnet=use.subnet, overlay=use.overlay)
+        users = tuple(sorted({*old.users, self._records.me}))
+        new = msgspec.structs.replace(old, users=users, overlay=old.overlay or use.overlay)
+        return self._records.write_pool(mine, new, timeout=_left(deadline))
+
+    def bind(self, use: PoolUse, overlay: OverlayName, deadline: float) -> None:
+        """The pool belongs to the overlay from now on. Raises Clash where it belongs to another."""
+        while True:
+            held = self._records.pool(use.subnet, timeout=_left(deadline))
+            old = held.value if held else Pool(subnet=use.subnet)
+            if old.overlay not in (None, overlay):
+                raise Clash(f"pool {use.subnet} belongs to overlay {old.overlay}, not to {overlay}")
+            users = tuple(sorted({*old.users, self._records.me}))
+            new = msgspec.structs.replace(old, overlay=overlay, users=users)
+            if new == old or self._records.write_pool(held, new, timeout=_left(deadline)):
+                return
+            _check_deadline(deadline, f"pool {use.subnet}")
+
+    def use_of(self, subnet: Subnet) -> PoolUse | None:
+        """The pool Docker was given from here for a network that does not exist yet."""
+        bound = {network.pool for network in self._journal.networks.all()}
+        fitting = [use for use in self._journal.uses.all() if use.subnet == subnet and use.pool not in bound]
+        return max(fitting, key=lambda use: use.at, default=None)
+
+    def release_pool(self, pool: str) -> None:
+        """Docker needs the pool no more; unknown ones are released already. The store is told in the background."""
+        use = self._journal.uses.get(pool)
+        if use is None:
+            return
+        for lease in self._of(use.subnet):
+            self._mark(lease, "releasing")
+        self._journal.uses.put(pool, msgspec.structs.replace(use, at=0.0))
+        self.wanted.set()
+
+    # -- addresses -------------------------------------------------------------------------------------------------
+
+    def gateway(self, pool: str, asked: Address | None, deadline: float) -> tuple[Address, Subnet]:
+        """The gateway of a pool: one address for all hosts, never leased. The first to ask decides."""
+        use = self._use(pool)
+        while True:
+            held = self._records.pool(use.subnet, timeout=_left(deadline))
+            old = held.value if held else Pool(subnet=use.subnet, users=(self._records.me,))
+            if old.gateway is not None:
+                if asked not in (None, old.gateway):
+                    raise Refused(f"pool {use.subnet} has the gateway {old.gateway}, this host asks for {asked}")
+                return old.gateway, use.subnet
+            gateway = asked or self._free_gateway(use, deadline)
+            plan.check_address(use.subnet, gateway, None)
+            if self._records.lease(use.subnet, gateway, timeout=_left(deadline)):
+                raise Clash(f"{gateway} is taken by a container: choose another --gateway")
+            if self._records.write_pool(held, msgspec.structs.replace(old, gateway=gateway), timeout=_left(deadline)):
+                return gateway, use.subnet
+            _check_deadline(deadline, f"the gateway of pool {use.subnet}")
+
+    def _free_gateway(self, use: PoolUse, deadline: float) -> Address:
+        taken = self._records.leases(use.subnet, timeout=_left(deadline))
+        return next(plan.candidates(use.subnet, None, taken))
+
+    def claim(self, pool: str, asked: Address | None, deadline: float) -> tuple[Address, Subnet]:
+        """An address for an endpoint (or, before the network exists, an `--aux-address`)."""
+        use = self._use(pool)
+        network = self._network(pool)
+        if network is None and asked is not None:
+            return self._claim_aux(use, asked, deadline), use.subnet
+        gateway = network.definition.gateway if network else None
+        if asked is not None:
+            plan.check_address(use.subnet, asked, gateway)
+            address = self._claim_exact(use, network, asked, deadline)
+        else:
+            address = self._claim_any(use, network, deadline)
+        self.wanted.set()
+        return address, use.subnet
+
+    def release(self, pool: str, address: Address, deadline: float) -> None:
+        """Docker needs the address no more. The store is told at once if it can be, else in the background."""
+        lease = self.free(pool, address)
+        if lease is not None:
+            self._settle_quietly(lease, deadline)
+
+    def free(self, pool: str | None, address: Address) -> LocalLease | None:
+        """Note that an address is no longer needed; the store is told in the background. None: it was not held."""
+        if pool is None:
+            return None
+        use = self._journal.uses.get(pool)
+        subnet = use.subnet if use else _subnet_of(pool)
+        lease = self._journal.leases.get(f"{subnet.key}/{address}")
+        if lease is None or lease.use == "reserve":
+            return None
+        return self._mark(lease, "releasing")
+
+    def _claim_any(self, use: PoolUse, network: Network | None, deadline: float) -> Address:
+        for lease in sorted(self._of(use.subnet, "reserve"), key=lambda one: one.address.number):
+            if use.within is not None and lease.address not in use.within:
+                continue
+            if self._from_reserve(lease, network, deadline):
+                return lease.address
+        while True:
+            leases = self._records.leases(use.subnet, timeout=_left(deadline))
+            taken = self._taken(use.subnet, leases, network)
+            for address in plan.candidates(use.subnet, use.within, taken):
+                if self._create(use.subnet, address, "endpoint", network, deadline):
+                    return address
+                break  # somebody was faster: read again
+            else:
+                return self._from_others(use, network, leases, deadline)
+            _check_deadline(deadline, f"an address of pool {use.subnet}")
+
+    def _from_others(
+        self, use: PoolUse, network: Network | None, leases: dict[Address, Held[Lease]], deadline: float
+    ) -> Address:
+        """Nothing is free: what living hosts keep in reserve is given back under pressure."""
+        alive = self._records.alive(timeout=_left(deadline))
+        for address, held in leases.items():
+            spare = held.value.use == "reserve" and held.value.hosts[0] in alive
+            if spare and (use.within is None or address in use.within) and self._take(use, held, network, deadline):
+                return address
+        area = use.within or use.subnet
+        raise Refused(f"pool {area} is full: no address is free; release one or use a larger --subnet")
+
+    def _claim_exact(self, use: PoolUse, network: Network | None, asked: Address, deadline: float) -> Address:
+        mine = self._journal.leases.get(f"{use.subnet.key}/{asked}")
+        if mine is not None and mine.use == "endpoint" and self._is_used(network, asked):
+            raise Clash(f"{asked} is in use by a container on this host: choose another --ip")
+        if mine is not None and mine.use == "reserve" and self._from_reserve(mine, network, deadline):
+            return asked
+        if mine is not None and mine.use == "endpoint":
+            return asked  # the answer to the first call was lost
+        while True:
+            held = self._records.lease(use.subnet, asked, timeout=_left(deadline))
+            if held is None:
+                done = self._create(use.subnet, asked, "endpoint", network, deadline)
+                if not done and network is not None:
+                    self._check_outsider(network, asked, deadline)
+            else:
+                self._check_takeable(held.value, asked, deadline)
+                done = self._take(use, held, network, deadline)
+            if done:
+                return asked
+            _check_deadline(deadline, f"the address {asked}")
+
+    def _check_takeable(self, lease: Lease, asked: Address, deadline: float) -> None:
+        owner = lease.hosts[0]
+        if owner == self._records.me:
+            return
+        name = self._host_name(owner)
+        if lease.use == "aux":
+            raise Clash(f"{asked} is set aside with --aux-address: choose another --ip")
+        if lease.use == "endpoint":
+            raise Clash(
+                f"{asked} is in use by a container on host {name}: choose another --ip, or stop that container first"
+            )
+        if owner not in self._records.alive(timeout=_left(deadline)):
+            raise Clash(
+                f"{asked} is kept in reserve by host {name}, which cannot be asked just now: choose another --ip"
+            )
+
+    def _check_outsider(self, network: Network, asked: Address, deadline: float) -> None:
+        found = self._records.lookup(network.definition, asked, timeout=_left(deadline))
+        if found is not None and not found[1]:
+            raise Clash(
+                f"{asked} belongs to an outsider behind {found[0].vtep} (its record lies in"
+                f" {self._records.place(network.definition)}): choose another --ip"
+            )
+
+    def _claim_aux(self, use: PoolUse, asked: Address, deadline: float) -> Address:
+        """Set an address aside for this network; other hosts may set the same one aside."""
+        if asked not in use.subnet:
+            raise Refused(f"{asked} is outside the pool {use.subnet}")
+        me = self._records.me
+        while True:
+            held = self._records.lease(use.subnet, asked, timeout=_left(deadline))
+            if held is not None and held.value.use != "aux":
+                self._check_takeable(held.value, asked, deadline)
+            hosts = held.value.hosts if held and held.value.use == "aux" else ()
+            new = Lease(address=asked, use="aux", hosts=tuple(sorted({*hosts, me})))
+            if self._records.write_lease(use.subnet, held, new, timeout=_left(deadline)):
+                self._enter(use.subnet, asked, "aux")
+                return asked
+            _check_deadline(deadline, f"the address {asked}")
+
+    # -- one address -----------------------------------------------------------------------------------------------
+
+    def _create(self, subnet: Subnet, address: Address, kind: str, network: Network | None, deadline: float) -> bool:
+        besides = network.definition if network is not None and network.outsiders else None
+        with self._claim_alone(subnet, address) as alone:
+            if not alone:
+                return False
+            new = Lease(address=address, use=kind, hosts=(self._records.me,))
+            done = self._records.write_lease(subnet, None, new, besides, timeout=_left(deadline))
+            if done:
+                self._enter(subnet, address, kind)
+            return done
+
+    def _take(self, use: PoolUse, held: Held[Lease], network: Network | None, deadline: float) -> bool:
+        besides = network.definition if network is not None and network.outsiders else None
+        new = Lease(address=held.value.address, use="endpoint", hosts=(self._records.me,))
+        with self._claim_alone(use.subnet, new.address) as alone:
+            if alone and self._records.write_lease(use.subnet, held, new, besides, timeout=_left(deadline)):
+                self._enter(use.subnet, new.address, "endpoint")
+                return True
+        return False
+
+    def _from_reserve(self, lease: LocalLease, network: Network | None, deadline: float) -> bool:
+        """Use an address kept in reserve. With the store away it is promised here and written there later."""
+        with self._claim_alone(lease.subnet, lease.address) as alone:
+            if not alone or self._journal.leases.get(lease_key(lease)) != lease:
+                return False
+            try:
+                held = self._records.lease(lease.subnet, lease.address, timeout=min(1.0, _left(deadline)))
+                if held is None or held.value.hosts != (self._records.me,):
+                    self._journal.leases.drop(lease_key(lease))  # another host took it, or the store was emptied
+                    return False
+                new = Lease(address=lease.address, use="endpoint", hosts=(self._records.me,))
+                besides = network.definition if network is not None and network.outsiders else None
+                if not self._records.write_lease(lease.subnet, held, new, besides, timeout=min(1.0, _left(deadline))):
+                    return False
+                self._enter(lease.subnet, lease.address, "endpoint")
+            except Unavailable as error:
+                log.warning("%s is given out from the reserve of %s: %s", lease.address, lease.subnet, error)
+                self._enter(lease.subnet, lease.address, "endpoint", promised=True)
+            return True
+
+    def _enter(self, subnet: Subnet, address: Address, kind: str, promised: bool = False) -> None:
+        lease = LocalLease(subnet=subnet, address=address, use=kind, at=self._now(), promised=promised)
+        self._journal.leases.put(lease_key(lease), lease)
+
+    def _mark(self, lease: LocalLease, kind: str) -> LocalLease:
+        new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False)
+        self._journal.leases.put(lease_key(new), new)
+        self.wanted.set()
+        return new
+
+    # -- in the background -----------------------------------------------------------------------------------------
+
+    def settle(self, deadline: float) -> None:
+        """Tell the store what it could not be told, free what failed calls left, fill the reserves.
+
+        Raises Unavailable or Late when it could not be finished.
+        """
+        self._abandon()
+        for lease in self._journal.leases.all():
+            if lease.use == "releasing":
+                self._settle_release(lease, deadline)
+            elif lease.promised:
+                self._settle_promise(lease, deadline)
+        for use in self._journal.uses.all():
+            if use.at == 0.0:
+                self._settle_pool(use, deadline)
+            elif self._network(use.pool) is not None:
+                self._fill(use, deadline)
+
+    def _abandon(self) -> None:
+        """Calls that failed half-way leave pools without a network and addresses without an endpoint."""
+        before = self._now() - ABANDONED
+        for use in self._journal.uses.all():
+            if 0.0 < use.at < before and self._network(use.pool) is None:
+                self.release_pool(use.pool)
+        used = {(n.subnet, e.address) for n, e in self._endpoints()}
+        for lease in self._journal.leases.all():
+            if lease.use == "endpoint" and lease.at < before and (lease.subnet, lease.address) not in used:
+                self._mark(lease, "releasing")
+
+    def _settle_quietly(self, lease: LocalLease, deadline: float) -> None:
+        try:
+            self._settle_release(lease, min(deadline, time.monotonic() + 1.0))
+        except (Unavailable, Late) as error:
+            log.info("the release of %s will be told later: %s", lease.address, error)
+
+    def _settle_release(self, lease: LocalLease, deadline: float) -> None:
+        me = self._records.me
+        while True:
+            held = self._records.lease(lease.subnet, lease.address, timeout=_left(deadline))
+            if held is None or me not in held.value.hosts:
+                break
+            others = tuple(host for host in held.value.hosts if host != me)
+            if others:
+                new = msgspec.structs.replace(held.value, hosts=others)
+                done = self._records.write_lease(lease.subnet, held, new, timeout=_left(deadline))
+            else:
+                done = self._records.drop_lease(lease.subnet, held, timeout=_left(deadline))
+            if done:
+                break
+            _check_deadline(deadline, f"the release of {lease.address}")
+        self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
+
+    def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
+        held = self._records.lease(lease.subnet, lease.address, timeout=_left(deadline))
+        me = self._records.me
+        if held is not None and held.value.hosts != (me,):
+            name = self._host_name(held.value.hosts[0])
+            log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
+            return
+        new = Lease(address=lease.address, use="endpoint", hosts=(me,))
+        if self._records.write_lease(lease.subnet, held, new, timeout=_left(deadline)):
+            kept = msgspec.structs.replace(lease, promised=False)
+            self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
+
+    def _settle_pool(self, use: PoolUse, deadline: float) -> None:
+        """Leave a pool that Docker released; its addresses went before."""
+        if self._of(use.subnet) or any(
+            other.subnet == use.subnet and other.pool != use.pool for other in self._journal.uses.all()
+        ):
+            if not self._of(use.subnet):
+                self._journal.uses.drop(use.pool)
+            return
+        held = self._records.pool(use.subnet, timeout=_left(deadline))
+        if held is not None:
+            users = tuple(host for host in held.value.users if host != self._records.me)
+            new = msgspec.structs.replace(held.value, users=users)
+            if not self._records.write_pool(held, new, timeout=_left(deadline)):
+                self.wanted.set()
+                return
+        self._journal.uses.change(use.pool, lambda now: None if now == use else now)
+
+    def _fill(self, use: PoolUse, deadline: float) -> None:
+        """Bring the reserve of a pool to its size."""
+        network = self._network(use.pool)
+        missing = plan.reserve_size(use.within or use.subnet) - len(self._of(use.subnet, "reserve"))
+        if missing <= 0:
+            return
+        leases = self._records.leases(use.subnet, timeout=_left(deadline))
+        taken = self._taken(use.subnet, leases, network)
+        for address in plan.candidates(use.subnet, use.within, taken):
+            if self._create(use.subnet, address, "reserve", network, deadline):
+                missing -= 1
+            if missing <= 0:
+                return
+
+    # -- what is here ----------------------------------------------------------------------------------------------
+
+    def _use(self, pool: str) -> PoolUse:
+        use = self._journal.uses.get(pool)
+        if use is None:
+            raise Unknown(f"pool {pool!r} is not one that this host was given")
+        return use
+
+    def _network(self, pool: str) -> Network | None:
+        return next((network for network in self._journal.networks.all() if network.pool == pool), None)
+
+    def _endpoints(self) -> Iterator[tuple[Network, Endpoint]]:
+        for endpoint in self._journal.endpoints.all():
+            network = self._journal.networks.get(endpoint.network)
+            if network is not None:
+                yield network, endpoint
+
+    def _is_used(self, network: Network | None, address: Address) -> bool:
+        return network is not None and any(
+            endpoint.address == address and endpoint.network == network.network
+            for endpoint in self._journal.endpoints.all()
+        )
+
+    def _of(self, subnet: Subnet, use: str | None = None) -> list[LocalLease]:
+        return [one for one in self._journal.leases.all() if one.subnet == subnet and use in (None, one.use)]
+
+    def _taken(self, subnet: Subnet, leases: dict[Address, Held[Lease]], network: Network | None) -> set[Address]:
+        taken = {*leases, *(lease.address for lease in self._of(subnet))}
+        if network is not None and network.definition.gateway is not None:
+            taken.add(network.definition.gateway)
+        if network is not None and network.outsiders:
+            seen = self._records.outsiders(network.definition, 0, timeout=_STORE)
+            taken |= getattr(seen, "addresses", frozenset())
+        with self._lock:
+            prefix = f"{subnet.key}/"
+            taken |= {Address(key.removeprefix(prefix)) for key in self._claiming if key.startswith(prefix)}
+        return taken
+
+    @contextmanager
+    def _claim_alone(self, subnet: Subnet, address: Address) -> Iterator[bool]:
+        """True where no other call of this host is about to take the address; then nobody else will meanwhile."""
+        key = f"{subnet.key}/{address}"
+        with self._lock:
+            alone = key not in self._claiming
+            if alone:
+                self._claiming.add(key)
+        try:
+            yield alone
+        finally:
+            if alone:
+                with self._lock:
+                    self._claiming.discard(key)
+
+    @contextmanager
+    def _held(self, lock: threading.Lock, deadline: float) -> Iterator[None]:
+        if not lock.acquire(timeout=_left(deadline)):
+            raise Late("another request for a pool takes too long: try again")
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _pool_id(subnet: Subnet, within: Subnet | None) -> str:
+    return f"{subnet.key}+{within.key}" if within else subnet.key
+
+
+def _subnet_of(pool: str) -> Subnet:
+    try:
+        return Subnet.from_key(pool.partition("+")[0])
+    except ValueError:
+        raise Unknown(f"{pool!r} is no pool of ours") from None
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Late("the store took too long: try again")
+    return min(left, _STORE)
+
+
+def _check_deadline(deadline: float, what: str) -> None:
+    if time.monotonic() >= deadline:
+        raise Late(f"{what} is fought over by several hosts: try again")

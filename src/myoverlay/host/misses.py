@@ -1,0 +1,212 @@
+"""The kernel's questions: answered from memory, or by one look into the store.
+
+An L3 miss of a peer deserves its rows and a broadcast ARP reply: the message does not say who asked, and the reply
+completes the asker's entry, so that the packets it has queued are delivered (design section 5).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import selectors
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from myoverlay.errors import MyoverlayError
+from myoverlay.host.discover import Discovery
+from myoverlay.host.overlays import LocalOverlay, Overlays
+from myoverlay.kernel.neigh import Overrun
+from myoverlay.plan import answers
+from myoverlay.store.records import Records
+from myoverlay.tally import Tally
+from myoverlay.values import Address, Miss, Peer
+
+log = logging.getLogger(__name__)
+
+#: Look-ups in the store: so many at once, then so many a second.
+BURST, RATE = 100, 100.0
+#: How long "nobody has it" is believed, seconds.
+NEGATIVE = 2.0
+_DEADLINE = 1.0
+_ROUND = 1.0
+
+
+class MissLoop:
+    """Owns the thread `misses`: from the socket to the reply in one thread."""
+
+    def __init__(self, overlays: Overlays, lookup: Lookup, tally: Tally) -> None:
+        self._overlays = overlays
+        self._lookup = lookup
+        self._tally = tally
+        self._selector = selectors.DefaultSelector()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="misses", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        self._stopping = True
+        self.refresh()
+        self._thread.join(timeout)
+        self._selector.close()
+        os.close(self._wake)
+
+    def refresh(self) -> None:
+        """The overlays of this host changed."""
+        os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        sockets: dict[int, LocalOverlay] = {}
+        while not self._stopping:
+            for key, _ in self._selector.select(_ROUND):
+                if key.fd == self._wake:
+                    os.eventfd_read(self._wake)
+                elif key.fd in sockets:
+                    self.step(sockets[key.fd])
+            sockets = self._registered(sockets)
+
+    def _registered(self, old: dict[int, LocalOverlay]) -> dict[int, LocalOverlay]:
+        now = self._overlays.by_socket()
+        if now != old:
+            for fd in set(old) - set(now):
+                self._selector.unregister(fd)
+            for fd in set(now) - set(old):
+                self._selector.register(fd, selectors.EVENT_READ)
+        return now
+
+    def step(self, local: LocalOverlay) -> None:
+        """Answer what one overlay's socket holds."""
+        ground = local.ground
+        if ground is None:
+            return
+        try:
+            misses = ground.misses.read()
+        except Overrun:
+            self._tally.add("overruns")
+            self._lookup.compare(local)
+            return
+        except OSError as error:
+            log.info("overlay %s: its miss socket is closed: %s", local.network.overlay, error)
+            return
+        for miss in misses:
+            if miss.ifindex == ground.ifindex:
+                self._answer(local, miss)
+
+    def _answer(self, local: LocalOverlay, miss: Miss) -> None:
+        view, definition = local.view, local.network.definition
+        decided = answers.decide(
+            miss, view.peers, view.macs, local.records(), definition.gateway, definition.subnet, local.eager
+        )  # fmt: skip
+        if isinstance(decided, answers.Answer):
+            self._tally.add("misses", decided.kind)
+            local.answer(decided.peer)
+        elif isinstance(decided, answers.Ask):
+            self._tally.add("misses", "asked" if self._lookup.ask(local, decided) else "limited")
+        else:
+            self._tally.add("misses", decided.kind)
+
+
+class _Question(msgspec.Struct, frozen=True):
+    local: LocalOverlay
+    ask: answers.Ask
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.local.network.network, str(self.ask.address or self.ask.mac)
+
+
+class Lookup:
+    """Owns the thread `lookup`: asks the store what nobody here knows, each question once.
+
+    `_lock` guards the table of open and answered questions and the bucket.
+    """
+
+    def __init__(
+        self, records: Records, discovery: Discovery, tally: Tally, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._records = records
+        self._discovery = discovery
+        self._tally = tally
+        self._now = now
+        self._lock = threading.Lock()
+        self._until: dict[tuple[str, str], float] = {}
+        self._tokens = float(BURST)
+        self._filled = now()
+        self._queue: queue.SimpleQueue[_Question | LocalOverlay | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="lookup", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        self._queue.put(None)
+        self._thread.join(timeout)
+
+    def compare(self, local: LocalOverlay) -> None:
+        """Have an overlay's tables compared: misses were lost."""
+        self._queue.put(local)
+
+    def ask(self, local: LocalOverlay, ask: answers.Ask) -> bool:
+        """Have the store asked; False where it was asked just now, or too often."""
+        question, now = _Question(local, ask), self._now()
+        with self._lock:
+            if self._until.get(question.name, 0.0) > now:
+                return False
+            self._tokens = min(float(BURST), self._tokens + (now - self._filled) * RATE)
+            self._filled = now
+            if self._tokens < 1.0:
+                return False
+            self._tokens -= 1.0
+            if len(self._until) > 10 * BURST:
+                self._until = {name: until for name, until in self._until.items() if until > now}
+            self._until[question.name] = now + NEGATIVE
+        self._queue.put(question)
+        return True
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, LocalOverlay):
+                item.compare()
+                continue
+            try:
+                peer = self._find(item)
+            except MyoverlayError as error:
+                log.warning("%s is not looked up: %s", item.name[1], error)
+                continue
+            self._tally.add("misses", "found" if peer else "unknown")
+            if peer is not None:
+                item.local.answer(peer)
+
+    def _find(self, question: _Question) -> Peer | None:
+        """The peer the question is about. What carries our mark is believed only from its owner's list."""
+        local, ask = question.local, question.ask
+        definition = local.network.definition
+        if ask.address is not None:
+            found = self._records.lookup(definition, ask.address, timeout=_DEADLINE)
+            if found is None:
+                return None
+            peer, marked = found
+            if marked:
+                return self._from_owner(local, peer.vtep, lambda: local.view.peers.get(peer.address))
+            return peer if local.network.outsiders else None
+        if ask.mac is None:
+            return None
+        behind = self._records.lookup_mac(definition, ask.mac, timeout=_DEADLINE)
+        if behind is None or not behind[1]:
+            return None  # an outsider's MAC without an address is of no use: its pair comes with the watch
+        mac = ask.mac
+        return self._from_owner(local, behind[0], lambda: local.view.macs.get(mac))
+
+    def _from_owner(self, local: LocalOverlay, vtep: Address, known: Callable[[], Peer | None]) -> Peer | None:
+        members = self._records.members(local.network.overlay, timeout=_DEADLINE)
+        watch = self._discovery.watch_of(local)
+        if watch is not None:
+            watch.fetch(host for host, member in members.items() if member.vtep == vtep)
+        return known()

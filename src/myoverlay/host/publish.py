@@ -1,0 +1,304 @@
+"""The one writer of this host's records: its own lists, and their entries in the index for outsiders and misses.
+
+What should be in the store is always computed from the journal, never queued: whatever was missed while the store was
+away is in the next write. Docker's calls `offer` an overlay and may `wait`, bounded, for the write to be done.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from myoverlay.errors import Clash, MyoverlayError
+from myoverlay.host.overlays import LocalOverlay
+from myoverlay.store import MAX_OPS, Entry
+from myoverlay.store.records import MARK, MAX_CLAIMS, Claim, Held, Published, Records, Ring
+from myoverlay.tally import Tally
+from myoverlay.values import Address, Definition, HostId, HostList, OverlayName, Record
+
+log = logging.getLogger(__name__)
+
+#: How long a claim is tried against a holder that may be about to withdraw, seconds.
+CONTEST = 1.0
+_RETRY = (0.2, 5.0)
+_CONTEST_ROUND = 0.05
+
+
+class _Known(msgspec.Struct):
+    """What the store held of ours when we last looked or wrote."""
+
+    listed: Held[HostList] | None
+    ring: Held[Ring]
+    entries: dict[str, Entry]
+
+
+class Publisher:
+    """Owns the thread `publish`.
+
+    `_turn` guards the tickets and the clashes; everything else belongs to the thread.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        find: Callable[[OverlayName], LocalOverlay | None],
+        host_name: Callable[[HostId], str],
+        tally: Tally,
+    ) -> None:
+        self._records = records
+        self._find = find
+        self._host_name = host_name
+        self._tally = tally
+        self._turn = threading.Condition()
+        self._asked: dict[OverlayName, int] = {}
+        self._done: dict[OverlayName, int] = {}
+        self._due: dict[OverlayName, float] = {}
+        self._clashes: dict[tuple[OverlayName, Address], str] = {}
+        self._contested: dict[tuple[OverlayName, Address], float] = {}
+        self._known: dict[OverlayName, _Known] = {}
+        self._delay: dict[OverlayName, float] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        with self._turn:
+            self._stopping = True
+            self._turn.notify_all()
+        self._thread.join(timeout)
+
+    # -- asked by Docker's calls -----------------------------------------------------------------------------------
+
+    def offer(self, overlay: OverlayName) -> int:
+        """Something changed in this overlay; the number says which write will hold it."""
+        with self._turn:
+            ticket = self._asked.get(overlay, 0) + 1
+            self._asked[overlay] = ticket
+            self._due[overlay] = 0.0
+            self._turn.notify_all()
+            return ticket
+
+    def wait(self, overlay: OverlayName, ticket: int, address: Address, patience: float) -> None:
+        """Wait until the write is done, at most `patience` seconds (longer only while the address is contested).
+
+        Raises Clash where another host has the address. Returns all the same when the store is away: what was
+        offered is written when it is back.
+        """
+        until = time.monotonic() + patience
+        with self._turn:
+            while True:
+                clash = self._clashes.get((overlay, address))
+                if clash is not None:
+                    raise Clash(clash)
+                if self._done.get(overlay, 0) >= ticket:
+                    return
+                limit = until + (2 * CONTEST if (overlay, address) in self._contested else 0.0)
+                if not self._turn.wait(limit - time.monotonic()) and time.monotonic() >= limit:
+                    return
+
+    def forget(self, overlay: OverlayName) -> None:
+        """The overlay is no longer on this host."""
+        with self._turn:
+            for table in (self._asked, self._done, self._due):
+                table.pop(overlay, None)
+            for key in [key for key in self._clashes if key[0] == overlay]:
+                del self._clashes[key]
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            overlay = self._next()
+            if overlay is None:
+                return
+            with self._turn:
+                ticket = self._asked.get(overlay, 0)
+            local = self._find(overlay)
+            if local is None:
+                self._known.pop(overlay, None)
+                continue
+            try:
+                contested = self._publish(local)
+            except MyoverlayError as error:
+                self._tally.add("published", "failed")
+                self._known.pop(overlay, None)
+                self._later(overlay, error)
+                continue
+            self._delay.pop(overlay, None)
+            with self._turn:
+                if contested:
+                    self._due[overlay] = time.monotonic() + _CONTEST_ROUND
+                else:
+                    self._done[overlay] = ticket
+                self._turn.notify_all()
+
+    def _next(self) -> OverlayName | None:
+        """The next overlay that is due; None when stopping."""
+        with self._turn:
+            while not self._stopping:
+                now = time.monotonic()
+                due = min(self._due.items(), key=lambda item: item[1], default=None)
+                if due is not None and due[1] <= now:
+                    del self._due[due[0]]
+                    return due[0]
+                self._turn.wait(due[1] - now if due else None)
+            return None
+
+    def _later(self, overlay: OverlayName, error: MyoverlayError) -> None:
+        delay = min(_RETRY[1], self._delay.get(overlay, _RETRY[0] / 2) * 2)
+        self._delay[overlay] = delay
+        log.warning("overlay %s is published again in %.1f s: %s", overlay, delay, error)
+        with self._turn:
+            if overlay in self._asked:
+                self._due[overlay] = time.monotonic() + delay * random.uniform(0.5, 1.0)
+
+    def _publish(self, local: LocalOverlay) -> bool:
+        """Write until the store holds what the journal says; True while an address is contested."""
+        definition, overlay = local.network.definition, local.network.overlay
+        while True:
+            known = self._known.get(overlay)
+            if known is None:
+                known = self._known[overlay] = self._look(local)
+            want = tuple(r for r in local.records() if (overlay, r.address) not in self._clashes)
+            old = known.listed.value.records if known.listed else ()
+            new = HostList(host=self._records.me, overlay=overlay, vtep=local.network.vtep, records=want)
+            claims, drops = self._claims(definition, new, known), self._drops(definition, new, old, known)
+            if known.listed is not None and known.listed.value == new and not claims and not drops:
+                return self._is_contested(overlay)
+            claims, drops = _first_chunk(claims, drops)
+            outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
+            if isinstance(outcome, Published):
+                self._tally.add("published", "done")
+                _note(known, outcome, drops)
+                continue
+            self._tally.add("published", "retried")
+            if outcome.claims:
+                contested = [self._judge(local, claim) for claim in outcome.claims]
+                self._known.pop(overlay)
+                if any(contested):
+                    return True
+            elif outcome.ring and not outcome.listed:
+                known.ring = self._records.ring(overlay)
+            else:
+                self._known.pop(overlay)
+
+    def _look(self, local: LocalOverlay) -> _Known:
+        """Read what the store holds of ours: after a start, a conflict or a failure."""
+        definition, overlay, me = local.network.definition, local.network.overlay, self._records.me
+        listed = self._records.lists(overlay, [me]).get(me)
+        records = {*local.records(), *(listed.value.records if listed else ())}
+        entries = self._records.index_entries(definition, records)
+        ours = {}
+        for record in records:
+            arp = entries.get(self._records.arp(definition, record.address))
+            fib = entries.get(self._records.fib(definition, record.mac))
+            if fib is not None and _is_ours(fib, local.network.vtep):
+                ours[fib.key] = fib
+                if arp is not None and arp.flags == MARK and arp.value == record.mac.encode():
+                    ours[arp.key] = arp
+        return _Known(listed, self._records.ring(overlay), ours)
+
+    def _claims(self, definition: Definition, new: HostList, known: _Known) -> list[Claim]:
+        """Records whose index keys are not as they should be."""
+        claims = []
+        for record in new.records:
+            arp = known.entries.get(self._records.arp(definition, record.address))
+            fib = known.entries.get(self._records.fib(definition, record.mac))
+            right = arp is not None and fib is not None and arp.value == record.mac.encode()
+            if not right or fib is None or fib.value != new.vtep.encode():
+                claims.append(Claim(record, arp.index if arp else 0, fib.index if fib else 0))
+        return claims
+
+    def _drops(self, definition: Definition, new: HostList, old: Sequence[Record], known: _Known) -> list[Entry]:
+        keep = {self._records.arp(definition, r.address) for r in new.records}
+        keep |= {self._records.fib(definition, r.mac) for r in new.records}
+        gone = {self._records.arp(definition, r.address) for r in old}
+        gone |= {self._records.fib(definition, r.mac) for r in old}
+        return [known.entries[key] for key in sorted(gone - keep) if key in known.entries]
+
+    # -- clashes ---------------------------------------------------------------------------------------------------
+
+    def _judge(self, local: LocalOverlay, claim: Claim) -> bool:
+        """Somebody has a claim's key. True while it is contested: its holder may be about to withdraw.
+
+        Held by an outsider, or by a host that goes on listing it, it is a clash. A marked key that no host lists is
+        a leftover and is taken out of the way.
+        """
+        overlay, record = local.network.overlay, claim.record
+        sentence = self._holder(local, record)
+        with self._turn:
+            if sentence is None:
+                self._contested.pop((overlay, record.address), None)
+                return False
+            since = self._contested.setdefault((overlay, record.address), time.monotonic())
+            if time.monotonic() - since < CONTEST:
+                return True
+            del self._contested[overlay, record.address]
+            self._clashes[overlay, record.address] = sentence
+            self._tally.add("published", "clash")
+            log.error("overlay %s: %s", overlay, sentence)
+            self._turn.notify_all()
+            return False
+
+    def _holder(self, local: LocalOverlay, record: Record) -> str | None:
+        """Who holds the record's address or MAC, as a refusal; None where nobody does (any more)."""
+        definition, overlay = local.network.definition, local.network.overlay
+        entries = self._records.index_entries(definition, [record])
+        arp = entries.get(self._records.arp(definition, record.address))
+        fib = entries.get(self._records.fib(definition, record.mac))
+        for entry, what in ((arp, record.address), (fib, f"MAC {record.mac}")):
+            if entry is not None and entry.flags != MARK:
+                return f"{what} of overlay {overlay} belongs to an outsider, by the key {entry.key}: choose another"
+        if (arp is None and fib is None) or _is_ours(fib, local.network.vtep):
+            return None
+        hosts = self._records.hosts_of(overlay) - {self._records.me}
+        for host, held in self._records.lists(overlay, hosts).items():
+            for other in held.value.records:
+                if other.address == record.address:
+                    return (
+                        f"{record.address} of overlay {overlay} is in use on host {self._host_name(host)}: choose"
+                        " another --ip, give each host its own --ip-range, or let --ipam-driver myoverlay choose"
+                    )
+                if other.mac == record.mac:
+                    return (
+                        f"MAC {record.mac} of overlay {overlay} is in use by {other.address} on host"
+                        f" {self._host_name(host)}: choose another --mac-address"
+                    )
+        self._records.clear(entry for entry in (arp, fib) if entry is not None)
+        return None
+
+    def pardon(self, overlay: OverlayName, address: Address) -> None:
+        """The endpoint that clashed is gone."""
+        with self._turn:
+            self._clashes.pop((overlay, address), None)
+            self._contested.pop((overlay, address), None)
+
+    def _is_contested(self, overlay: OverlayName) -> bool:
+        with self._turn:
+            return any(key[0] == overlay for key in self._contested)
+
+
+def _is_ours(fib: Entry | None, vtep: Address) -> bool:
+    return fib is not None and fib.flags == MARK and fib.value == vtep.encode()
+
+
+def _first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], list[Entry]]:
+    """As much of the index as fits into one commit beside the list and the ring."""
+    now = claims[:MAX_CLAIMS]
+    return now, drops[: MAX_OPS - 2 - 2 * len(now)]
+
+
+def _note(known: _Known, done: Published, drops: list[Entry]) -> None:
+    """Remember what the store holds now."""
+    known.listed, known.ring = done.listed, done.ring
+    for entry in drops:
+        known.entries.pop(entry.key, None)
+    for entry in done.claimed:
+        known.entries[entry.key] = entry

@@ -1,0 +1,99 @@
+"""Frames that we send ourselves: announcements of where an address lives. Encoders return bytes; one class sends them.
+
+Why they are needed: a VXLAN device with `proxy` swallows every ARP frame, so nobody hears of a moved address by itself;
+and after an L3 miss the asker repeats its question only after a second (`retrans_time_ms`), unless it is told.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+from myoverlay.kernel.netns import Namespace, refusal
+from myoverlay.values import Address, Mac
+
+ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
+BROADCAST = b"\xff" * 6
+#: ff02::1, all nodes, and the Ethernet address it maps to (RFC 2464 section 7).
+ALL_NODES, ALL_NODES_MAC = bytes.fromhex("ff02" + "00" * 13 + "01"), bytes.fromhex("333300000001")
+ICMPV6, NEIGHBOUR_ADVERTISEMENT = 58, 136
+#: RFC 4861 section 4.4: replace a cached link-layer address. Neither R nor S: we are no router, nobody asked us.
+OVERRIDE = 0x20000000
+
+
+def announcement(address: Address, mac: Mac) -> bytes:
+    """The frame that tells a whole segment that `address` is at `mac`."""
+    return arp_announcement(address, mac) if address.version == 4 else neighbour_advertisement(address, mac)
+
+
+def arp_announcement(address: Address, mac: Mac) -> bytes:
+    """A broadcast ARP *reply* (RFC 826). Raises ValueError for IPv6.
+
+    A reply completes an asker's unfinished entry and releases the packets that wait for it, and it updates warm ones;
+    a gratuitous request does only the latter (net/ipv4/arp.c, arp_process). The asker's address is not in the kernel's
+    miss message, so the target is everybody.
+    """
+    if address.version != 4:
+        raise ValueError(f"{address} is announced by ICMPv6, not by ARP")
+    ethernet = struct.pack("!6s6sH", BROADCAST, mac.packed, ETH_P_ARP)
+    return ethernet + struct.pack(
+        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 2, mac.packed, address.packed, BROADCAST, address.packed
+    )
+
+
+def neighbour_advertisement(address: Address, mac: Mac) -> bytes:
+    """An unsolicited neighbour advertisement with override to all nodes (RFC 4861, 7.2.6). ValueError for IPv4."""
+    if address.version != 6:
+        raise ValueError(f"{address} is announced by ARP, not by ICMPv6")
+    source = address.packed
+    # Option 2, target link-layer address, one unit of eight bytes (section 4.6.1).
+    tail = struct.pack("!I16sBB6s", OVERRIDE, source, 2, 1, mac.packed)
+    length = 4 + len(tail)
+    pseudo = source + ALL_NODES + struct.pack("!II", length, ICMPV6)
+    checksum = _checksum(pseudo + struct.pack("!BBH", NEIGHBOUR_ADVERTISEMENT, 0, 0) + tail)
+    ethernet = struct.pack("!6s6sH", ALL_NODES_MAC, mac.packed, ETH_P_IPV6)
+    # Hop limit 255: receivers drop anything else, as it could have come from outside (section 7.1.2).
+    header = struct.pack("!IHBB16s16s", 6 << 28, length, ICMPV6, 255, source, ALL_NODES)
+    return ethernet + header + struct.pack("!BBH", NEIGHBOUR_ADVERTISEMENT, 0, checksum) + tail
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class Announcer:
+    """Sends announcements out of a bridge, as if they came from its own side: to every container on it."""
+
+    def __init__(self, ns: Namespace, ifname: str) -> None:
+        """Raises KernelRefused where the interface is not there."""
+        self._ifname = ifname
+        # Protocol 0: it only sends, so the kernel gives it nothing to read (packet(7)).
+        self._socket = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._socket.setblocking(False)
+        try:
+            self._socket.bind((ifname, 0))
+        except OSError as error:
+            self._socket.close()
+            raise refusal(f"opening {ifname} for announcements", error) from error
+
+    def announce(self, address: Address, mac: Mac) -> None:
+        """Tell all containers on the bridge. Raises KernelRefused where the interface is down, gone or full."""
+        try:
+            self._socket.send(announcement(address, mac))
+        except OSError as error:
+            raise refusal(f"announcing {address} at {mac} on {self._ifname}", error) from error
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,182 @@
+"""The door to links: what may be asked of them from any thread, done on one thread called `links`. The cold path."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from myoverlay.errors import Late, MyoverlayError
+from myoverlay.kernel import netns
+from myoverlay.kernel.linkforms import Observed, Thing
+from myoverlay.kernel.linkwork import Worker
+from myoverlay.kernel.netns import Namespace
+from myoverlay.values import Address, Subnet
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Links:
+    """The one door to links. Every method may be called from any thread and takes a `deadline` (`time.monotonic()`).
+
+    Late is raised when it passes first: work that had not begun then never begins, work that had is finished unseen.
+    KernelRefused carries the errno; EEXIST for a VXLAN device means that its VNI and port are taken (`holder_of`).
+    """
+
+    def __init__(self, host: Namespace | None = None) -> None:
+        """`host` is where containers' ends and VXLAN sockets are born: by default the calling thread's namespace."""
+        self._host = host.dup() if host is not None else netns.current()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # guards _open
+        self._open = False
+        self._worker = Worker(self._host)  # the links thread's alone
+        #: Removals nobody waited for that failed; each is logged.
+        self.failed_removals = 0
+
+    def start(self) -> None:
+        """Start the thread. Once per object."""
+        with self._lock:
+            self._thread = threading.Thread(target=self._serve, name="links", daemon=True)
+            self._open = True
+            self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Finish what was asked, then end the thread. Raises Late where that takes over `timeout` seconds."""
+        with self._lock:
+            if not self._open or self._thread is None:
+                return
+            self._open = False
+            self._jobs.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise Late(f"links were still being worked on after {timeout:g} s")
+        self._host.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop(30)
+
+    def ensure(self, ns: Namespace, thing: Thing, *, deadline: float, ipv6: bool = False) -> tuple[str, ...]:
+        """Make a link be as `thing` says, whatever is there: created, corrected, or made anew. Repeating is free.
+
+        The answer names the sysctls that could not be set, one sentence each: the link works without them. `ipv6` says
+        that the overlay carries IPv6 (a bridge with an IPv6 address does); else IPv6 is off on bridge and tunnel, which
+        would only send neighbour discovery of their own.
+
+        A Veth's container end is born in the host's namespace, down, and is not sought when it has moved from there.
+        A Vxlan that differs in VNI, port or local address is made anew and loses its rows.
+        """
+        return self._ask(f"{thing!r}", deadline, ns, lambda own: self._worker.ensure(own, thing, ipv6))
+
+    def remove(self, ns: Namespace, name: str, *, deadline: float, wait: bool = True) -> None:
+        """Delete a link by name, a veth with its other end. Absent is success.
+
+        With `wait` off it is queued in order behind all else (18 ms a veth), the deadline is moot, and a failure is
+        logged and counted.
+        """
+        if wait:
+            self._ask(f"removing {name}", deadline, ns, lambda own: self._worker.remove(own, name))
+            return
+        held = ns.dup()
+        try:
+            self._submit(lambda: self._remove_unseen(held, name))
+        except BaseException:
+            held.close()
+            raise
+
+    def observe(self, ns: Namespace, *, deadline: float) -> tuple[Observed, ...]:
+        """All links of the namespace but `lo`, each as the value it amounts to and what is wrong with it."""
+        return self._ask("observing links", deadline, ns, self._worker.observe)
+
+    def ifindex(self, ns: Namespace, name: str, *, deadline: float) -> int | None:
+        """The index of a link, or None where there is none of that name."""
+        return self._ask(f"finding {name}", deadline, ns, lambda own: self._worker.ifindex(own, name))
+
+    def routes(self, *, deadline: float) -> tuple[Subnet, ...]:
+        """Where the host's main table leads: no default, link-local, loopback or multicast destinations."""
+        return self._ask("reading routes", deadline, None, lambda _: self._worker.routes())
+
+    def address_of(self, name_or_address: str, *, deadline: float) -> tuple[Address, str, int]:
+        """Address, interface name and MTU that an interface's name or an address of this host means.
+
+        With "" those of the default route, else of the only global address. Raises Refused, naming what there is.
+        """
+        place = self._ask("reading addresses", deadline, None, lambda _: self._worker.address_of(name_or_address))
+        return place.address, place.name, place.mtu
+
+    def route_mtu(self, address: Address, *, deadline: float) -> int:
+        """Bytes that the host's route to `address` carries. Raises KernelRefused where there is none."""
+        return self._ask(f"finding the route to {address}", deadline, None, lambda _: self._worker.route_mtu(address))
+
+    def holder_of(self, vni: int, port: int, *, search: Sequence[Path], deadline: float) -> str | None:
+        """Whose VXLAN device has this VNI and port in the host's namespace, as a phrase; None where none was found.
+
+        Looked at are the host's own namespace and those pinned in the directories of `search`: a device keeps its
+        claim in the namespace where its socket lives, wherever it is itself (vxlan_core.c).
+        """
+        return self._ask("seeking a VNI", deadline, None, lambda _: self._worker.holder_of(vni, port, search))
+
+    # The queue.
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._open:
+                raise RuntimeError("links are not started, or stopped")
+            self._jobs.put(job)
+
+    def _ask(self, what: str, deadline: float, ns: Namespace | None, work: Callable[[Namespace], T]) -> T:
+        """Have the work done on the thread, in `ns` or the host's namespace, and wait for it until the deadline."""
+        future: Future[T] = Future()
+        # Its own fd: abandoned work may still run when the caller's is closed and its number is another's.
+        held = (ns or self._host).dup()
+
+        def job() -> None:
+            with held:
+                if future.set_running_or_notify_cancel():
+                    self._fulfil(future, what, deadline, lambda: work(held))
+
+        try:
+            self._submit(job)
+        except BaseException:
+            held.close()
+            raise
+        try:
+            return future.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            future.cancel()
+            raise Late(f"{what}: not done in time") from None
+
+    @staticmethod
+    def _fulfil(future: Future[T], what: str, deadline: float, work: Callable[[], T]) -> None:
+        try:
+            if time.monotonic() >= deadline:
+                raise Late(f"{what}: not begun in time")
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it from the future
+            future.set_exception(error)
+
+    def _serve(self) -> None:
+        try:
+            while (job := self._jobs.get()) is not None:
+                job()
+        finally:
+            self._worker.close()
+
+    def _remove_unseen(self, ns: Namespace, name: str) -> None:
+        with ns:
+            try:
+                self._worker.remove(ns, name)
+            except MyoverlayError as error:
+                self.failed_removals += 1
+                log.warning("%s", error)

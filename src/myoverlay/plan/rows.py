@@ -1,0 +1,100 @@
+"""Which rows the VXLAN device should have, and how to get there without losing a packet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
+
+
+class Set(msgspec.Struct, frozen=True):
+    """Write the row, whatever was there for its address or MAC."""
+
+    row: Neigh | Fdb
+
+    def __str__(self) -> str:
+        return f"set {self.row}"
+
+
+class Unset(msgspec.Struct, frozen=True):
+    """Take the row away, if it is there."""
+
+    row: Neigh | Fdb
+
+    def __str__(self) -> str:
+        return f"unset {self.row}"
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Both tables of a VXLAN device."""
+
+    neigh: frozenset[Neigh] = frozenset()
+    fdb: frozenset[Fdb] = frozenset()
+
+
+def newest(peers: Iterable[Peer]) -> dict[Address, Peer]:
+    """One peer per address: the higher generation wins, then a host of ours over an outsider, then the host's id."""
+    best: dict[Address, Peer] = {}
+    for peer in peers:
+        other = best.get(peer.address)
+        if other is None or _rank(peer) > _rank(other):
+            best[peer.address] = peer
+    return best
+
+
+def _rank(peer: Peer) -> tuple[int, str, str]:
+    return (peer.generation, peer.host or "", peer.vtep)
+
+
+def wanted(peers: Mapping[Address, Peer], local: Collection[Record], only: Collection[Address] | None = None) -> Rows:
+    """The rows for the peers. A local endpoint's address and MAC never get one: it is reached over the bridge.
+
+    `only`: above the eager limit just these addresses are programmed.
+    """
+    here = {record.address for record in local}
+    macs = {record.mac for record in local}
+    chosen: dict[Mac, Peer] = {}
+    neigh = set()
+    for peer in peers.values():
+        if peer.address in here or (only is not None and peer.address not in only):
+            continue
+        neigh.add(Neigh(address=peer.address, mac=peer.mac))
+        other = chosen.get(peer.mac)
+        if peer.mac not in macs and (other is None or _rank(peer) > _rank(other)):
+            chosen[peer.mac] = peer
+    fdb = {Fdb(mac=mac, vtep=peer.vtep) for mac, peer in chosen.items()}
+    return Rows(neigh=frozenset(neigh), fdb=frozenset(fdb))
+
+
+def diff(want: Rows, seen: Rows) -> list[Set | Unset]:
+    """Operations in a safe order: a MAC can be forwarded before its address is told, and until nobody is told it.
+
+    A row that only changes is written over, never taken out first.
+    """
+    macs = {row.mac for row in want.fdb}
+    addresses = {row.address for row in want.neigh}
+    return [
+        *(Set(fdb) for fdb in sorted(want.fdb - seen.fdb, key=str)),
+        *(Set(neigh) for neigh in sorted(want.neigh - seen.neigh, key=str)),
+        *(Unset(neigh) for neigh in sorted(seen.neigh - want.neigh, key=str) if neigh.address not in addresses),
+        *(Unset(fdb) for fdb in sorted(seen.fdb - want.fdb, key=str) if fdb.mac not in macs),
+    ]
+
+
+def merged(seen: Rows, more: Rows) -> Rows:
+    """What is there with `more` written over it: nothing goes."""
+    macs = {row.mac for row in more.fdb}
+    addresses = {row.address for row in more.neigh}
+    return Rows(
+        more.neigh | {row for row in seen.neigh if row.address not in addresses},
+        more.fdb | {row for row in seen.fdb if row.mac not in macs},
+    )
+
+
+def moved(before: Mapping[Address, Mac], now: Mapping[Address, Mac]) -> list[Neigh]:
+    """Addresses whose MAC is another than was last known: containers here may hold the old one in a warm cache."""
+    return [
+        Neigh(address=address, mac=mac) for address, mac in now.items() if before.get(address, mac) != mac
+    ]  # fmt: skip

@@ -1,0 +1,113 @@
+"""Every setting, in one table: README, config.json and `docker plugin set` are checked against it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from myoverlay.errors import Refused
+from myoverlay.values import VXLAN_PORT, Subnet, check_port, check_prefix
+
+
+class Setting(NamedTuple):
+    """One row: the environment variable, how its text is read, what it is without one, what it means."""
+
+    field: str
+    env: str
+    parse: Callable[[str], Any]
+    default: str
+    meaning: str
+
+
+def _level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError(f"{text!r} is none of debug, info, warning, error")
+    return text.lower()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    return check_port(_count(text))
+
+
+def _subnet(text: str) -> Subnet:
+    subnet = Subnet(text)
+    if subnet.version == 4 and subnet.prefixlen > 24:
+        raise ValueError(f"{text!r} has no room for a /24")
+    return subnet
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is no absolute path")
+    return text
+
+
+def _text(text: str) -> str:
+    return text
+
+
+SETTINGS = (
+    Setting("consul", "CONSUL_HTTP_ADDR", _text, "", "Consul, as `host:port` or a URL; empty: the embedded store (one host)"),
+    Setting("token", "CONSUL_HTTP_TOKEN", _text, "", "Consul ACL token"),
+    Setting("token_file", "CONSUL_HTTP_TOKEN_FILE", _text, "", "file that holds the token; read again when it changes"),
+    Setting("cacert", "CONSUL_CACERT", _text, "", "CA certificate that signed Consul's"),
+    Setting("client_cert", "CONSUL_CLIENT_CERT", _text, "", "client certificate for Consul"),
+    Setting("client_key", "CONSUL_CLIENT_KEY", _text, "", "key of the client certificate"),
+    Setting("vtep", "MYOVERLAY_VTEP", _text, "", "underlay address or interface; empty: where the default route goes"),
+    Setting("prefix", "MYOVERLAY_PREFIX", check_prefix, "myoverlay", "where our keys lie in the store"),
+    Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`"),
+    Setting("pools", "MYOVERLAY_POOLS", _subnet, "10.128.0.0/9", "where subnets come from when none is given, a /24 each"),
+    Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
+    Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
+    Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
+    Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
+    Setting("run", "MYOVERLAY_RUN", _absolute, "/run/docker/plugins/myoverlay", "directory that overlay namespaces are pinned in"),
+    Setting("sockets", "MYOVERLAY_SOCKETS", _text, "/run/docker/plugins/myoverlay.sock", "plugin sockets, joined by commas"),
+)  # fmt: skip
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings as read at start; a change takes effect at the next start."""
+
+    consul: str
+    token: str
+    token_file: str
+    cacert: str
+    client_cert: str
+    client_key: str
+    vtep: str
+    prefix: str
+    port: int
+    pools: Subnet
+    eager: int
+    host_name: str
+    log_level: str
+    state: str
+    run: str
+    sockets: str
+
+    def __repr__(self) -> str:
+        return "Settings(…)"  # it holds a token
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """The settings of an environment. Raises Refused naming the variable; an empty value means the default."""
+    values: dict[str, Any] = {}
+    for row in SETTINGS:
+        text = environ.get(row.env, "").strip() or row.default
+        try:
+            values[row.field] = row.parse(text)
+        except ValueError as error:
+            raise Refused(f"{row.env}: {error}") from None
+    if not values["host_name"]:
+        values["host_name"] = socket.gethostname()
+    return Settings(**values)

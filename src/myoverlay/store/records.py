@@ -1,0 +1,542 @@
+"""What lies in the store, typed. The only module that knows keys.
+
+    <prefix>/alive/<host>                       session-bound: that a host is there, its name and VTEPs
+    <prefix>/hosts/<host>/overlays/<overlay>    its endpoints there: the truth about them, changed by their owner alone
+    <prefix>/overlays/<overlay>/definition      what all hosts agree on
+    <prefix>/overlays/<overlay>/members/<host>  who takes part, and from which VTEP: a hint
+    <prefix>/overlays/<overlay>/changes/<ring>  who changed lately: a hint, small enough to watch
+    <prefix>/subnets/<10.5.0.0-24>              a pool: the overlay that holds it, its gateway, the hosts that use it
+    <prefix>/pools/<10.5.0.0-24>/<10.5.0.7>     a lease
+    <prefix>/vni/<vni>                          who holds a VNI
+    <records>/arp/<ip>  <records>/fib/<mac>     the tutorial's format, plain text, for everybody
+
+Whatever is read is validated as if an enemy had written it: what does not fit is left out, counted and named in
+`quarantine`, and never stops a reader. Ours among `arp/` and `fib/` carry `MARK` in the key's flags; a foreign PUT
+clears it, so a key without the mark is an outsider's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from myoverlay.store import (
+    MAX_OPS,
+    Check,
+    Conflict,
+    Delete,
+    Entry,
+    Lock,
+    Op,
+    Put,
+    Reset,
+    Store,
+    Unchanged,
+    Unlock,
+)
+from myoverlay.values import (
+    Address,
+    Alive,
+    Definition,
+    HostId,
+    HostList,
+    Lease,
+    Mac,
+    OverlayName,
+    Peer,
+    Pool,
+    Record,
+    Subnet,
+    Value,
+    decoder,
+    encode,
+)
+
+#: Our mark in a key's flags: "myov" in ASCII.
+MARK = 0x6D796F76
+#: Changes go round in rings, so that parallel writers seldom meet: 8 rings carried 100 changes/s at 4 % conflicts.
+RINGS = 8
+#: A watcher that is further behind than this lists everything.
+RING_LENGTH = 32
+#: An index claim takes two operations of a commit; the own list, the ring and the member hint take three.
+MAX_CLAIMS = (MAX_OPS - 3) // 2
+_MAX_TEXT = 64
+
+T = TypeVar("T")
+
+
+class Held(msgspec.Struct, Generic[T], frozen=True):
+    """A value and the index it was read at: what a compare-and-set needs."""
+
+    value: T
+    index: int
+
+
+class Ring(Value, frozen=True, kw_only=True):
+    """The hosts of the last changes, newest last; `last` is the sequence number of the newest."""
+
+    last: int = 0
+    hosts: tuple[HostId, ...] = ()
+
+    def turned(self, host: HostId) -> Ring:
+        return Ring(last=self.last + 1, hosts=(*self.hosts, host)[-RING_LENGTH:])
+
+    def since(self, last: int) -> tuple[HostId, ...] | None:
+        """Who changed after `last`, or None where the ring no longer tells."""
+        missed = self.last - last
+        if missed < 0 or missed > len(self.hosts):
+            return None
+        return self.hosts[len(self.hosts) - missed :]
+
+
+class Member(Value, frozen=True, kw_only=True):
+    """A host that takes part in an overlay."""
+
+    name: str
+    vtep: Address
+
+
+class VniHolder(Value, frozen=True, kw_only=True):
+    """The overlay that holds a VNI, and its subnet."""
+
+    overlay: OverlayName
+    subnet: Subnet
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """All rings of an overlay at an index."""
+
+    rings: dict[str, Ring]
+    index: int
+
+
+class Outsiders(msgspec.Struct, frozen=True):
+    """All complete pairs of `arp/` and `fib/` keys that carry no mark of ours, at an index."""
+
+    peers: tuple[Peer, ...]
+    addresses: frozenset[Address]
+    index: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A record to enter into the index, and the indexes its two keys have now (0: absent)."""
+
+    record: Record
+    arp: int = 0
+    fib: int = 0
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The list, the change and the index keys are written."""
+
+    listed: Held[HostList]
+    ring: Held[Ring]
+    claimed: tuple[Entry, ...]
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """Nothing was written, because these were not as we thought; `claims` are those whose keys somebody else has."""
+
+    listed: bool
+    ring: bool
+    claims: tuple[Claim, ...]
+
+
+class Records:
+    """Typed reads and writes for one host. Every method may raise Unavailable."""
+
+    def __init__(self, store: Store, prefix: str, me: HostId) -> None:
+        self.store = store
+        self.me = me
+        self._prefix = prefix
+        self.quarantine: dict[str, str] = {}
+        self._decoders: dict[type, Callable[[bytes], Any]] = {
+            kind: decoder(kind) for kind in (Alive, Definition, HostList, Lease, Member, Pool, Ring, VniHolder)
+        }
+
+    # -- keys ------------------------------------------------------------------------------------------------------
+
+    def _key(self, *parts: str | int) -> str:
+        return "/".join((self._prefix, *(str(part) for part in parts)))
+
+    def place(self, definition: Definition) -> str:
+        """Where the overlay's `arp/` and `fib/` keys lie."""
+        return definition.records or self._key("overlays", definition.overlay, "records")
+
+    def arp(self, definition: Definition, address: Address) -> str:
+        return f"{self.place(definition)}/arp/{address}"
+
+    def fib(self, definition: Definition, mac: Mac) -> str:
+        return f"{self.place(definition)}/fib/{mac}"
+
+    def _list_key(self, host: HostId, overlay: OverlayName) -> str:
+        return self._key("hosts", host, "overlays", overlay)
+
+    def _ring_key(self, overlay: OverlayName, host: HostId) -> str:
+        return self._key("overlays", overlay, "changes", zlib.crc32(host.encode()) % RINGS)
+
+    def _tail(self, key: str) -> str:
+        return key.rpartition("/")[2]
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def _read(self, kind: type[T], entry: Entry | None) -> Held[T] | None:
+        if entry is None:
+            return None
+        try:
+            value = self._decoders[kind](entry.value)
+        except ValueError as error:
+            self._distrust(entry.key, str(error))
+            return None
+        return Held(value, entry.index)
+
+    def _distrust(self, key: str, reason: str) -> None:
+        if len(self.quarantine) < 1000:
+            self.quarantine[key] = reason
+
+    # -- overlays --------------------------------------------------------------------------------------------------
+
+    def definition(self, overlay: OverlayName, *, timeout: float = 3.0) -> Held[Definition] | None:
+        held = self._read(Definition, self.store.get(self._key("overlays", overlay, "definition"), timeout=timeout))
+        if held is not None and held.value.overlay != overlay:
+            self._distrust(self._key("overlays", overlay, "definition"), f"it defines {held.value.overlay}")
+            return None
+        return held
+
+    def vnis(self, *, timeout: float = 3.0) -> dict[int, VniHolder]:
+        """All overlays of the store, by VNI: few and small."""
+        found = {}
+        for entry in self.store.list(self._key("vni", ""), timeout=timeout).entries:
+            held = self._read(VniHolder, entry)
+            if held is not None and self._tail(entry.key).isdecimal():
+                found[int(self._tail(entry.key))] = held.value
+        return found
+
+    def found(self, definition: Definition, member: Member, *, timeout: float = 3.0) -> str | None:
+        """Write a new overlay's definition, take its VNI and become its first member.
+
+        Returns None when done, else which of `definition` and `vni` somebody else has.
+        """
+        outcome = self.store.commit(
+            [
+                Put(self._key("overlays", definition.overlay, "definition"), encode(definition), index=0),
+                Put(self._key("vni", definition.vni), encode(_holder(definition)), index=0),
+                self._member_op(definition.overlay, member),
+            ],
+            timeout=timeout,
+        )
+        if isinstance(outcome, Conflict):
+            return "definition" if not outcome.failed or 0 in outcome.failed else "vni"
+        return None
+
+    def join(self, held: Held[Definition], member: Member, *, timeout: float = 3.0) -> bool:
+        """Take part in an overlay that exists; False where its definition changed meanwhile."""
+        holders = tuple(sorted({*held.value.holders, self.me}))
+        new = msgspec.structs.replace(held.value, holders=holders)
+        key = self._key("overlays", new.overlay, "definition")
+        ops = [Put(key, encode(new), index=held.index), self._member_op(new.overlay, member)]
+        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
+
+    def leave(self, held: Held[Definition], *, timeout: float = 3.0) -> bool:
+        """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile."""
+        overlay, definition = held.value.overlay, held.value
+        key = self._key("overlays", overlay, "definition")
+        others = tuple(host for host in definition.holders if host != self.me)
+        mine = (self._key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
+        ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine, timeout)]
+        if others:
+            ops.append(Put(key, encode(msgspec.structs.replace(definition, holders=others)), index=held.index))
+        else:
+            rings = self.store.list(self._key("overlays", overlay, "changes", ""), timeout=timeout).entries
+            vni = self.store.get(self._key("vni", definition.vni), timeout=timeout)
+            holder = self._read(VniHolder, vni)
+            ops.append(Delete(key, held.index))
+            ops.extend(Delete(entry.key, entry.index) for entry in rings[:RINGS])
+            if vni is not None and holder is not None and holder.value.overlay == overlay:
+                ops.append(Delete(vni.key, vni.index))
+        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
+
+    def _present(self, keys: Sequence[str], timeout: float) -> Iterable[Entry]:
+        return self.store.get_many(keys, timeout=timeout).values()
+
+    def _member_op(self, overlay: OverlayName, member: Member) -> Put:
+        return Put(self._key("overlays", overlay, "members", self.me), encode(member))
+
+    def members(self, overlay: OverlayName, *, timeout: float = 3.0) -> dict[HostId, Member]:
+        found = {}
+        for entry in self.store.list(self._key("overlays", overlay, "members", ""), timeout=timeout).entries:
+            held = self._read(Member, entry)
+            try:
+                host = HostId(self._tail(entry.key))
+            except ValueError as error:
+                self._distrust(entry.key, str(error))
+                continue
+            if held is not None:
+                found[host] = held.value
+        return found
+
+    # -- endpoints -------------------------------------------------------------------------------------------------
+
+    def lists(
+        self, overlay: OverlayName, hosts: Iterable[HostId], *, timeout: float = 3.0
+    ) -> dict[HostId, Held[HostList]]:
+        """The hosts' own lists; a host that has none, or a bad one, is absent."""
+        keys = {self._list_key(host, overlay): host for host in hosts}
+        found = {}
+        for key, entry in self.store.get_many(tuple(keys), timeout=timeout).items():
+            held = self._read(HostList, entry)
+            if held is None:
+                continue
+            if held.value.host != keys[key] or held.value.overlay != overlay:
+                self._distrust(key, "it is about another host or overlay")
+                continue
+            found[keys[key]] = held
+        return found
+
+    def hosts_of(self, overlay: OverlayName, *, timeout: float = 3.0) -> set[HostId]:
+        """The hosts that have a list for the overlay, by the names of the keys alone."""
+        found = set()
+        for key in self.store.keys(self._key("hosts", ""), timeout=timeout).keys:
+            host, _, rest = key.removeprefix(self._key("hosts", "")).partition("/")
+            if rest != f"overlays/{overlay}":
+                continue
+            try:
+                found.add(HostId(host))
+            except ValueError as error:
+                self._distrust(key, str(error))
+        return found
+
+    def ring(self, overlay: OverlayName, *, timeout: float = 3.0) -> Held[Ring]:
+        """The ring this host writes its changes to; one that is absent or bad is begun anew."""
+        entry = self.store.get(self._ring_key(overlay, self.me), timeout=timeout)
+        return self._read(Ring, entry) or Held(Ring(), entry.index if entry else 0)
+
+    def index_entries(
+        self, definition: Definition, records: Iterable[Record], *, timeout: float = 3.0
+    ) -> dict[str, Entry]:
+        """Those of the records' `arp/` and `fib/` keys that exist."""
+        keys = [key for r in records for key in (self.arp(definition, r.address), self.fib(definition, r.mac))]
+        return self.store.get_many(keys, timeout=timeout)
+
+    def publish(
+        self,
+        definition: Definition,
+        new: HostList,
+        listed: Held[HostList] | None,
+        ring: Held[Ring],
+        claims: Sequence[Claim],
+        drops: Sequence[Entry],
+        *,
+        timeout: float = 3.0,
+    ) -> Published | Stale:
+        """Write our list, say so in our ring, enter claims into the index and take drops out of it: all or nothing."""
+        overlay = definition.overlay
+        list_key, ring_key = self._list_key(self.me, overlay), self._ring_key(overlay, self.me)
+        turned = ring.value.turned(self.me)
+        ops: list[Op] = [
+            Put(list_key, encode(new), index=listed.index if listed else 0),
+            Put(ring_key, encode(turned), index=ring.index),
+        ]
+        for claim in claims:
+            ops.extend(self._claim_ops(definition, new.vtep, claim))
+        ops.extend(Delete(entry.key, entry.index) for entry in drops)
+        outcome = self.store.commit(ops, timeout=timeout)
+        if isinstance(outcome, Conflict):
+            failed = outcome.failed
+            taken = tuple(c for n, c in enumerate(claims) if 2 + 2 * n in failed or 3 + 2 * n in failed)
+            return Stale(listed=0 in failed or not failed, ring=1 in failed or not failed, claims=taken)
+        indexes = outcome.indexes
+        puts = [put for claim in claims for put in self._claim_ops(definition, new.vtep, claim)]
+        claimed = tuple(Entry(put.key, put.value, put.flags, indexes[put.key]) for put in puts)
+        return Published(Held(new, indexes[list_key]), Held(turned, indexes[ring_key]), claimed)
+
+    def clear(self, entries: Iterable[Entry]) -> bool:
+        """Take leftovers out of the index, if they are still as they were read."""
+        ops: list[Op] = [Delete(entry.key, entry.index) for entry in entries]
+        return not isinstance(self.store.commit(ops), Conflict)
+
+    def _claim_ops(self, definition: Definition, vtep: Address, claim: Claim) -> tuple[Put, Put]:
+        record = claim.record
+        return (
+            Put(self.arp(definition, record.address), record.mac.encode(), MARK, claim.arp),
+            Put(self.fib(definition, record.mac), vtep.encode(), MARK, claim.fib),
+        )
+
+    # -- watching --------------------------------------------------------------------------------------------------
+
+    def changes(self, overlay: OverlayName, index: int, *, timeout: float) -> Changes | Unchanged | Reset:
+        """Wait until a host of the overlay changed its list."""
+        seen = self.store.wait(self._key("overlays", overlay, "changes", ""), index, timeout=timeout)
+        if isinstance(seen, Unchanged | Reset):
+            return seen
+        rings = {}
+        for entry in seen.entries:
+            held = self._read(Ring, entry)
+            rings[self._tail(entry.key)] = held.value if held else Ring()
+        return Changes(rings, seen.index)
+
+    def outsiders(self, definition: Definition, index: int, *, timeout: float) -> Outsiders | Unchanged | Reset:
+        """Wait until a key of the overlay's `arp/` or `fib/` changed; costs all of them at every change."""
+        seen = self.store.wait(self.place(definition) + "/", index, timeout=timeout)
+        if isinstance(seen, Unchanged | Reset):
+            return seen
+        vteps: dict[Mac, Address] = {}
+        macs: dict[Address, Mac] = {}
+        taken = set()
+        for entry in seen.entries:
+            row = self._row(definition, entry)
+            if row is None:
+                continue
+            left, right = row
+            if isinstance(left, Mac):
+                vteps[left] = Address(right)
+            elif entry.flags != MARK:
+                macs[left] = Mac(right)
+                taken.add(left)
+        peers = tuple(Peer(address=a, mac=m, vtep=vteps[m]) for a, m in macs.items() if m in vteps)
+        return Outsiders(peers, frozenset(taken), seen.index)
+
+    def _row(self, definition: Definition, entry: Entry) -> tuple[Address, Mac] | tuple[Mac, Address] | None:
+        kind, _, name = entry.key.removeprefix(self.place(definition) + "/").partition("/")
+        if kind not in ("arp", "fib"):
+            return None
+        try:
+            text = _text(entry.value)
+            if kind == "arp":
+                return _inside(definition, Address(name)), Mac(text)
+            return Mac(name), _vtep(text)
+        except ValueError as error:
+            self._distrust(entry.key, str(error))
+            return None
+
+    def lookup(self, definition: Definition, address: Address, *, timeout: float = 1.0) -> tuple[Peer, bool] | None:
+        """Who has the address, by the index: the peer, and whether the keys carry our mark."""
+        arp = self.store.get(self.arp(definition, address), timeout=timeout)
+        row = self._row(definition, arp) if arp else None
+        if arp is None or row is None:
+            return None
+        mac = Mac(row[1])
+        held = self.lookup_mac(definition, mac, timeout=timeout)
+        if held is None:
+            return None
+        return Peer(address=address, mac=mac, vtep=held[0]), arp.flags == MARK
+
+    def lookup_mac(self, definition: Definition, mac: Mac, *, timeout: float = 1.0) -> tuple[Address, bool] | None:
+        """Behind which VTEP a MAC is, by the index, and whether the key carries our mark."""
+        fib = self.store.get(self.fib(definition, mac), timeout=timeout)
+        row = self._row(definition, fib) if fib else None
+        return (Address(row[1]), fib.flags == MARK) if fib and row else None
+
+    # -- pools and leases ------------------------------------------------------------------------------------------
+
+    def pools(self, *, timeout: float = 3.0) -> list[Held[Pool]]:
+        entries = self.store.list(self._key("subnets", ""), timeout=timeout).entries
+        return [held for held in (self._read(Pool, entry) for entry in entries) if held is not None]
+
+    def pool(self, subnet: Subnet, *, timeout: float = 3.0) -> Held[Pool] | None:
+        return self._read(Pool, self.store.get(self._key("subnets", subnet.key), timeout=timeout))
+
+    def write_pool(self, held: Held[Pool] | None, new: Pool, *, timeout: float = 3.0) -> bool:
+        """Write a pool by compare-and-set; one that nobody uses any more goes."""
+        key = self._key("subnets", new.subnet.key)
+        index = held.index if held else 0
+        op: Op = Put(key, encode(new), index=index) if new.users else Delete(key, index)
+        return not isinstance(self.store.commit([op], timeout=timeout), Conflict)
+
+    def leases(self, subnet: Subnet, *, timeout: float = 3.0) -> dict[Address, Held[Lease]]:
+        """All leases of a pool. A key that is no lease counts as taken by nobody known, so it is left out here."""
+        found = {}
+        for entry in self.store.list(self._key("pools", subnet.key, ""), timeout=timeout).entries:
+            held = self._read(Lease, entry)
+            if held is not None and self._tail(entry.key) == held.value.address:
+                found[held.value.address] = held
+        return found
+
+    def lease(self, subnet: Subnet, address: Address, *, timeout: float = 3.0) -> Held[Lease] | None:
+        return self._read(Lease, self.store.get(self._key("pools", subnet.key, address), timeout=timeout))
+
+    def write_lease(
+        self,
+        subnet: Subnet,
+        held: Held[Lease] | None,
+        new: Lease,
+        besides: Definition | None = None,
+        *,
+        timeout: float = 3.0,
+    ) -> bool:
+        """Take or change a lease by compare-and-set; `besides`: only if no outsider of the overlay has the address."""
+        key = self._key("pools", subnet.key, new.address)
+        ops: list[Op] = [Put(key, encode(new), index=held.index if held else 0)]
+        if besides is not None:
+            ops.append(Check(self.arp(besides, new.address), 0))
+        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
+
+    def drop_lease(self, subnet: Subnet, held: Held[Lease], *, timeout: float = 3.0) -> bool:
+        key = self._key("pools", subnet.key, held.value.address)
+        return not isinstance(self.store.commit([Delete(key, held.index)], timeout=timeout), Conflict)
+
+    # -- hosts -----------------------------------------------------------------------------------------------------
+
+    def alive(self, *, timeout: float = 3.0) -> dict[HostId, Held[Alive]]:
+        """The hosts whose session lives."""
+        found = {}
+        for entry in self.store.list(self._key("alive", ""), timeout=timeout).entries:
+            held = self._read(Alive, entry)
+            if held is not None and self._tail(entry.key) == held.value.host:
+                found[held.value.host] = held
+        return found
+
+    def alive_session(self, *, timeout: float = 3.0) -> tuple[Alive | None, str | None]:
+        """What stands under this host's own id, and the session that holds it."""
+        entry = self.store.get(self._key("alive", self.me), timeout=timeout)
+        held = self._read(Alive, entry)
+        return (held.value if held else None), (entry.session if entry else None)
+
+    def announce(self, alive: Alive, session: str, old: str | None, *, timeout: float = 3.0) -> bool:
+        """Bind `alive/<me>` to the session, taking it over from an `old` one of ours."""
+        key, value = self._key("alive", self.me), encode(alive)
+        ops: list[Op] = [Lock(key, value, session)]
+        if old is not None and old != session:
+            ops.insert(0, Unlock(key, value, old))
+        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
+
+
+def _holder(definition: Definition) -> VniHolder:
+    return VniHolder(overlay=definition.overlay, subnet=definition.subnet)
+
+
+def _text(value: bytes) -> str:
+    """The plain text of an index key; people's PUTs may end in a newline."""
+    if len(value) > _MAX_TEXT:
+        raise ValueError(f"{len(value)} bytes where an address or a MAC should be")
+    return value.decode("ascii", errors="strict").strip()
+
+
+def _inside(definition: Definition, address: Address) -> Address:
+    if not definition.subnet.is_host(address) or address == definition.gateway:
+        raise ValueError(f"{address} is no container's address in {definition.subnet}")
+    return address
+
+
+def _vtep(text: str) -> Address:
+    address = Address(text)
+    if not address.is_unicast:
+        raise ValueError(f"{address} cannot be a VTEP")
+    return address
+
+
+def believed(definition: Definition, lists: Mapping[HostId, HostList]) -> list[Peer]:
+    """The peers that hosts' own lists tell of; a record that cannot be in the overlay is passed over."""
+    peers = []
+    for host, listed in lists.items():
+        if not listed.vtep.is_unicast:
+            continue
+        for r in listed.records:
+            if definition.subnet.is_host(r.address) and r.address != definition.gateway:
+                peers.append(
+                    Peer(address=r.address, mac=r.mac, vtep=listed.vtep, host=host, generation=r.generation)
+                )  # fmt: skip
+    return peers

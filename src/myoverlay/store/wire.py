@@ -1,0 +1,276 @@
+"""HTTP to one address: connections that are kept, deadlines that hold, and waits that can be ended.
+
+The standard library's HTTP over sockets of our own. What py-consul brings (requests) costs 1.1 ms of CPU per call, has
+no deadline for the whole of an answer, takes proxies from the environment, shares ten connections among all waits and
+cannot end a wait that is under way. It knows neither keys nor Consul.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import re
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from email.message import Message
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from myoverlay.errors import Refused
+
+#: Seconds for TCP and TLS to come up: a host that is away must not cost a long wait's whole time.
+CONNECT_TIMEOUT = 3.0
+#: Seconds that an idle connection is trusted: firewalls forget silent ones, and then a request on it is lost.
+IDLE_LIMIT = 60.0
+#: Idle connections that are kept. The number in use is bounded by the number of calling threads alone.
+IDLE_KEPT = 16
+
+#: Consul's own ports for plain HTTP and TLS.
+PORTS = {"http": 8500, "https": 8501}
+_FORM = re.compile(r"(?:(https?)://)?(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(?::([0-9]{1,5}))?/?", re.I)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an HTTP API is. `host` is bare, also where it is an IPv6 address."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+    @property
+    def netloc(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_place(text: str) -> Place:
+    """`host`, `host:port`, `[v6]:port`, each also behind `http://` or `https://`. Raises Refused for anything else."""
+    match = _FORM.fullmatch(text.strip())
+    scheme, host, port = match.groups() if match else (None, "", None)
+    scheme = (scheme or "http").lower()
+    number = int(port) if port else PORTS[scheme]
+    if not match or not 1 <= number <= 65535 or not _is_host(host):
+        raise Refused(f"{text!r} is no address of Consul: host:port is, or http://host:port, https://…, [IPv6]:port")
+    return Place(scheme, host.strip("[]"), number)
+
+
+def _is_host(text: str) -> bool:
+    if text.startswith("["):
+        with contextlib.suppress(OSError):
+            return bool(socket.inet_pton(socket.AF_INET6, text[1:-1]))
+        return False
+    return True
+
+
+def tls_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    """TLS that trusts `ca` (None: the system's) and shows `cert`. Raises Refused where a file does not serve."""
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+        if cert is not None:
+            context.load_cert_chain(str(cert), None if key is None else str(key))
+    except OSError as error:  # ssl.SSLError is one
+        names = ", ".join(str(path) for path in (ca, cert, key) if path is not None)
+        raise Refused(f"the TLS files {names} cannot be used: {error}") from error
+    return context
+
+
+class Closed(Exception):
+    """The pool was closed, before or during the call."""
+
+
+class Answer(NamedTuple):
+    """What came back, whole. The names are those that py-consul's callbacks look for."""
+
+    code: int
+    headers: Message
+    body: bytes
+
+
+class Pool:
+    """Connections to one place, one per call under way; a thread that waits never takes another's."""
+
+    def __init__(self, place: Place, tls: ssl.SSLContext | None) -> None:
+        self.place = place
+        self._tls = tls
+        self._lock = threading.Lock()  # guards all below
+        self._idle: list[_Line] = []
+        self._busy: set[_Line] = set()
+        self._closed = False
+        self._received = 0
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of all bodies so far."""
+        with self._lock:
+            return self._received
+
+    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes, deadline: float) -> Answer:
+        """One request and its whole answer by `deadline` (of time.monotonic()).
+
+        Raises TimeoutError, other OSErrors, http.client.HTTPException, and Closed. Never repeats a request: one that
+        may have been done must not be done again.
+        """
+        line = self._take() or self._dial(deadline)
+        try:
+            answer = line.exchange(method, target, headers, body, deadline)
+        except BaseException:
+            self._give_back(line, broken=True)
+            self._raise_if_closed()
+            raise
+        self._give_back(line, broken=line.ended)
+        with self._lock:
+            self._received += len(answer.body)
+        return answer
+
+    def close(self) -> None:
+        """End idle connections and those under way: who waits on one hears Closed."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            for line in self._busy:
+                line.abort()
+        for line in idle:
+            line.drop()
+
+    def _take(self) -> _Line | None:
+        fresh = None
+        stale = []
+        with self._lock:
+            self._raise_if_closed_locked()
+            while self._idle and fresh is None:
+                line = self._idle.pop()
+                if line.is_usable():
+                    self._busy.add(line)
+                    fresh = line
+                else:
+                    stale.append(line)
+        for line in stale:
+            line.drop()
+        return fresh
+
+    def _dial(self, deadline: float) -> _Line:
+        line = _Line(_connect(self.place, self._tls, min(deadline, time.monotonic() + CONNECT_TIMEOUT)), self.place)
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._busy.add(line)
+        if closed:
+            line.drop()
+            raise Closed
+        return line
+
+    def _give_back(self, line: _Line, *, broken: bool) -> None:
+        with self._lock:
+            self._busy.discard(line)
+            keep = not broken and not self._closed and len(self._idle) < IDLE_KEPT
+            if keep:
+                self._idle.append(line)
+        if not keep:
+            line.drop()
+
+    def _raise_if_closed(self) -> None:
+        with self._lock:
+            self._raise_if_closed_locked()
+
+    def _raise_if_closed_locked(self) -> None:
+        if self._closed:
+            raise Closed
+
+
+def _connect(place: Place, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
+    """A connected socket, TLS done. Names are looked up by the system's resolver, whose time is its own."""
+    failure: OSError = OSError("no address found")
+    for family, kind, protocol, _, where in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_left(deadline))
+            sock.connect(where)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(_left(deadline))
+            return sock if tls is None else tls.wrap_socket(sock, server_hostname=place.host)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
+
+
+def _left(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+class _Line:
+    """One connection, which http.client takes for a socket. Reads end by the deadline, however slowly bytes drip."""
+
+    def __init__(self, sock: socket.socket, place: Place) -> None:
+        self._sock = sock
+        self._place = place
+        self._deadline = 0.0
+        self._used = time.monotonic()
+        self.ended = False
+
+    def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes, deadline: float) -> Answer:
+        self._deadline = deadline
+        connection = http.client.HTTPConnection(self._place.host, self._place.port)
+        connection.sock = cast(Any, self)
+        connection.request(method, target, body=body or None, headers={**headers})
+        response = connection.getresponse()
+        answer = Answer(response.status, response.headers, response.read())
+        self.ended = self.ended or response.will_close
+        self._used = time.monotonic()
+        return answer
+
+    def sendall(self, data: bytes) -> None:
+        self._sock.settimeout(_left(self._deadline))
+        self._sock.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reads(self), 1 << 16)
+
+    def receive_into(self, buffer: Any) -> int:
+        self._sock.settimeout(_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+    def close(self) -> None:
+        # http.client calls this before it reads the body of a last answer: the pool closes, by drop().
+        self.ended = True
+
+    def is_usable(self) -> bool:
+        """Idle for a short time only, and nothing to read: between two calls that would be the other side's end."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return time.monotonic() - self._used < IDLE_LIMIT and not poll.poll(0)
+
+    def abort(self) -> None:
+        """End it under another thread's hands: its read returns at once."""
+        # Past the TLS layer, whose state the other thread is using.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def drop(self) -> None:
+        self._sock.close()
+
+
+class _Reads(io.RawIOBase):
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._line.receive_into(buffer)

@@ -1,0 +1,41 @@
+"""Counters: every outcome has one, faults beside their benign twins. One table gives name and meaning."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+#: name: meaning. `{…}` is what the label of the counter stands for.
+COUNTERS = {
+    "docker_calls": "calls from Docker, by {method} and outcome",
+    "repairs": "kernel objects put right, by {reason}",
+    "row_failures": "rows the kernel refused, by {table}",
+    "misses": "the kernel's questions, by {kind}: local, late, pull, asked, found, unknown, limited",
+    "overruns": "times the miss socket overran, so that rows were compared instead",
+    "announcements": "ARP announcements sent into an overlay namespace, by {reason}",
+    "watch_rounds": "answers of the store's watch, by {kind}: change, listing, unchanged, reset, failed",
+    "published": "writes of this host's own list, by {outcome}: done, retried, clash, failed",
+    "session": "what became of the host's session, by {outcome}: opened, renewed, lost, failed",
+}
+
+
+class Tally:
+    """Counts by (name, label); safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, name: str, label: str = "", by: int = 1) -> None:
+        if name not in COUNTERS:
+            raise KeyError(name)
+        with self._lock:
+            self._counts[name, label] += by
+
+    def get(self, name: str, label: str = "") -> int:
+        with self._lock:
+            return self._counts[name, label]
+
+    def all(self) -> dict[tuple[str, str], int]:
+        with self._lock:
+            return dict(self._counts)
