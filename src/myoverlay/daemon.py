@@ -101,7 +101,7 @@ class Daemon:
         self.discovery = Discovery(self.records, self.tally)
         self.lookup = Lookup(self.records, self.discovery, self.tally)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
-        self.reconciler = Reconciler(self.overlays, self.leases)
+        self.reconciler = Reconciler(self.overlays, self.leases, self.tally)
         self.overlays.on_use = self._in_use
         self.overlays.on_gone = self._gone
         self.overlays.barred = self.liveness.barred

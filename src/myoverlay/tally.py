@@ -13,9 +13,11 @@ COUNTERS = {
     "misses": "the kernel's questions, by {kind}: local, late, pull, asked, found, unknown, limited",
     "overruns": "times the miss socket overran, so that rows were compared instead",
     "announcements": "ARP announcements sent into an overlay namespace, by {reason}",
-    "watch_rounds": "answers of the store's watch, by {kind}: change, listing, unchanged, reset, failed",
+    "watch_rounds": "answers of the store's watch, by {kind}: change, listing, unchanged, reset",
+    "loop_failures": "rounds of a background thread that the store or a deadline failed, by {thread}",
+    "bugs": "rounds of a background thread that failed for a reason nobody foresaw, by {thread}",
     "published": "writes of this host's own list, by {outcome}: done, retried, clash, failed",
-    "session": "what became of the host's session, by {outcome}: opened, renewed, lost, failed",
+    "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from myoverlay import __version__
-from myoverlay.errors import Unavailable
 from myoverlay.host.journal import Journal
+from myoverlay.host.loop import Loop
 from myoverlay.store.records import Member, Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Alive, HostId
@@ -25,34 +24,24 @@ TTL = 10.0
 _ROUND = TTL / 3
 
 
-class Liveness:
+class Liveness(Loop):
     """Owns the thread `alive`. `_lock` guards `_names` and `_barred`."""
 
     def __init__(
         self, journal: Journal, records: Records, name: str, vteps: Callable[[], tuple[Address, ...]], tally: Tally
     ) -> None:
+        super().__init__("alive", tally)
         self._journal = journal
         self._records = records
         self._name = name
         self._vteps = vteps
-        self._tally = tally
         self._lock = threading.Lock()
         self._names: dict[HostId, str] = {records.me: name}
         self._barred: str | None = None
         self._session: str | None = None
         self._announced: Alive | None = None
-        self._stop = threading.Event()
         #: Set once the host was announced.
         self.announced = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alive", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float) -> None:
-        """Stop renewing; the session stays, for the next run of this host to take over."""
-        self._stop.set()
-        self._thread.join(timeout)
 
     def barred(self) -> str | None:
         """Why this host may not take part: another living one has its id or its VTEP."""
@@ -67,14 +56,10 @@ class Liveness:
     def member(self, vtep: Address) -> Member:
         return Member(name=self._name, vtep=vtep)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.step()
-            except Unavailable as error:
-                self._tally.add("session", "failed")
-                log.warning("this host cannot be announced: %s", error)
-            self._stop.wait(_ROUND)
+    def round(self) -> None:
+        """Raises Unavailable. When the loop is stopped the session stays, for the next run to take over."""
+        self.step()
+        self.stopping.wait(_ROUND)
 
     def step(self) -> None:
         """One round: learn the hosts, keep the session, be announced. Raises Unavailable."""
@@ -89,7 +74,7 @@ class Liveness:
                 return None
             self._session = self._adopt_session()
         elif not self._records.store.renew_session(self._session):
-            self._tally.add("session", "lost")
+            self.tally.add("session", "lost")
             log.warning("this host's session was lost; another is opened")
             self._session, self._announced = None, None
             return self.step()
@@ -122,14 +107,9 @@ class Liveness:
     def _adopt_session(self) -> str:
         old = self._journal.session
         if old is not None and self._records.store.renew_session(old):
-            self._tally.add("session", "renewed")
+            self.tally.add("session", "renewed")
             return old
         session = self._records.store.open_session(f"myoverlay {self._name}", TTL)
         self._journal.session = session
-        self._tally.add("session", "opened")
+        self.tally.add("session", "opened")
         return session
-
-
-def wait_announced(liveness: Liveness, deadline: float) -> bool:
-    """Wait until the host was announced once; False where the deadline passed first."""
-    return liveness.announced.wait(max(0.0, deadline - time.monotonic()))

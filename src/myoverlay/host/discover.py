@@ -8,12 +8,11 @@ longer tells what was missed, when the store's index went backwards, and slowly 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable
 
-from myoverlay.errors import Unavailable
+from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import LocalOverlay
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.records import Records, Ring
@@ -28,46 +27,9 @@ WAIT = 55.0
 COALESCE = 0.05
 #: Everything is listed again after this, seconds.
 RELIST = 300.0
-_RETRY = (0.5, 10.0)
 
 
-class _Loop:
-    """A thread that does `step` until stopped; while the store is away it tries again, ever more slowly."""
-
-    def __init__(self, name: str, tally: Tally) -> None:
-        self._tally = tally
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def cancel(self) -> None:
-        """Ask it to end; a blocking query in flight is waited for by nobody."""
-        self._stop.set()
-
-    def join(self, timeout: float) -> None:
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        delay = _RETRY[0]
-        while not self._stop.is_set():
-            try:
-                self.step()
-                delay = _RETRY[0]
-            except Unavailable as error:
-                if self._stop.is_set():
-                    return
-                self._tally.add("watch_rounds", "failed")
-                log.warning("%s: %s", self._thread.name, error)
-                self._stop.wait(delay * random.uniform(0.5, 1.0))
-                delay = min(_RETRY[1], delay * 2)
-
-    def step(self) -> None:
-        raise NotImplementedError
-
-
-class Watch(_Loop):
+class Watch(Loop):
     """Follows the lists of the hosts of one overlay."""
 
     def __init__(
@@ -81,32 +43,32 @@ class Watch(_Loop):
         self._rings: dict[str, Ring] = {}
         self._listed_at = 0.0
 
-    def step(self) -> None:
+    def round(self) -> None:
         """One answer of the store. Raises Unavailable."""
         overlay = self._local.network.overlay
         fresh = self._index == 0
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
-            self._tally.add("watch_rounds", "reset")
+            self.tally.add("watch_rounds", "reset")
             self._index = 0
             return
         if isinstance(seen, Unchanged):
-            self._tally.add("watch_rounds", "unchanged")
+            self.tally.add("watch_rounds", "unchanged")
             if self._now() - self._listed_at > RELIST:
                 self._index = 0
             return
         changed = self._changed(seen.rings)
         if fresh or changed is None:
-            self._tally.add("watch_rounds", "listing")
+            self.tally.add("watch_rounds", "listing")
             self._listed_at = self._now()
             changed = self._records.hosts_of(overlay)
         else:
-            self._tally.add("watch_rounds", "change")
+            self.tally.add("watch_rounds", "change")
         self.fetch(changed, anew=fresh)
         self._rings, self._index = seen.rings, seen.index
         if not fresh:
-            self._stop.wait(COALESCE)
+            self.stopping.wait(COALESCE)
 
     def _changed(self, rings: dict[str, Ring]) -> set[HostId] | None:
         """The hosts that changed since the last answer; None where a ring does not go back that far."""
@@ -129,7 +91,7 @@ class Watch(_Loop):
         self._local.learn(found, anew)
 
 
-class OutsiderWatch(_Loop):
+class OutsiderWatch(Loop):
     """Follows the tutorial's keys of one overlay, where outsiders are on."""
 
     def __init__(self, local: LocalOverlay, records: Records, tally: Tally) -> None:
@@ -138,21 +100,21 @@ class OutsiderWatch(_Loop):
         self._records = records
         self._index = 0
 
-    def step(self) -> None:
+    def round(self) -> None:
         """One answer of the store. Raises Unavailable."""
         fresh = self._index == 0
         seen = self._records.outsiders(self._local.network.definition, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
-            self._tally.add("watch_rounds", "reset")
+            self.tally.add("watch_rounds", "reset")
             self._index = 0
         elif isinstance(seen, Unchanged):
-            self._tally.add("watch_rounds", "unchanged")
+            self.tally.add("watch_rounds", "unchanged")
         else:
-            self._tally.add("watch_rounds", "change")
+            self.tally.add("watch_rounds", "change")
             self._local.learn_outsiders(seen.peers)
             self._index = seen.index
             if not fresh:
-                self._stop.wait(COALESCE)
+                self.stopping.wait(COALESCE)
 
 
 class Discovery:
@@ -162,7 +124,7 @@ class Discovery:
         self._records = records
         self._tally = tally
         self._lock = threading.Lock()
-        self._loops: dict[str, tuple[Watch, list[_Loop]]] = {}
+        self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
 
     def follow(self, local: LocalOverlay) -> None:
         """Watch an overlay from now on; one that is watched already goes on being so."""
@@ -170,7 +132,7 @@ class Discovery:
             if local.network.network in self._loops:
                 return
             watch = Watch(local, self._records, self._tally)
-            loops: list[_Loop] = [watch]
+            loops: list[Loop] = [watch]
             if local.network.outsiders:
                 loops.append(OutsiderWatch(local, self._records, self._tally))
             self._loops[local.network.network] = (watch, loops)

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 #: A pool without a network, or an address without an endpoint, after this long is what a failed call left behind.
 ABANDONED = 300.0
+#: A pool's `at` once Docker released it, until the store was told.
+RELEASED = 0.0
 _STORE = 3.0
 
 
@@ -148,9 +150,7 @@ class Leases:
         use = self._journal.uses.get(pool)
         if use is None:
             return
-        for lease in self._of(use.subnet):
-            self._mark(lease, "releasing")
-        self._journal.uses.put(pool, msgspec.structs.replace(use, at=0.0))
+        self._journal.uses.put(pool, msgspec.structs.replace(use, at=RELEASED))
         self.wanted.set()
 
     # -- addresses -------------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ class Leases:
             elif lease.promised:
                 self._settle_promise(lease, deadline)
         for use in self._journal.uses.all():
-            if use.at == 0.0:
+            if use.at == RELEASED:
                 self._settle_pool(use, deadline)
             elif self._network(use.pool) is not None:
                 self._fill(use, deadline)
@@ -374,7 +374,7 @@ class Leases:
         """Calls that failed half-way leave pools without a network and addresses without an endpoint."""
         before = self._now() - ABANDONED
         for use in self._journal.uses.all():
-            if 0.0 < use.at < before and self._network(use.pool) is None:
+            if RELEASED < use.at < before and self._network(use.pool) is None:
                 self.release_pool(use.pool)
         used = {(n.subnet, e.address) for n, e in self._endpoints()}
         for lease in self._journal.leases.all():
@@ -417,21 +417,21 @@ class Leases:
             self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
 
     def _settle_pool(self, use: PoolUse, deadline: float) -> None:
-        """Leave a pool that Docker released; its addresses went before."""
-        if self._of(use.subnet) or any(
-            other.subnet == use.subnet and other.pool != use.pool for other in self._journal.uses.all()
-        ):
-            if not self._of(use.subnet):
-                self._journal.uses.drop(use.pool)
-            return
-        held = self._records.pool(use.subnet, timeout=_left(deadline))
-        if held is not None:
-            users = tuple(host for host in held.value.users if host != self._records.me)
-            new = msgspec.structs.replace(held.value, users=users)
-            if not self._records.write_pool(held, new, timeout=_left(deadline)):
-                self.wanted.set()
-                return
+        """Leave a pool that Docker released, with all that is held of it."""
+        if not any(one.subnet == use.subnet and one.at != RELEASED for one in self._journal.uses.all()):
+            for lease in self._of(use.subnet):
+                self._settle_release(self._mark(lease, "releasing"), deadline)
+            while not self._leave_pool(use.subnet, deadline):
+                _check_deadline(deadline, f"leaving pool {use.subnet}")
         self._journal.uses.change(use.pool, lambda now: None if now == use else now)
+
+    def _leave_pool(self, subnet: Subnet, deadline: float) -> bool:
+        held = self._records.pool(subnet, timeout=_left(deadline))
+        if held is None:
+            return True
+        users = tuple(host for host in held.value.users if host != self._records.me)
+        new = msgspec.structs.replace(held.value, users=users)
+        return self._records.write_pool(held, new, timeout=_left(deadline))
 
     def _fill(self, use: PoolUse, deadline: float) -> None:
         """Bring the reserve of a pool to its size."""
@@ -442,10 +442,10 @@ class Leases:
         leases = self._records.leases(use.subnet, timeout=_left(deadline))
         taken = self._taken(use.subnet, leases, network)
         for address in plan.candidates(use.subnet, use.within, taken):
+            if missing <= 0 or self._journal.uses.get(use.pool) != use:
+                return
             if self._create(use.subnet, address, "reserve", network, deadline):
                 missing -= 1
-            if missing <= 0:
-                return
 
     # -- what is here ----------------------------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from myoverlay.errors import MyoverlayError
+from myoverlay.host.converge import Ground
 from myoverlay.host.discover import Discovery
+from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import LocalOverlay, Overlays
 from myoverlay.kernel.neigh import Overrun
 from myoverlay.plan import answers
@@ -35,61 +36,55 @@ _DEADLINE = 1.0
 _ROUND = 1.0
 
 
-class MissLoop:
+class MissLoop(Loop):
     """Owns the thread `misses`: from the socket to the reply in one thread."""
 
     def __init__(self, overlays: Overlays, lookup: Lookup, tally: Tally) -> None:
+        super().__init__("misses", tally)
         self._overlays = overlays
         self._lookup = lookup
-        self._tally = tally
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ)
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="misses", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        self._sockets: dict[int, tuple[LocalOverlay, Ground]] = {}
 
     def stop(self, timeout: float) -> None:
-        self._stopping = True
-        self.refresh()
-        self._thread.join(timeout)
+        super().stop(timeout)
         self._selector.close()
         os.close(self._wake)
+
+    def wake(self) -> None:
+        self.refresh()
 
     def refresh(self) -> None:
         """The overlays of this host changed."""
         os.eventfd_write(self._wake, 1)
 
-    def _run(self) -> None:
-        sockets: dict[int, LocalOverlay] = {}
-        while not self._stopping:
-            for key, _ in self._selector.select(_ROUND):
-                if key.fd == self._wake:
-                    os.eventfd_read(self._wake)
-                elif key.fd in sockets:
-                    self.step(sockets[key.fd])
-            sockets = self._registered(sockets)
+    def round(self) -> None:
+        for key, _ in self._selector.select(_ROUND):
+            if key.fd == self._wake:
+                os.eventfd_read(self._wake)
+            elif key.fd in self._sockets:
+                self.step(*self._sockets[key.fd])
+        self._register()
 
-    def _registered(self, old: dict[int, LocalOverlay]) -> dict[int, LocalOverlay]:
-        now = self._overlays.by_socket()
-        if now != old:
-            for fd in set(old) - set(now):
+    def _register(self) -> None:
+        """Follow overlays that came or went. A number may be another socket's by now: the ground tells them apart."""
+        old, now = self._sockets, self._overlays.by_socket()
+        for fd in old:
+            if now.get(fd) != old[fd]:
                 self._selector.unregister(fd)
-            for fd in set(now) - set(old):
+        for fd in now:
+            if now[fd] != old.get(fd):
                 self._selector.register(fd, selectors.EVENT_READ)
-        return now
+        self._sockets = now
 
-    def step(self, local: LocalOverlay) -> None:
+    def step(self, local: LocalOverlay, ground: Ground) -> None:
         """Answer what one overlay's socket holds."""
-        ground = local.ground
-        if ground is None:
-            return
         try:
             misses = ground.misses.read()
         except Overrun:
-            self._tally.add("overruns")
+            self.tally.add("overruns")
             self._lookup.compare(local)
             return
         except OSError as error:
@@ -105,12 +100,12 @@ class MissLoop:
             miss, view.peers, view.macs, local.records(), definition.gateway, definition.subnet, local.eager
         )  # fmt: skip
         if isinstance(decided, answers.Answer):
-            self._tally.add("misses", decided.kind)
+            self.tally.add("misses", decided.kind)
             local.answer(decided.peer)
         elif isinstance(decided, answers.Ask):
-            self._tally.add("misses", "asked" if self._lookup.ask(local, decided) else "limited")
+            self.tally.add("misses", "asked" if self._lookup.ask(local, decided) else "limited")
         else:
-            self._tally.add("misses", decided.kind)
+            self.tally.add("misses", decided.kind)
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -122,7 +117,7 @@ class _Question(msgspec.Struct, frozen=True):
         return self.local.network.network, str(self.ask.address or self.ask.mac)
 
 
-class Lookup:
+class Lookup(Loop):
     """Owns the thread `lookup`: asks the store what nobody here knows, each question once.
 
     `_lock` guards the table of open and answered questions and the bucket.
@@ -131,23 +126,18 @@ class Lookup:
     def __init__(
         self, records: Records, discovery: Discovery, tally: Tally, now: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__("lookup", tally)
         self._records = records
         self._discovery = discovery
-        self._tally = tally
         self._now = now
         self._lock = threading.Lock()
         self._until: dict[tuple[str, str], float] = {}
         self._tokens = float(BURST)
         self._filled = now()
         self._queue: queue.SimpleQueue[_Question | LocalOverlay | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="lookup", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float) -> None:
+    def wake(self) -> None:
         self._queue.put(None)
-        self._thread.join(timeout)
 
     def compare(self, local: LocalOverlay) -> None:
         """Have an overlay's tables compared: misses were lost."""
@@ -170,17 +160,13 @@ class Lookup:
         self._queue.put(question)
         return True
 
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, LocalOverlay):
-                item.compare()
-                continue
-            try:
-                peer = self._find(item)
-            except MyoverlayError as error:
-                log.warning("%s is not looked up: %s", item.name[1], error)
-                continue
-            self._tally.add("misses", "found" if peer else "unknown")
+    def round(self) -> None:
+        item = self._queue.get()
+        if isinstance(item, LocalOverlay):
+            item.compare()
+        elif item is not None:
+            peer = self._find(item)
+            self.tally.add("misses", "found" if peer else "unknown")
             if peer is not None:
                 item.local.answer(peer)
 

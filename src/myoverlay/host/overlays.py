@@ -499,10 +499,10 @@ class Overlays:
 
     # -- the kernel's questions ------------------------------------------------------------------------------------
 
-    def by_socket(self) -> dict[int, LocalOverlay]:
-        """Which overlay the miss socket with this number belongs to."""
-        grounds = ((local.ground, local) for local in self.all())
-        return {ground.misses.fileno(): local for ground, local in grounds if ground is not None}
+    def by_socket(self) -> dict[int, tuple[LocalOverlay, Ground]]:
+        """Which overlay, and which ground of it, the miss socket with this number belongs to."""
+        grounds = ((local, local.ground) for local in self.all())
+        return {ground.misses.fileno(): (local, ground) for local, ground in grounds if ground is not None}
 
 
 def _network(request: Request, definition: Definition, vtep: Address, underlay: str, use: PoolUse | None) -> Network:

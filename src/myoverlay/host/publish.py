@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from myoverlay.errors import Clash, MyoverlayError
+from myoverlay.errors import Clash, Unavailable
+from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import LocalOverlay
 from myoverlay.store import MAX_OPS, Entry
 from myoverlay.store.records import MARK, MAX_CLAIMS, Claim, Held, Published, Records, Ring
@@ -37,7 +38,7 @@ class _Known(msgspec.Struct):
     entries: dict[str, Entry]
 
 
-class Publisher:
+class Publisher(Loop):
     """Owns the thread `publish`.
 
     `_turn` guards the tickets and the clashes; everything else belongs to the thread.
@@ -50,10 +51,10 @@ class Publisher:
         host_name: Callable[[HostId], str],
         tally: Tally,
     ) -> None:
+        super().__init__("publish", tally)
         self._records = records
         self._find = find
         self._host_name = host_name
-        self._tally = tally
         self._turn = threading.Condition()
         self._asked: dict[OverlayName, int] = {}
         self._done: dict[OverlayName, int] = {}
@@ -62,17 +63,10 @@ class Publisher:
         self._contested: dict[tuple[OverlayName, Address], float] = {}
         self._known: dict[OverlayName, _Known] = {}
         self._delay: dict[OverlayName, float] = {}
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float) -> None:
+    def wake(self) -> None:
         with self._turn:
-            self._stopping = True
             self._turn.notify_all()
-        self._thread.join(timeout)
 
     # -- asked by Docker's calls -----------------------------------------------------------------------------------
 
@@ -113,36 +107,37 @@ class Publisher:
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while True:
-            overlay = self._next()
-            if overlay is None:
-                return
-            with self._turn:
-                ticket = self._asked.get(overlay, 0)
-            local = self._find(overlay)
-            if local is None:
-                self._known.pop(overlay, None)
-                continue
-            try:
-                contested = self._publish(local)
-            except MyoverlayError as error:
-                self._tally.add("published", "failed")
-                self._known.pop(overlay, None)
-                self._later(overlay, error)
-                continue
-            self._delay.pop(overlay, None)
-            with self._turn:
-                if contested:
-                    self._due[overlay] = time.monotonic() + _CONTEST_ROUND
-                else:
-                    self._done[overlay] = ticket
-                self._turn.notify_all()
+    def round(self) -> None:
+        overlay = self._next()
+        if overlay is None:
+            return
+        with self._turn:
+            ticket = self._asked.get(overlay, 0)
+        local = self._find(overlay)
+        if local is None:
+            self._known.pop(overlay, None)
+            return
+        try:
+            contested = self._publish(local)
+        except Exception as error:
+            self.tally.add("published", "failed")
+            self._known.pop(overlay, None)
+            self._later(overlay, error)
+            if not isinstance(error, Unavailable):
+                raise
+            return
+        self._delay.pop(overlay, None)
+        with self._turn:
+            if contested:
+                self._due[overlay] = time.monotonic() + _CONTEST_ROUND
+            else:
+                self._done[overlay] = ticket
+            self._turn.notify_all()
 
     def _next(self) -> OverlayName | None:
         """The next overlay that is due; None when stopping."""
         with self._turn:
-            while not self._stopping:
+            while not self.stopping.is_set():
                 now = time.monotonic()
                 due = min(self._due.items(), key=lambda item: item[1], default=None)
                 if due is not None and due[1] <= now:
@@ -151,7 +146,7 @@ class Publisher:
                 self._turn.wait(due[1] - now if due else None)
             return None
 
-    def _later(self, overlay: OverlayName, error: MyoverlayError) -> None:
+    def _later(self, overlay: OverlayName, error: Exception) -> None:
         delay = min(_RETRY[1], self._delay.get(overlay, _RETRY[0] / 2) * 2)
         self._delay[overlay] = delay
         log.warning("overlay %s is published again in %.1f s: %s", overlay, delay, error)
@@ -175,10 +170,10 @@ class Publisher:
             claims, drops = _first_chunk(claims, drops)
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
-                self._tally.add("published", "done")
+                self.tally.add("published", "done")
                 _note(known, outcome, drops)
                 continue
-            self._tally.add("published", "retried")
+            self.tally.add("published", "retried")
             if outcome.claims:
                 contested = [self._judge(local, claim) for claim in outcome.claims]
                 self._known.pop(overlay)
@@ -242,7 +237,7 @@ class Publisher:
                 return True
             del self._contested[overlay, record.address]
             self._clashes[overlay, record.address] = sentence
-            self._tally.add("published", "clash")
+            self.tally.add("published", "clash")
             log.error("overlay %s: %s", overlay, sentence)
             self._turn.notify_all()
             return False

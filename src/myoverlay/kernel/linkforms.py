@@ -7,16 +7,26 @@ difference of the two is either attributes to set, or the need to make the link 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import socket
+import struct
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+from myoverlay.kernel.rtnetlink import attributes
 from myoverlay.values import Address, Bridge, Mac, Value, Veth, Vxlan
 
-Attributes = Mapping[str, Any]
-Thing = Bridge | Vxlan | Veth
+Attributes: TypeAlias = Mapping[str, Any]
+Thing: TypeAlias = Bridge | Vxlan | Veth
 
 IFF_UP = 1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_LINK_NETNSID = 18, 20, 26, 37
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6 = 2, 26
+#: struct ifinfomsg: family, a byte of nothing, type, index, flags, change.
+IFINFO = struct.Struct("=BxHiII")
 #: Learning off: a moved MAC would stay blocked up to 300 s. Multicast and broadcast go everywhere: ARP, ND, mDNS.
 _PORT = {"IFLA_BRPORT_LEARNING": 0, "IFLA_BRPORT_MCAST_FLOOD": 1, "IFLA_BRPORT_BCAST_FLOOD": 1}
 #: What no container has goes to the tunnel, which asks (L2 miss); the bridge answers nothing in its place.
@@ -104,32 +114,102 @@ def read_label(alias: str | None) -> tuple[str, Mac] | None:
         return None
 
 
-def seen(message: Any) -> Seen:
-    """A link message of pyroute2, taken apart."""
-    info = message.get_attr("IFLA_LINKINFO")
-    ipv6 = message.get_nested("IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_CONF")
-    slave = info.get_attr("IFLA_INFO_SLAVE_KIND") if info else None
+def decode_link(body: bytes) -> Seen | None:
+    """A link message (RTM_NEWLINK behind its header) taken apart; None for one that is cut off or has no name."""
+    if len(body) < IFINFO.size:
+        return None
+    _family, _type, index, flags, _change = IFINFO.unpack_from(body)
+    found = attributes(body, IFINFO.size)
+    if IFLA_IFNAME not in found:
+        return None
+    info = _inner(found, IFLA_LINKINFO)
+    kind = _text(info.get(IFLA_INFO_KIND, b""))
+    of_bridge = _text(info.get(IFLA_INFO_SLAVE_KIND, b"")) == "bridge"
     return Seen(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU"),
-        up=bool(message["flags"] & IFF_UP),
-        master=message.get_attr("IFLA_MASTER"),
-        alias=message.get_attr("IFLA_IFALIAS"),
-        far=message.get_attr("IFLA_LINK"),
-        far_ns=message.get_attr("IFLA_LINK_NETNSID"),
-        ipv6_off=bool(ipv6["disable_ipv6"]) if ipv6 else None,
-        data=_nested(info, "IFLA_INFO_DATA"),
-        port=_nested(info, "IFLA_INFO_SLAVE_DATA") if slave == "bridge" else {},
+        index=index,
+        name=_text(found[IFLA_IFNAME]),
+        kind=kind,
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(found.get(IFLA_MTU, b"")),
+        up=bool(flags & IFF_UP),
+        master=_maybe(found, IFLA_MASTER),
+        alias=_text(found[IFLA_IFALIAS]) if IFLA_IFALIAS in found else None,
+        far=_maybe(found, IFLA_LINK),
+        far_ns=_maybe(found, IFLA_LINK_NETNSID),
+        ipv6_off=_ipv6_off(found),
+        data=_named(info, IFLA_INFO_DATA, _DATA.get(kind, {})),
+        port=_named(info, IFLA_INFO_SLAVE_DATA, _BRPORT) if of_bridge else {},
     )
 
 
-def _nested(info: Any, name: str) -> Attributes:
-    inner = info.get_attr(name) if info else None
-    # Kinds the library does not know come as a string of hex digits.
-    return dict(inner["attrs"]) if isinstance(inner, dict) else {}
+def _number(raw: bytes) -> int:
+    return int.from_bytes(raw, sys.byteorder)
+
+
+def _network_number(raw: bytes) -> int:
+    return int.from_bytes(raw, "big")
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _ip(raw: bytes) -> str:
+    return Address.unpack(raw) if len(raw) in (4, 16) else ""
+
+
+def _maybe(found: Mapping[int, bytes], kind: int) -> int | None:
+    return int.from_bytes(found[kind], sys.byteorder, signed=True) if kind in found else None
+
+
+def _inner(found: Mapping[int, bytes], kind: int) -> dict[int, bytes]:
+    return attributes(found.get(kind, b""), 0)
+
+
+def _named(info: Mapping[int, bytes], kind: int, names: _Names) -> Attributes:
+    there = _inner(info, kind)
+    return {name: read(there[number]) for number, (name, read) in names.items() if number in there}
+
+
+def _ipv6_off(found: Mapping[int, bytes]) -> bool | None:
+    """From the array of the device's IPv6 settings (linux/ipv6.h, DEVCONF_*); None where the kernel has no IPv6."""
+    settings = _inner(_inner(found, IFLA_AF_SPEC), socket.AF_INET6).get(IFLA_INET6_CONF, b"")
+    raw = settings[4 * DEVCONF_DISABLE_IPV6 :][:4]
+    return bool(_number(raw)) if raw else None
+
+
+_Names: TypeAlias = Mapping[int, tuple[str, Callable[[bytes], Any]]]
+#: The attributes that a Form speaks of, by number (linux/if_link.h).
+_DATA: Mapping[str, _Names] = {
+    "bridge": {
+        1: ("IFLA_BR_FORWARD_DELAY", _number),
+        5: ("IFLA_BR_STP_STATE", _number),
+        23: ("IFLA_BR_MCAST_SNOOPING", _number),
+    },
+    "vxlan": {
+        1: ("IFLA_VXLAN_ID", _number),
+        4: ("IFLA_VXLAN_LOCAL", _ip),
+        7: ("IFLA_VXLAN_LEARNING", _number),
+        11: ("IFLA_VXLAN_PROXY", _number),
+        13: ("IFLA_VXLAN_L2MISS", _number),
+        14: ("IFLA_VXLAN_L3MISS", _number),
+        15: ("IFLA_VXLAN_PORT", _network_number),
+        17: ("IFLA_VXLAN_LOCAL6", _ip),
+    },
+}
+_BRPORT: _Names = {
+    8: ("IFLA_BRPORT_LEARNING", _number),
+    9: ("IFLA_BRPORT_UNICAST_FLOOD", _number),
+    27: ("IFLA_BRPORT_MCAST_FLOOD", _number),
+    30: ("IFLA_BRPORT_BCAST_FLOOD", _number),
+    32: ("IFLA_BRPORT_NEIGH_SUPPRESS", _number),
+}
+
+
+def newborn(form: Form, index: int, master: int | None) -> Seen:
+    """A link just made of a form, without asking: down, unlabelled, its port's flags unknown."""
+    data = {**form.birth, **form.data}
+    return Seen(index, form.name, form.kind, form.mac or "", form.mtu, False, master, None, None, None, None, data, {})
 
 
 def must_be_made_anew(form: Form, link: Seen) -> bool:
@@ -138,27 +218,27 @@ def must_be_made_anew(form: Form, link: Seen) -> bool:
 
 def born(form: Form, master: int | None) -> dict[str, Any]:
     """The attributes of the one request that makes the link, down and with all that can be given at birth."""
-    attributes: dict[str, Any] = {"IFLA_IFNAME": form.name, "IFLA_MTU": form.mtu}
+    given: dict[str, Any] = {"IFLA_IFNAME": form.name, "IFLA_MTU": form.mtu}
     if form.mac is not None:
-        attributes["IFLA_ADDRESS"] = form.mac
+        given["IFLA_ADDRESS"] = form.mac
     if master is not None:
-        attributes["IFLA_MASTER"] = master
+        given["IFLA_MASTER"] = master
     info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", form.kind)]
     if data := [*form.birth.items(), *form.data.items()]:
         info.append(("IFLA_INFO_DATA", {"attrs": data}))
-    attributes["IFLA_LINKINFO"] = {"attrs": info}
-    return attributes
+    given["IFLA_LINKINFO"] = {"attrs": info}
+    return given
 
 
 def corrections(form: Form, link: Seen, master: int | None) -> dict[str, Any]:
     """The attributes to set so that the link is as it should be, but for being up; empty where it is."""
-    attributes: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if link.mtu != form.mtu:
-        attributes["IFLA_MTU"] = form.mtu
+        given["IFLA_MTU"] = form.mtu
     if form.mac is not None and link.mac != form.mac:
-        attributes["IFLA_ADDRESS"] = form.mac
+        given["IFLA_ADDRESS"] = form.mac
     if form.alias is not None and link.alias != form.alias:
-        attributes["IFLA_IFALIAS"] = form.alias
+        given["IFLA_IFALIAS"] = form.alias
     info: list[tuple[str, Any]] = []
     if data := _different(form.data, link.data):
         info += [("IFLA_INFO_KIND", form.kind), ("IFLA_INFO_DATA", {"attrs": list(data.items())})]
@@ -166,8 +246,8 @@ def corrections(form: Form, link: Seen, master: int | None) -> dict[str, Any]:
     if link.master == master and (port := _different(form.port, link.port)):
         info += [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": list(port.items())})]
     if info:
-        attributes["IFLA_LINKINFO"] = {"attrs": info}
-    return attributes
+        given["IFLA_LINKINFO"] = {"attrs": info}
+    return given
 
 
 def _different(wanted: Attributes, there: Attributes) -> dict[str, Any]:

@@ -112,8 +112,7 @@ class Links:
 
         With "" those of the default route, else of the only global address. Raises Refused, naming what there is.
         """
-        place = self._ask("reading addresses", deadline, None, lambda _: self._worker.address_of(name_or_address))
-        return place.address, place.name, place.mtu
+        return self._ask("reading addresses", deadline, None, lambda _: self._worker.address_of(name_or_address))
 
     def route_mtu(self, address: Address, *, deadline: float) -> int:
         """Bytes that the host's route to `address` carries. Raises KernelRefused where there is none."""

@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -42,6 +43,8 @@ SO_ATTACH_FILTER = 26
 
 #: struct ndmsg: family, three bytes of nothing, interface index, state, flags, type.
 NDM = struct.Struct("=B3xiHBB")
+#: A remote that has one of these is not the device's ordinary one.
+_OWN_REMOTE = frozenset((NDA_PORT, NDA_VNI, NDA_IFINDEX))
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 #: Messages taken from the miss socket at once, so that its reader comes back to its stop event.
 READ_LIMIT = 512
@@ -119,14 +122,19 @@ def decode_row(body: bytes, ifindex: int) -> Row | None:
     family, index, state, flags, _type = NDM.unpack_from(body)
     if index != ifindex or not state & NUD_PERMANENT or flags & NTF_PROXY:
         return None
-    found = attributes(body, NDM.size)
+    if family == socket.AF_BRIDGE:
+        return _fdb(attributes(body, NDM.size)) if flags & NTF_SELF else None
+    # The kernel writes these two first (neigh_fill_info); what else there is says nothing to us.
+    found = attributes(body, NDM.size, 2)
     mac, address = _mac(found.get(NDA_LLADDR)), _address(found.get(NDA_DST))
-    if mac is None or address is None:
+    return Neigh(address=address, mac=mac) if mac is not None and address is not None else None
+
+
+def _fdb(found: dict[int, bytes]) -> Fdb | None:
+    if not _OWN_REMOTE.isdisjoint(found):
         return None
-    if family != socket.AF_BRIDGE:
-        return Neigh(address=address, mac=mac)
-    special = NDA_PORT in found or NDA_VNI in found or NDA_IFINDEX in found
-    return Fdb(mac=mac, vtep=address) if flags & NTF_SELF and not special else None
+    mac, vtep = _mac(found.get(NDA_LLADDR)), _vtep(found.get(NDA_DST, b""))
+    return Fdb(mac=mac, vtep=vtep) if mac is not None and vtep is not None else None
 
 
 def _address(raw: bytes | None) -> Address | None:
@@ -140,6 +148,10 @@ def _mac(raw: bytes | None) -> Mac | None:
     if raw is None or len(raw) != 6 or raw[0] & 1 or raw == bytes(6):
         return None
     return str.__new__(Mac, raw.hex(":"))
+
+
+#: There are far fewer VTEPs than rows.
+_vtep = lru_cache(maxsize=4096)(_address)
 
 
 class Tables:
@@ -212,11 +224,10 @@ class Tables:
         return {row for answer in answers if (row := decode_row(answer.body, self.ifindex)) is not None}
 
 
-def bridge_rows(ns: Namespace, bridge: int) -> dict[int, set[Mac]]:
+def bridge_rows(wire: Wire, bridge: int) -> dict[int, set[Mac]]:
     """The static MACs of each port of a bridge, by the port's interface index. Raises KernelRefused."""
     master = attribute(NDA_MASTER, struct.pack("=I", bridge))
-    with contextlib.closing(Wire(ns)) as wire:
-        bodies = wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + master)
+    bodies = wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + master)
     rows: dict[int, set[Mac]] = {}
     for body in bodies:
         _family, port, state, flags, _type = NDM.unpack_from(body)

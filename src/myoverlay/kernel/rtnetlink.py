@@ -70,17 +70,19 @@ def attribute(kind: int, payload: bytes) -> bytes:
     return ATTRIBUTE.pack(length, kind) + payload + bytes(-length & 3)
 
 
-def attributes(body: bytes, start: int) -> dict[int, bytes]:
-    """The attributes from `start` on, by type without its flag bits. Stops where one would reach over the end."""
+def attributes(body: bytes, start: int, limit: int = 64) -> dict[int, bytes]:
+    """The first attributes from `start` on, by type without its flag bits. Stops where one would reach over the end."""
     found: dict[int, bytes] = {}
-    end = len(body)
+    last = len(body) - 4
     unpack = ATTRIBUTE.unpack_from
-    while start + 4 <= end:
+    while start <= last and limit:
         length, kind = unpack(body, start)
-        if length < 4 or start + length > end:
+        end = start + length
+        if length < 4 or end > last + 4:
             break
-        found[kind & 0x3FFF] = body[start + 4 : start + length]
-        start += (length + 3) & ~3
+        found[kind & 0x3FFF] = body[start + 4 : end]
+        start = (end + 3) & ~3
+        limit -= 1
     return found
 
 
@@ -154,6 +156,15 @@ class Wire:
         for start in range(0, len(requests), BATCH):
             answers += self._ask(requests[start : start + BATCH])
         return answers
+
+    def one(self, request: Request, attempt: str) -> Reply:
+        """Send a question and return its answer. Raises KernelRefused where it is refused."""
+        for reply in self._collect([request], NLM_F_ACK) or ():
+            if reply.kind != NLMSG_ERROR:
+                return reply
+            code, reason = verdict(reply)
+            raise KernelRefused(attempt, code, reason or "no answer")
+        raise KernelRefused(attempt, errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All bodies of a dump: complete, or KernelRefused (EINTR where the table kept changing while being read)."""

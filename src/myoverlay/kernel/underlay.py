@@ -1,6 +1,6 @@
-"""Questions about the network below the overlays: which address is this host's, what do its routes carry.
+"""Questions about addresses and routes, the host's above all: which address is its VTEP, which route carries how much.
 
-`ipr` is a pyroute2 IPRoute in the host's namespace; only `links` opens one.
+By struct. Sources: rtnetlink(7), include/uapi/linux/{if_addr,rtnetlink}.h, net/ipv4/fib_frontend.c.
 """
 
 from __future__ import annotations
@@ -8,143 +8,163 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from myoverlay.errors import Refused
-from myoverlay.kernel.rtnetlink import Wire, attribute, attributes
+from myoverlay.errors import KernelRefused, Refused
+from myoverlay.kernel.linkforms import Seen
+from myoverlay.kernel.rtnetlink import Request, Wire, attribute, attributes
 from myoverlay.values import Address, Subnet
 
-RTM_GETROUTE = 26
-RT_TABLE_MAIN, RTN_UNICAST = 254, 1
-RTA_DST, RTA_TABLE = 1, 15
-RT_SCOPE_UNIVERSE = 0
-IFF_LOOPBACK = 8
-#: linux/if_addr.h: secondary (IPv6: temporary), DAD failed, deprecated, tentative.
+RTM_GETADDR, RTM_GETROUTE = 22, 26
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+#: Secondary (IPv6: temporary), DAD failed, deprecated, tentative.
 _SECOND_CHOICE = 0x01 | 0x08 | 0x20 | 0x40
+RT_SCOPE_UNIVERSE = 0
+RT_TABLE_MAIN, RTN_UNICAST = 254, 1
+RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 6, 7, 8, 9, 15
+RTAX_MTU = 2
 
+#: struct ifaddrmsg: family, prefix length, flags, scope, index.
+IFADDR = struct.Struct("=BBBBI")
 #: struct rtmsg: family, prefix lengths of destination and source, tos, table, protocol, scope, type, flags.
 RTMSG = struct.Struct("=8BI")
+#: struct rtnexthop: length, flags, hops, index.
+NEXTHOP = struct.Struct("=HBBi")
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address of this host and the interface it is on."""
+    """An address of global scope and the interface it is on."""
 
     address: Address
+    prefixlen: int
     index: int
-    name: str
-    mtu: int
     second_choice: bool
-    loopback: bool
-
-    def __str__(self) -> str:
-        return f"{self.address} on {self.name}"
 
 
-def places(ipr: Any) -> list[Place]:
-    """The host's addresses of global scope, those to be preferred first, IPv4 before IPv6."""
-    links = {link["index"]: link for link in ipr.get_links()}
+def places(wire: Wire) -> list[Place]:
+    """All addresses of global scope, those to be preferred first, IPv4 before IPv6."""
     found: list[Place] = []
-    for row in ipr.get_addr():
-        text = row.get_attr("IFA_LOCAL") or row.get_attr("IFA_ADDRESS")
-        link = links.get(row["index"])
-        if row["scope"] != RT_SCOPE_UNIVERSE or text is None or link is None:
+    for body in wire.dump(RTM_GETADDR, IFADDR.pack(0, 0, 0, 0, 0)):
+        _family, length, flags, scope, index = IFADDR.unpack_from(body)
+        given = attributes(body, IFADDR.size)
+        # On a point-to-point link IFA_ADDRESS is the other end's.
+        raw = given.get(IFA_LOCAL) or given.get(IFA_ADDRESS, b"")
+        if scope != RT_SCOPE_UNIVERSE or len(raw) not in (4, 16):
             continue
-        flags = row.get_attr("IFA_FLAGS") or row["flags"]
-        found.append(
-            Place(
-                address=Address(text),
-                index=row["index"],
-                name=link.get_attr("IFLA_IFNAME"),
-                mtu=link.get_attr("IFLA_MTU"),
-                second_choice=bool(flags & _SECOND_CHOICE),
-                loopback=bool(link["flags"] & IFF_LOOPBACK),
-            )
-        )
+        flags = _number(given.get(IFA_FLAGS)) or flags
+        found.append(Place(Address.unpack(raw), length, index, bool(flags & _SECOND_CHOICE)))
     return sorted(found, key=lambda place: (place.second_choice, place.address.version))
 
 
-def address_of(ipr: Any, text: str) -> Place:
-    """The place that an interface name or an address means; with "" that of the default route.
+def choose(wire: Wire, links: Sequence[Seen], text: str) -> tuple[Address, Seen]:
+    """The address and link that an interface's name or an address means; with "" those of the default route.
 
     Without a default route it is the only global address beside loopback. Raises Refused, naming what there is.
     """
-    there = places(ipr)
+    by_index = {link.index: link for link in links}
+    there = [(place.address, by_index[place.index]) for place in places(wire) if place.index in by_index]
     if not text:
-        return _by_default_route(ipr, there) or _only(there)
+        return _by_default_route(wire, there) or _only(there)
     try:
         wanted = Address(text)
     except ValueError:
-        fitting = [place for place in there if place.name == text]
+        fitting = [found for found in there if found[1].name == text]
     else:
-        fitting = [place for place in there if place.address == wanted]
+        fitting = [found for found in there if found[0] == wanted]
     if not fitting:
         raise Refused(f"{text!r} is no interface with an address, and no address, of this host: it has {_list(there)}")
     return fitting[0]
 
 
-def _only(there: list[Place]) -> Place:
-    candidates = [place for place in there if not place.loopback]
+def _only(there: Sequence[tuple[Address, Seen]]) -> tuple[Address, Seen]:
+    candidates = [found for found in there if found[1].name != "lo"]
     if len(candidates) == 1:
         return candidates[0]
     raise Refused(f"without a default route the underlay's interface or address must be given: there is {_list(there)}")
 
 
-def _list(there: list[Place]) -> str:
-    return ", ".join(map(str, there)) or "no global address"
+def _list(there: Sequence[tuple[Address, Seen]]) -> str:
+    return ", ".join(f"{address} on {link.name}" for address, link in there) or "no global address"
 
 
-def _by_default_route(ipr: Any, there: list[Place]) -> Place | None:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        version = 4 if family == socket.AF_INET else 6
-        for route in sorted(ipr.get_default_routes(family), key=lambda route: route.get_attr("RTA_PRIORITY") or 0):
-            source, index = route.get_attr("RTA_PREFSRC"), _out(route)
-            for place in there:
-                if place.address == source if source else place.index == index and place.address.version == version:
-                    return place
+def _by_default_route(wire: Wire, there: Sequence[tuple[Address, Seen]]) -> tuple[Address, Seen] | None:
+    for family in _FAMILIES:
+        defaults = [route for route in _main_routes(wire, family) if route.length == 0]
+        for route in sorted(defaults, key=lambda route: _number(route.given.get(RTA_PRIORITY))):
+            source, version = route.given.get(RTA_PREFSRC), 4 if family == socket.AF_INET else 6
+            for address, link in there:
+                fits = address.packed == source if source else (link.index, address.version) == (route.out, version)
+                if fits:
+                    return address, link
     return None
-
-
-def _out(route: Any) -> int | None:
-    """The interface a route leaves by; of several next hops the first."""
-    index: int | None = route.get_attr("RTA_OIF")
-    hops = route.get_attr("RTA_MULTIPATH")
-    return hops[0]["oif"] if index is None and hops else index
-
-
-def route_mtu(ipr: Any, address: Address) -> int:
-    """Bytes that the route to `address` carries: its own MTU where it has one (RTAX_MTU), else its link's."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    (route,) = ipr.route("get", dst=str(address), family=family)
-    metrics = route.get_attr("RTA_METRICS")
-    limit = metrics.get_attr("RTAX_MTU") if metrics else None
-    (link,) = ipr.link("get", index=_out(route))
-    mtu: int = link.get_attr("IFLA_MTU")
-    return min(limit, mtu) if limit else mtu
 
 
 def routes(wire: Wire) -> tuple[Subnet, ...]:
     """Where the main table leads: unicast destinations but the default, link-local, loopback and multicast ones.
 
-    By struct and filtered in the kernel: a host may carry a whole Internet table.
+    The kernel filters by table: a host may carry a whole Internet in another.
     """
-    found: set[Subnet] = set()
-    for family in (socket.AF_INET, socket.AF_INET6):
-        request = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)
-        request += attribute(RTA_TABLE, struct.pack("=I", RT_TABLE_MAIN))
-        found.update(_destinations(wire.dump(RTM_GETROUTE, request), family))
-    return tuple(sorted(found))
+    return tuple(
+        sorted({net for family in _FAMILIES for route in _main_routes(wire, family) for net in route.leads_to()})
+    )
 
 
-def _destinations(bodies: list[bytes], family: int) -> Iterator[Subnet]:
-    width = 4 if family == socket.AF_INET else 16
-    for body in bodies:
-        there, length, _source, _tos, table, _protocol, _scope, kind, _flags = RTMSG.unpack_from(body)
-        raw = attributes(body, RTMSG.size).get(RTA_DST, b"")
-        if (there, table, kind) != (family, RT_TABLE_MAIN, RTN_UNICAST) or not length or len(raw) != width:
-            continue
-        net = ipaddress.ip_network((raw, length))
-        if not (net.is_link_local or net.is_multicast or net.is_loopback):
-            yield Subnet(str(net))
+def route_mtu(wire: Wire, links: Sequence[Seen], address: Address) -> int:
+    """Bytes that the route to `address` carries: its own MTU where it has one (RTAX_MTU), else its link's.
+
+    Raises KernelRefused where there is no route.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    request = RTMSG.pack(family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
+    route = _Route.decode(wire.one(Request(RTM_GETROUTE, 0, request), f"finding the route to {address}").body)
+    mtu = next((link.mtu for link in links if route is not None and link.index == route.out), 0)
+    if route is None or not mtu:
+        raise KernelRefused(f"finding the route to {address}", 0, "it leaves by no link that is known")
+    limit = _number(attributes(route.given.get(RTA_METRICS, b""), 0).get(RTAX_MTU))
+    return min(limit, mtu) if limit else mtu
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    family: int
+    length: int
+    table: int
+    kind: int
+    given: dict[int, bytes]
+
+    @classmethod
+    def decode(cls, body: bytes) -> _Route | None:
+        if len(body) < RTMSG.size:
+            return None
+        family, length, _source, _tos, table, _protocol, _scope, kind, _flags = RTMSG.unpack_from(body)
+        return cls(family, length, table, kind, attributes(body, RTMSG.size))
+
+    @property
+    def out(self) -> int:
+        """The interface it leaves by; of several next hops the first."""
+        hops = self.given.get(RTA_MULTIPATH, b"")
+        if RTA_OIF not in self.given and len(hops) >= NEXTHOP.size:
+            return int(NEXTHOP.unpack_from(hops)[3])
+        return _number(self.given.get(RTA_OIF))
+
+    def leads_to(self) -> Iterator[Subnet]:
+        raw = self.given.get(RTA_DST, b"")
+        if self.length and len(raw) == (4 if self.family == socket.AF_INET else 16):
+            net = ipaddress.ip_network((raw, self.length), strict=False)
+            if not (net.is_link_local or net.is_multicast or net.is_loopback):
+                yield Subnet(str(net))
+
+
+def _main_routes(wire: Wire, family: int) -> Iterator[_Route]:
+    request = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)
+    for body in wire.dump(RTM_GETROUTE, request + attribute(RTA_TABLE, struct.pack("=I", RT_TABLE_MAIN))):
+        route = _Route.decode(body)
+        if route is not None and (route.family, route.table, route.kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
+            yield route
+
+
+def _number(raw: bytes | None) -> int:
+    return struct.unpack("=I", raw)[0] if raw is not None and len(raw) == 4 else 0
