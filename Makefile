@@ -1,0 +1,57 @@
+# The first command on a bare Debian 12 machine (root, git, make, python3) may be any of these.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH := src
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help demo test test-pure test-kernel test-engine lint lab lab-down plugin clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/ready ## containers on two real engines talk over an overlay (KEEP=1 leaves it up to play with)
+	@$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
+
+test: lint $(VENV)/ready .lab-ready ## everything: pure, kernel and engine tests
+	$(BIN)/python -m pytest tests
+
+test-pure: $(VENV)/ready ## no root, no network, no kernel object
+	$(BIN)/python -m pytest tests/pure
+
+test-kernel: $(VENV)/ready ## real namespaces, links and netlink; needs root
+	$(BIN)/python -m pytest tests/kernel
+
+test-engine: $(VENV)/ready .lab-ready ## real dockerd's, Consul and registry
+	$(BIN)/python -m pytest tests/engine
+
+lint: $(VENV)/ready ## ruff, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(VENV)/ready .lab-ready ## start a laboratory: two hosts, engines of both ages, Consul
+	$(PYTHON) -m lab up
+
+lab-down: ## end all laboratories
+	$(PYTHON) -m lab down --all
+
+plugin: $(VENV)/ready ## build/plugin, fit for `docker plugin create NAME build/plugin`
+	$(PYTHON) -m plugin build --target build/plugin
+
+clean: lab-down ## remove all that was built and downloaded
+	rm -rf $(VENV) .lab build
+
+.PHONY: .lab-ready
+.lab-ready:
+	$(PYTHON) -m lab preflight
+	$(PYTHON) -m lab fetch
+
+# Debian's python3 brings no venv: the one package of its own suite that is needed here.
+$(VENV)/ready: requirements-dev.lock
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv ca-certificates; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
