@@ -29,7 +29,7 @@ def _level(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isascii() or not text.isdecimal():
         raise ValueError(f"{text!r} is no whole number")
     return int(text)
 
@@ -40,8 +40,8 @@ def _port(text: str) -> int:
 
 def _subnet(text: str) -> Subnet:
     subnet = Subnet(text)
-    if subnet.version == 4 and subnet.prefixlen > 24:
-        raise ValueError(f"{text!r} has no room for a /24")
+    if subnet.version != 4 or subnet.prefixlen > 24:
+        raise ValueError(f"{text!r} has no room for an IPv4 /24")
     return subnet
 
 

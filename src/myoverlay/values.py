@@ -25,6 +25,8 @@ VXLAN_OVERHEAD = {4: 50, 6: 70}
 #: IPv4 hosts must take 576 bytes (RFC 791); IPv6 links must carry 1280 (RFC 8200). Linux takes up to 65535.
 MTU_LIMITS = (576, 65535)
 VXLAN_PORT = 4789
+#: Counts that come from the store stay far below what any reader of JSON holds in an integer.
+COUNT_LIMIT = (1 << 53) - 1
 
 
 class Address(str):
@@ -78,8 +80,8 @@ class Subnet(str):
     def __new__(cls, text: str) -> Self:
         if isinstance(text, cls):
             return text
-        if "/" not in text:
-            raise ValueError(f"{text!r} has no prefix length")
+        if "/" not in text or "%" in text:
+            raise ValueError(f"{text!r} is not an address with a prefix length, such as 10.5.0.0/24")
         return super().__new__(cls, ipaddress.ip_network(str(text)))
 
     @classmethod
@@ -124,11 +126,10 @@ class Subnet(str):
 
     def at(self, number: int) -> Address:
         """The address with that number, which must lie inside."""
-        width = 4 if self.version == 4 else 16
-        address = Address.unpack(number.to_bytes(width, "big"))
-        if address not in self:
-            raise ValueError(f"{address} is outside {self}")
-        return address
+        net = _network(self)
+        if not int(net.network_address) <= number <= int(net.broadcast_address):
+            raise ValueError(f"number {number} is outside {self}")
+        return Address.unpack(number.to_bytes(net.max_prefixlen // 8, "big"))
 
     def __contains__(self, item: object) -> bool:
         """Is the address inside? (Any text that is no address is not.)"""
@@ -283,6 +284,9 @@ class Record(Value, frozen=True, kw_only=True):
     address: Address
     mac: Mac
     generation: int = 0
+
+    def __post_init__(self) -> None:
+        check_count(self.generation)
 
 
 class HostList(Value, frozen=True, kw_only=True):
@@ -445,6 +449,12 @@ def check_port(port: int) -> int:
     return port
 
 
+def check_count(count: int) -> int:
+    if not 0 <= count <= COUNT_LIMIT:
+        raise ValueError(f"a count is 0 to {COUNT_LIMIT}")  # the bad one may have thousands of digits
+    return count
+
+
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
@@ -472,4 +482,12 @@ def encode(value: Any) -> bytes:
 
 def decoder(kind: type[T]) -> Callable[[bytes], T]:
     """What reads JSON as a `kind`; it raises ValueError (msgspec.ValidationError is one) for anything else."""
-    return msgspec.json.Decoder(kind, dec_hook=_revive).decode
+    decode = msgspec.json.Decoder(kind, dec_hook=_revive).decode
+
+    def read(raw: bytes) -> T:
+        try:
+            return decode(raw)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+
+    return read

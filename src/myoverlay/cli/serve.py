@@ -57,7 +57,8 @@ def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
 
     from gunicorn.app.base import BaseApplication
 
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
+    logging.getLogger("myoverlay").setLevel(settings.log_level.upper())
     logging.captureWarnings(True)
 
     class Server(BaseApplication):  # type: ignore[misc]

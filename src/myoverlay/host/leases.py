@@ -215,13 +215,16 @@ class Leases:
                 continue
             if self._from_reserve(lease, network, deadline):
                 return lease.address
+        lost: set[Address] = set()
         while True:
             leases = self._records.leases(use.subnet, timeout=_left(deadline))
-            taken = self._taken(use.subnet, leases, network)
+            taken = self._taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
                 if self._create(use.subnet, address, "endpoint", network, deadline):
                     return address
-                break  # somebody was faster: read again
+                # Somebody was faster, or its key cannot be read: read again, and leave this one alone.
+                lost.add(address)
+                break
             else:
                 return self._from_others(use, network, leases, deadline)
             _check_deadline(deadline, f"an address of pool {use.subnet}")
@@ -388,21 +391,24 @@ class Leases:
             log.info("the release of %s will be told later: %s", lease.address, error)
 
     def _settle_release(self, lease: LocalLease, deadline: float) -> None:
+        with self._claim_alone(lease.subnet, lease.address) as alone:
+            if not alone or self._journal.leases.get(lease_key(lease)) != lease:
+                return  # a call has just taken the address again, or is about to
+            while not self._tell_release(lease, deadline):
+                _check_deadline(deadline, f"the release of {lease.address}")
+            self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
+
+    def _tell_release(self, lease: LocalLease, deadline: float) -> bool:
+        """Take this host out of a lease; False where it changed meanwhile."""
         me = self._records.me
-        while True:
-            held = self._records.lease(lease.subnet, lease.address, timeout=_left(deadline))
-            if held is None or me not in held.value.hosts:
-                break
-            others = tuple(host for host in held.value.hosts if host != me)
-            if others:
-                new = msgspec.structs.replace(held.value, hosts=others)
-                done = self._records.write_lease(lease.subnet, held, new, timeout=_left(deadline))
-            else:
-                done = self._records.drop_lease(lease.subnet, held, timeout=_left(deadline))
-            if done:
-                break
-            _check_deadline(deadline, f"the release of {lease.address}")
-        self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
+        held = self._records.lease(lease.subnet, lease.address, timeout=_left(deadline))
+        if held is None or me not in held.value.hosts:
+            return True
+        others = tuple(host for host in held.value.hosts if host != me)
+        if others:
+            new = msgspec.structs.replace(held.value, hosts=others)
+            return self._records.write_lease(lease.subnet, held, new, timeout=_left(deadline))
+        return self._records.drop_lease(lease.subnet, held, timeout=_left(deadline))
 
     def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
         held = self._records.lease(lease.subnet, lease.address, timeout=_left(deadline))

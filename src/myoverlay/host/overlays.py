@@ -20,6 +20,7 @@ from myoverlay.plan import definition as plan
 from myoverlay.plan import rows, shape
 from myoverlay.store.records import Held, Member, Records, believed
 from myoverlay.values import (
+    COUNT_LIMIT,
     Address,
     Definition,
     Endpoint,
@@ -148,7 +149,7 @@ class LocalOverlay:
 
     def _generation(self, address: Address, now: int) -> int:
         peer = self.view.peers.get(address)
-        return max(now, peer.generation + 1 if peer else 0)
+        return max(now, min(peer.generation + 1, COUNT_LIMIT) if peer else 0)
 
     def _check_new(self, new: Endpoint) -> None:
         definition, others = self.network.definition, self.endpoints()

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -102,8 +102,9 @@ class Publisher(Loop):
         with self._turn:
             for table in (self._asked, self._done, self._due):
                 table.pop(overlay, None)
-            for key in [key for key in self._clashes if key[0] == overlay]:
-                del self._clashes[key]
+            for key in [key for key in (*self._clashes, *self._contested) if key[0] == overlay]:
+                self._clashes.pop(key, None)
+                self._contested.pop(key, None)
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -162,9 +163,8 @@ class Publisher(Loop):
             if known is None:
                 known = self._known[overlay] = self._look(local)
             want = tuple(r for r in local.records() if (overlay, r.address) not in self._clashes)
-            old = known.listed.value.records if known.listed else ()
             new = HostList(host=self._records.me, overlay=overlay, vtep=local.network.vtep, records=want)
-            claims, drops = self._claims(definition, new, known), self._drops(definition, new, old, known)
+            claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 return self._is_contested(overlay)
             claims, drops = _first_chunk(claims, drops)
@@ -186,8 +186,8 @@ class Publisher(Loop):
 
     def _look(self, local: LocalOverlay) -> _Known:
         """Read what the store holds of ours: after a start, a conflict or a failure."""
-        definition, overlay, me = local.network.definition, local.network.overlay, self._records.me
-        listed = self._records.lists(overlay, [me]).get(me)
+        definition, overlay = local.network.definition, local.network.overlay
+        listed = self._records.own_list(overlay, local.network.vtep)
         records = {*local.records(), *(listed.value.records if listed else ())}
         entries = self._records.index_entries(definition, records)
         ours = {}
@@ -211,12 +211,11 @@ class Publisher(Loop):
                 claims.append(Claim(record, arp.index if arp else 0, fib.index if fib else 0))
         return claims
 
-    def _drops(self, definition: Definition, new: HostList, old: Sequence[Record], known: _Known) -> list[Entry]:
+    def _drops(self, definition: Definition, new: HostList, known: _Known) -> list[Entry]:
+        """Index keys of ours that stand for no record any more."""
         keep = {self._records.arp(definition, r.address) for r in new.records}
         keep |= {self._records.fib(definition, r.mac) for r in new.records}
-        gone = {self._records.arp(definition, r.address) for r in old}
-        gone |= {self._records.fib(definition, r.mac) for r in old}
-        return [known.entries[key] for key in sorted(gone - keep) if key in known.entries]
+        return [entry for key, entry in sorted(known.entries.items()) if key not in keep]
 
     # -- clashes ---------------------------------------------------------------------------------------------------
 
@@ -251,8 +250,10 @@ class Publisher(Loop):
         for entry, what in ((arp, record.address), (fib, f"MAC {record.mac}")):
             if entry is not None and entry.flags != MARK:
                 return f"{what} of overlay {overlay} belongs to an outsider, by the key {entry.key}: choose another"
-        if (arp is None and fib is None) or _is_ours(fib, local.network.vtep):
+        ours = _is_ours(fib, local.network.vtep)
+        if (arp is None and (ours or fib is None)) or (arp is not None and ours and arp.value == record.mac.encode()):
             return None
+        leftover = (arp,) if ours else (arp, fib)
         hosts = self._records.hosts_of(overlay) - {self._records.me}
         for host, held in self._records.lists(overlay, hosts).items():
             for other in held.value.records:
@@ -266,7 +267,7 @@ class Publisher(Loop):
                         f"MAC {record.mac} of overlay {overlay} is in use by {other.address} on host"
                         f" {self._host_name(host)}: choose another --mac-address"
                     )
-        self._records.clear(entry for entry in (arp, fib) if entry is not None)
+        self._records.clear(entry for entry in leftover if entry is not None)
         return None
 
     def pardon(self, overlay: OverlayName, address: Address) -> None:
@@ -287,7 +288,7 @@ def _is_ours(fib: Entry | None, vtep: Address) -> bool:
 def _first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], list[Entry]]:
     """As much of the index as fits into one commit beside the list and the ring."""
     now = claims[:MAX_CLAIMS]
-    return now, drops[: MAX_OPS - 2 - 2 * len(now)]
+    return now, drops[: (MAX_OPS - 2 - 2 * len(now)) // 2]  # a delete counts twice
 
 
 def _note(known: _Known, done: Published, drops: list[Entry]) -> None:

@@ -29,17 +29,18 @@ def announcement(address: Address, mac: Mac) -> bytes:
 
 
 def arp_announcement(address: Address, mac: Mac) -> bytes:
-    """A broadcast ARP *reply* (RFC 826). Raises ValueError for IPv6.
+    """A broadcast ARP *reply* (RFC 826) that names `mac` as its target too. Raises ValueError for IPv6.
 
-    A reply completes an asker's unfinished entry and releases the packets that wait for it, and it updates warm ones;
-    a gratuitous request does only the latter (net/ipv4/arp.c, arp_process). The asker's address is not in the kernel's
-    miss message, so the target is everybody.
+    A reply completes an asker's unfinished entry and releases the packets that wait for it; the miss message does not
+    say who asks, hence to everybody. Warm entries follow at once only because target and sender are the same: this the
+    kernel takes for gratuitous, while any other reply is ignored for a second after an entry's last change (locktime;
+    arp_is_garp and arp_process in net/ipv4/arp.c).
     """
     if address.version != 4:
         raise ValueError(f"{address} is announced by ICMPv6, not by ARP")
     ethernet = struct.pack("!6s6sH", BROADCAST, mac.packed, ETH_P_ARP)
     return ethernet + struct.pack(
-        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 2, mac.packed, address.packed, BROADCAST, address.packed
+        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 2, mac.packed, address.packed, mac.packed, address.packed
     )
 
 

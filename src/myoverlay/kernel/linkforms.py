@@ -230,24 +230,38 @@ def born(form: Form, master: int | None) -> dict[str, Any]:
     return given
 
 
-def corrections(form: Form, link: Seen, master: int | None) -> dict[str, Any]:
-    """The attributes to set so that the link is as it should be, but for being up; empty where it is."""
-    given: dict[str, Any] = {}
+def corrections(form: Form, link: Seen, master: int | None) -> list[dict[str, Any]]:
+    """The requests, in order, that make the link as it should be and up; none where it is.
+
+    One is the rule. A port moves to its bridge before it is told that bridge's flags, and STP is off before the forward
+    delay is zero (the kernel takes them the other way round, and refuses). Up comes last, so that no frame ever passes
+    a port that floods or learns.
+    """
+    steps: list[dict[str, Any]] = []
+    if link.master != master:
+        steps.append({"IFLA_MASTER": master or 0})
+    data = _different(form.data, link.data)
+    if "IFLA_BR_STP_STATE" in data:
+        steps.append(_info(form, {"IFLA_BR_STP_STATE": data.pop("IFLA_BR_STP_STATE")}, {}))
+    last = _info(form, data, _different(form.port, link.port if link.master == master else {}))
     if link.mtu != form.mtu:
-        given["IFLA_MTU"] = form.mtu
+        last["IFLA_MTU"] = form.mtu
     if form.mac is not None and link.mac != form.mac:
-        given["IFLA_ADDRESS"] = form.mac
+        last["IFLA_ADDRESS"] = form.mac
     if form.alias is not None and link.alias != form.alias:
-        given["IFLA_IFALIAS"] = form.alias
+        last["IFLA_IFALIAS"] = form.alias
+    if not link.up:
+        last |= {"flags": IFF_UP, "change": IFF_UP}
+    return [*steps, last] if last else steps
+
+
+def _info(form: Form, data: Attributes, port: Attributes) -> dict[str, Any]:
     info: list[tuple[str, Any]] = []
-    if data := _different(form.data, link.data):
+    if data:
         info += [("IFLA_INFO_KIND", form.kind), ("IFLA_INFO_DATA", {"attrs": list(data.items())})]
-    # A port of another bridge has to move there first: its flags are a second request.
-    if link.master == master and (port := _different(form.port, link.port)):
+    if port:
         info += [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": list(port.items())})]
-    if info:
-        given["IFLA_LINKINFO"] = {"attrs": info}
-    return given
+    return {"IFLA_LINKINFO": {"attrs": info}} if info else {}
 
 
 def _different(wanted: Attributes, there: Attributes) -> dict[str, Any]:

@@ -156,13 +156,14 @@ class Links:
             future.cancel()
             raise Late(f"{what}: not done in time") from None
 
-    @staticmethod
-    def _fulfil(future: Future[T], what: str, deadline: float, work: Callable[[], T]) -> None:
+    def _fulfil(self, future: Future[T], what: str, deadline: float, work: Callable[[], T]) -> None:
         try:
             if time.monotonic() >= deadline:
                 raise Late(f"{what}: not begun in time")
             future.set_result(work())
         except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it from the future
+            if not isinstance(error, MyoverlayError):
+                self._worker.close()  # who knows what state the library is in: the next job opens anew
             future.set_exception(error)
 
     def _serve(self) -> None:

@@ -13,8 +13,8 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from pyroute2.netlink.exceptions import NetlinkError  # noqa: TID251
 from myoverlay.errors import KernelRefused, Unknown
 from myoverlay.kernel import linkforms, netns, underlay
 from myoverlay.kernel.linkforms import IFINFO, Form, Observed, Seen, Thing
-from myoverlay.kernel.neigh import bridge_rows, del_static_row, static_row
+from myoverlay.kernel.neigh import bridge_rows, del_static_row, port_rows, static_row
 from myoverlay.kernel.netns import Namespace, refusal
-from myoverlay.kernel.rtnetlink import Request, Wire, attribute
+from myoverlay.kernel.rtnetlink import Request, Wire, attribute, attributes
 from myoverlay.values import Address, Bridge, Mac, Subnet, Veth, Vxlan
 
-RTM_GETLINK = 18
+RTM_GETLINK, RTM_GETNSID = 18, 90
+NETNSA_NSID, NETNSA_FD = 1, 3
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 _NO_STATISTICS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
 #: linux/if_addr.h. The same gateway address is on every host of an overlay: a duplicate is what we want.
@@ -78,9 +79,13 @@ class Channel:
 
     def find(self, name: str) -> Seen | None:
         request = IFINFO.pack(0, 0, 0, 0, 0) + attribute(linkforms.IFLA_IFNAME, os.fsencode(name) + b"\0")
-        # An error gives no answer; but for "no such device" there is none that this question could meet.
-        answers = self.wire.ask([Request(RTM_GETLINK, 0, request + _NO_STATISTICS)])
-        return linkforms.decode_link(answers[0].body) if answers else None
+        try:
+            answer = self.wire.one(Request(RTM_GETLINK, 0, request + _NO_STATISTICS), f"looking for {name}")
+        except KernelRefused as said:
+            if said.code == errno.ENODEV:
+                return None
+            raise
+        return linkforms.decode_link(answer.body)
 
     def need(self, name: str) -> int:
         """The index of a link that has to be there; KernelRefused (ENODEV) where it is not."""
@@ -92,6 +97,14 @@ class Channel:
     def all(self) -> list[Seen]:
         bodies = self.wire.dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0) + _NO_STATISTICS)
         return [link for body in bodies if (link := linkforms.decode_link(body)) is not None]
+
+    def nsid(self, other: Namespace) -> int | None:
+        """The number by which this namespace's links mean the other one (IFLA_LINK_NETNSID); None where it has none."""
+        request = bytes(4) + attribute(NETNSA_FD, struct.pack("=I", other.fd))
+        answer = self.wire.one(Request(RTM_GETNSID, 0, request), f"asking {self.ns!r} for {other!r}")
+        raw = attributes(answer.body, 4).get(NETNSA_NSID, b"")
+        nsid = int.from_bytes(raw, sys.byteorder, signed=True) if raw else -1
+        return nsid if nsid >= 0 else None
 
     def set(self, index: int, **given: Any) -> None:
         self.ipr.link("set", index=index, **given)
@@ -146,30 +159,39 @@ class Worker:
                 self._create(ns, channel, thing, linkforms.born(form, master))
                 link = linkforms.newborn(form, channel.need(form.name), master)
             shortfalls = _set_sysctls(ns, thing, link, ipv6)
-            _correct(channel, form, link, master)
+            with _attempt(f"setting up {form.name}"):
+                for step in linkforms.corrections(form, link, master):
+                    channel.set(link.index, **step)
             if isinstance(thing, Bridge):
                 _correct_addresses(channel, link.index, thing)
             elif isinstance(thing, Veth):
-                _correct_rows(channel, thing, link)
+                there = set() if fresh else port_rows(channel.wire, link.index)
+                _correct_rows(channel, thing, link, there)
                 if not fresh:
                     self._correct_far_end(thing, link)
         return shortfalls
 
-    def _create(self, ns: Namespace, channel: Channel, thing: Thing, attributes: dict[str, Any]) -> None:
+    def _create(self, ns: Namespace, channel: Channel, thing: Thing, given: dict[str, Any]) -> None:
         if isinstance(thing, Vxlan):
             # Asked for from the host, born in `ns`: its UDP socket stays here (vxlan_newlink: link net is the asker's).
-            attributes["IFLA_NET_NS_FD"] = ns.fd
+            given["IFLA_NET_NS_FD"] = ns.fd
             with _attempt(f"creating the VXLAN device {thing.name}, VNI {thing.vni}, port {thing.port}"):
-                self._at_home().ipr.link("add", **attributes)
+                self._at_home().ipr.link("add", **given)
             return
         if isinstance(thing, Veth):
             # Both ends in place at once: moving one later waits for RCU, 23 ms instead of 2.
             far = {"IFLA_IFNAME": thing.link, "IFLA_ADDRESS": str(thing.mac), "IFLA_MTU": thing.mtu}
             peer = {"attrs": [*far.items(), ("IFLA_NET_NS_FD", self._host.fd)]}
-            info = attributes["IFLA_LINKINFO"]["attrs"]
+            info = given["IFLA_LINKINFO"]["attrs"]
             info.append(("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}))
+            self._refuse_taken(thing.link)
         with _attempt(f"creating {thing!r}"):
-            channel.ipr.link("add", **attributes)
+            channel.ipr.link("add", **given)
+
+    def _refuse_taken(self, name: str) -> None:
+        """The kernel would say "file exists" without saying which of the two names it means."""
+        if self._at_home().find(name) is not None:
+            raise KernelRefused(f"creating {name}", errno.EEXIST, "the host's namespace has a link of that name")
 
     def _correct_far_end(self, veth: Veth, port: Seen) -> None:
         """Mend the container's end while it is still in the host's namespace; elsewhere it is no more ours."""
@@ -225,8 +247,9 @@ class Worker:
         return underlay.route_mtu(home.wire, home.all(), address)
 
     def holder_of(self, vni: int, port: int, search: Sequence[Path]) -> str | None:
-        for name in _vxlans(self._at_home(), vni, port, None):
-            return f"device {name} in the host's namespace"
+        for link in _vxlans(self._at_home(), vni, port):
+            if link.far_ns is None:
+                return f"device {link.name} in the host's namespace"
         for path in (path for folder in search for path in _listed(folder)):
             try:
                 with netns.open_path(path) as ns:
@@ -239,10 +262,12 @@ class Worker:
         return None
 
     def _vxlans_of_host(self, ns: Namespace, vni: int, port: int) -> list[str]:
-        with self._at(ns) as channel, _attempt(f"looking into {ns!r}"):
-            known = channel.ipr.get_netnsid(fd=self._host.fd)
-            nsid = known["nsid"] if known else None
-            return _vxlans(channel, vni, port, nsid) if nsid is not None and nsid >= 0 else []
+        with self._at(ns) as channel:
+            there = [link for link in _vxlans(channel, vni, port) if link.far_ns is not None]
+            if not there:
+                return []
+            nsid = channel.nsid(self._host)
+            return [link.name for link in there if link.far_ns == nsid]
 
 
 def _must_go(thing: Thing, form: Form, link: Seen) -> bool:
@@ -251,19 +276,6 @@ def _must_go(thing: Thing, form: Form, link: Seen) -> bool:
         return True
     labelled = linkforms.read_label(link.alias)
     return isinstance(thing, Veth) and labelled is not None and labelled[0] != thing.link
-
-
-def _correct(channel: Channel, form: Form, link: Seen, master: int | None) -> None:
-    """Flags of the port first and up last, so that no frame passes a port that floods or learns."""
-    with _attempt(f"setting up {form.name}"):
-        if link.master != master:
-            channel.set(link.index, IFLA_MASTER=master or 0)
-            link = replace(link, master=master, port={})
-        wrong = linkforms.corrections(form, link, master)
-        if not link.up:
-            wrong |= {"flags": linkforms.IFF_UP, "change": linkforms.IFF_UP}
-        if wrong:
-            channel.set(link.index, **wrong)
 
 
 def _set_sysctls(ns: Namespace, thing: Thing, link: Seen, ipv6: bool) -> tuple[str, ...]:
@@ -295,26 +307,22 @@ def _correct_addresses(channel: Channel, index: int, bridge: Bridge) -> None:
             channel.ipr.addr("add", index=index, address=str(address), prefixlen=length, **flags)
 
 
-def _correct_rows(channel: Channel, veth: Veth, port: Seen) -> None:
-    """The container's MAC as a static row of its port, and no other MAC that a label says was its before."""
-    before = linkforms.read_label(port.alias)
-    stale = before[1] if before is not None and before[1] != veth.mac else None
+def _correct_rows(channel: Channel, veth: Veth, port: Seen, there: set[Mac]) -> None:
+    """The container's MAC as the one static row of its port; `there` are those it has."""
     requests = [static_row(veth.mac, port.index)]
-    if stale is not None:
-        requests.append(del_static_row(stale, port.index))
+    requests += [del_static_row(mac, port.index) for mac in there - {veth.mac}]
     for failure in channel.wire.commit(requests):
         if failure.code != errno.ENOENT:
             raise KernelRefused(f"tying {veth.mac} to {veth.port}", failure.code, failure.reason)
 
 
-def _vxlans(channel: Channel, vni: int, port: int, nsid: int | None) -> list[str]:
-    """VXLAN devices with this VNI and port whose socket lives in the namespace `nsid` (None: where they are)."""
+def _vxlans(channel: Channel, vni: int, port: int) -> list[Seen]:
+    """The VXLAN devices that are there with this VNI and port, wherever their sockets live."""
+    wanted = ("vxlan", vni, port)
     return [
-        link.name
+        link
         for link in channel.all()
-        if link.kind == "vxlan"
-        and (link.data.get("IFLA_VXLAN_ID"), link.data.get("IFLA_VXLAN_PORT")) == (vni, port)
-        and link.far_ns == nsid
+        if (link.kind, link.data.get("IFLA_VXLAN_ID"), link.data.get("IFLA_VXLAN_PORT")) == wanted
     ]
 
 

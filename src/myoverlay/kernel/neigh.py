@@ -226,10 +226,17 @@ class Tables:
 
 def bridge_rows(wire: Wire, bridge: int) -> dict[int, set[Mac]]:
     """The static MACs of each port of a bridge, by the port's interface index. Raises KernelRefused."""
-    master = attribute(NDA_MASTER, struct.pack("=I", bridge))
-    bodies = wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + master)
+    return _static_rows(wire, attribute(NDA_MASTER, struct.pack("=I", bridge)))
+
+
+def port_rows(wire: Wire, port: int) -> set[Mac]:
+    """The static MACs of one port of a bridge. Raises KernelRefused."""
+    return _static_rows(wire, attribute(NDA_IFINDEX, struct.pack("=I", port))).get(port, set())
+
+
+def _static_rows(wire: Wire, which: bytes) -> dict[int, set[Mac]]:
     rows: dict[int, set[Mac]] = {}
-    for body in bodies:
+    for body in wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + which):
         _family, port, state, flags, _type = NDM.unpack_from(body)
         # A VXLAN port's own rows (SELF) come along in the same dump, ten thousand of them perhaps.
         if flags & NTF_SELF or not state & NUD_NOARP:

@@ -64,6 +64,10 @@ class Failure(NamedTuple):
     reason: str
 
 
+class _Overflow(Exception):
+    """The receive buffer was full: some answers are lost."""
+
+
 def attribute(kind: int, payload: bytes) -> bytes:
     """One attribute, padded."""
     length = 4 + len(payload)
@@ -146,25 +150,27 @@ class Wire:
         """
         failures: list[Failure] = []
         for start in range(0, len(requests), BATCH):
-            batch = requests[start : start + BATCH]
-            failures += [f._replace(place=f.place + start) for f in self._commit(batch)]
+            for reply in self._collect_in_halves(requests[start : start + BATCH]):
+                code, reason = verdict(reply) if reply.kind == NLMSG_ERROR else (0, "")
+                if code:
+                    failures.append(Failure(start + reply.sequence, code, reason))
         return failures
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Send questions that have at most one answer each, and return the answers; refused ones have none."""
         answers: list[Reply] = []
         for start in range(0, len(requests), BATCH):
-            answers += self._ask(requests[start : start + BATCH])
+            collected = self._collect_in_halves(requests[start : start + BATCH])
+            answers += [reply for reply in collected if reply.kind != NLMSG_ERROR]
         return answers
 
     def one(self, request: Request, attempt: str) -> Reply:
         """Send a question and return its answer. Raises KernelRefused where it is refused."""
-        for reply in self._collect([request], NLM_F_ACK) or ():
-            if reply.kind != NLMSG_ERROR:
-                return reply
-            code, reason = verdict(reply)
+        answer = self._collect_in_halves([request])[0]
+        if answer.kind == NLMSG_ERROR:
+            code, reason = verdict(answer)
             raise KernelRefused(attempt, code, reason or "no answer")
-        raise KernelRefused(attempt, errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        return answer
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All bodies of a dump: complete, or KernelRefused (EINTR where the table kept changing while being read)."""
@@ -191,63 +197,54 @@ class Wire:
             raise refusal("sending to the kernel by netlink", error) from error
         return base
 
-    def _receive(self) -> list[Reply] | None:
-        """The next messages, or None where some got lost."""
+    def _receive(self) -> list[Reply]:
+        """The next messages. Raises _Overflow where some got lost."""
         try:
             return list(replies(self._socket.recv(CHUNK)))
+        except BlockingIOError:
+            raise
         except TimeoutError as error:
             raise Late(f"the kernel gave no netlink answer within {PATIENCE:g} s") from error
         except OSError as error:
             if error.errno == errno.ENOBUFS:
-                return None
+                raise _Overflow from error
             raise refusal("reading the kernel's netlink answer", error) from error
 
     def _drain(self) -> None:
         """Empty the receive buffer; only then the kernel puts answers there again (NETLINK_S_CONGESTED)."""
-        while True:
-            try:
-                self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise refusal("reading the kernel's netlink answer", error) from error
+        self._socket.setblocking(False)
+        try:
+            while True:
+                with contextlib.suppress(_Overflow):
+                    self._receive()
+        except BlockingIOError:
+            pass
+        finally:
+            self._socket.settimeout(PATIENCE)
 
-    def _collect(self, requests: Sequence[Request], last: int) -> list[Reply] | None:
-        """Send a batch and return the messages that answer it, up to that to its last; None where some got lost."""
-        base = self._send(requests, last)
+    def _collect(self, requests: Sequence[Request]) -> list[Reply]:
+        """Send a batch and return the messages that answer it, up to that to its last. Raises _Overflow."""
+        base = self._send(requests, NLM_F_ACK)
         final = base + len(requests)
         collected: list[Reply] = []
         while True:
-            received = self._receive()
-            if received is None:
-                self._drain()
-                return None
-            for reply in received:
+            for reply in self._receive():
                 if base < reply.sequence <= final:
                     collected.append(reply._replace(sequence=reply.sequence - base - 1))
                     if reply.sequence == final and reply.kind == NLMSG_ERROR:
                         return collected
 
-    def _commit(self, requests: Sequence[Request]) -> list[Failure]:
-        collected = self._collect(requests, NLM_F_ACK)
-        if collected is None:
-            half = len(requests) // 2
-            if not half:
-                raise KernelRefused("reading the kernel's netlink answer", errno.ENOBUFS, "the receive buffer is full")
-            first = self._commit(requests[:half])
-            return first + [f._replace(place=f.place + half) for f in self._commit(requests[half:])]
-        verdicts = [(reply.sequence, *verdict(reply)) for reply in collected if reply.kind == NLMSG_ERROR]
-        return [Failure(place, code, reason) for place, code, reason in verdicts if code]
-
-    def _ask(self, requests: Sequence[Request]) -> list[Reply]:
-        collected = self._collect(requests, NLM_F_ACK)
-        if collected is None:
-            half = len(requests) // 2
-            if not half:
-                raise KernelRefused("reading the kernel's netlink answer", errno.ENOBUFS, "the receive buffer is full")
-            return self._ask(requests[:half]) + self._ask(requests[half:])
-        return [reply for reply in collected if reply.kind != NLMSG_ERROR]
+    def _collect_in_halves(self, requests: Sequence[Request]) -> list[Reply]:
+        """The same; when answers got lost it is done again in halves, which is why requests must bear repetition."""
+        try:
+            return self._collect(requests)
+        except _Overflow:
+            self._drain()
+        half = len(requests) // 2
+        if not half:
+            raise KernelRefused("reading the kernel's netlink answer", errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        first = self._collect_in_halves(requests[:half])
+        return first + [r._replace(sequence=r.sequence + half) for r in self._collect_in_halves(requests[half:])]
 
     def _dump(self, kind: int, body: bytes) -> list[bytes] | None:
         """One attempt. None where the kernel says that the table changed meanwhile, or messages got lost."""
@@ -255,8 +252,9 @@ class Wire:
         bodies: list[bytes] = []
         whole = True
         while True:
-            received = self._receive()
-            if received is None:
+            try:
+                received = self._receive()
+            except _Overflow:
                 self._drain()
                 return None
             for reply in received:

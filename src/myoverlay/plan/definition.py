@@ -91,7 +91,9 @@ def read_options(given: Mapping[str, str]) -> Options:
         except ValueError as error:
             raise Refused(f"option {name}: {error}") from None
         if values.setdefault(option.field, value) != value:
-            raise Refused(f"options mtu={values['mtu']} and {MTU_OF_DOCKER}={value} contradict each other")
+            raise Refused(
+                f"options mtu={given['mtu']} and {MTU_OF_DOCKER}={given[MTU_OF_DOCKER]} contradict each other"
+            )
     return Options(**values)
 
 

@@ -98,7 +98,8 @@ class ConsulStore:
     and `key` are PEM files for https. Nothing is taken from the environment, neither tokens nor proxies. Raises
     `errors.Refused` where the address has no form that is known or a TLS file cannot be used; nothing is sent yet.
 
-    Waits take a connection each while they block; Consul allows 200 per client address (`http_max_conns_per_client`).
+    Waits take a connection each while they block. Consul allows 200 per client address (`http_max_conns_per_client`)
+    and counts that of a process that died until the wait's own end (1.8.7, measured): minutes are too long for a wait.
     """
 
     def __init__(
@@ -168,9 +169,11 @@ class ConsulStore:
             self._raise_if_denied(outcome.errors, [ops[position].key for position, _ in lines])
             failed = {lines[error.op_index][0] for error in outcome.errors if 0 <= error.op_index < len(lines)}
             return Conflict(tuple(sorted(failed)), outcome.errors[0].what)
-        written = {op.key for op in ops if isinstance(op, Put | Lock | Unlock)}
-        pairs = [result.pair for result in outcome.results or () if result.pair.key in written]
-        return Committed({pair.key: pair.modify_index for pair in pairs})
+        told = {result.pair.key: result.pair.modify_index for result in outcome.results or ()}
+        try:
+            return Committed({op.key: told[op.key] for op in ops if isinstance(op, Put | Lock | Unlock)})
+        except KeyError as error:
+            raise Unavailable(f"Consul at {self.address} does not say that it wrote {error.args[0]}") from None
 
     def open_session(self, name: str, ttl: float, *, timeout: float = 3.0) -> str:
         """See `Store.open_session`. It hangs on no health check, and leaves its keys free at once when it ends."""
@@ -178,8 +181,7 @@ class ConsulStore:
         wish = {"Name": name, "TTL": f"{int(check_ttl(ttl) * 1000)}ms", "Behavior": "delete", "LockDelay": "0s"}
         body = msgspec.json.encode({**wish, "NodeChecks": [], "Checks": []})
         with self._client(f"opening the session {name}", timeout) as client:
-            answer = _ok(client.put("/v1/session/create", body))
-            return _session(answer.body).id
+            return _session(client.put("/v1/session/create", body).body).id
 
     def renew_session(self, session: str, *, timeout: float = 3.0) -> bool:
         """See `Store.renew_session`."""
@@ -216,7 +218,7 @@ class ConsulStore:
         except TimeoutError as error:
             raise Unavailable(f"{where} did not answer within {max(timeout, 0):.3g} s: {attempt}") from error
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise Unavailable(f"{where} cannot be asked: {attempt}: {reason}") from error
         except _Answered as error:
             raise Unavailable(f"{where} answered {error}: {attempt}") from None
@@ -258,10 +260,10 @@ class ConsulStore:
     def _txn(self, lines: Sequence[dict[str, Any]], timeout: float, attempt: str) -> _Outcome:
         body = msgspec.json.encode([{"KV": line} for line in lines])
         with self._client(attempt, timeout) as client:
-            answer = client.put("/v1/txn", body)
-            outcome = _outcome((answer if answer.code == 409 else _ok(answer)).body)
-            if answer.code == 409 and not outcome.errors:
-                raise ValueError("a conflict without errors")
+            answer = client.put("/v1/txn", body, also=409)
+            outcome = _outcome(answer.body)
+            if (outcome.results is None) if answer.code == 200 else not outcome.errors:
+                raise ValueError("neither results nor errors")
             return outcome
 
     def _raise_if_denied(self, errors: Sequence[_Failure], keys: Sequence[str]) -> None:
@@ -355,12 +357,15 @@ class _Client(consul.Consul):  # type: ignore[misc]
         answer: Answer = self.http.get(_as_it_is, f"/v1/kv/{key}", params=params, headers=self.prepare_headers())
         if answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":  # from 1.11 on
             raise _Denied
-        if answer.code == 404 and "X-Consul-Index" not in answer.headers:
-            raise _Answered(answer)
-        return answer if answer.code == 404 else _ok(answer)
+        return self._expect(answer, 404 if "X-Consul-Index" in answer.headers else 200)
 
-    def put(self, path: str, body: bytes) -> Answer:
-        answer: Answer = self.http.put(_as_it_is, path, data=body, headers=self.prepare_headers())
+    def put(self, path: str, body: bytes, also: int = 200) -> Answer:
+        """PUT that is answered 200, or the one other code that is expected."""
+        return self._expect(self.http.put(_as_it_is, path, data=body, headers=self.prepare_headers()), also)
+
+    def _expect(self, answer: Answer, also: int) -> Answer:
+        if answer.code not in (200, also):
+            raise _Answered(answer, self.token)
         return answer
 
 
@@ -395,7 +400,7 @@ class _Port(consul.base.HTTPClient):  # type: ignore[misc]
         if answer.code == 403:
             raise _Denied
         if answer.code not in (200, 404, 409):
-            raise _Answered(answer, hide=(headers or {}).get("X-Consul-Token", ""))
+            raise _Answered(answer, (headers or {}).get("X-Consul-Token"))
         return answer
 
 
@@ -406,7 +411,7 @@ class _Denied(Exception):
 class _Answered(Exception):
     """Consul answered, but not to the question. The text has its words, without the token should they hold it."""
 
-    def __init__(self, answer: Answer, hide: str = "") -> None:
+    def __init__(self, answer: Answer, hide: str | None) -> None:
         words = answer.body.decode("utf-8", "replace")
         words = " ".join((words.replace(hide, "(token)") if hide else words).split())[:200]
         super().__init__(f"HTTP {answer.code} ({words or http.client.responses.get(answer.code, 'without a word')})")
@@ -446,12 +451,6 @@ class _Token:
 
 
 def _as_it_is(answer: Answer) -> Answer:
-    return answer
-
-
-def _ok(answer: Answer) -> Answer:
-    if answer.code != 200:
-        raise _Answered(answer)
     return answer
 
 

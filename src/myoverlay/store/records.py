@@ -17,6 +17,7 @@ clears it, so a key without the mark is an outsider's.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -38,6 +39,7 @@ from myoverlay.store import (
     Unlock,
 )
 from myoverlay.values import (
+    COUNT_LIMIT,
     Address,
     Alive,
     Definition,
@@ -51,6 +53,7 @@ from myoverlay.values import (
     Record,
     Subnet,
     Value,
+    check_count,
     decoder,
     encode,
 )
@@ -64,6 +67,7 @@ RING_LENGTH = 32
 #: An index claim takes two operations of a commit; the own list, the ring and the member hint take three.
 MAX_CLAIMS = (MAX_OPS - 3) // 2
 _MAX_TEXT = 64
+_VNI = re.compile(r"[0-9]{1,8}")
 
 T = TypeVar("T")
 
@@ -81,8 +85,12 @@ class Ring(Value, frozen=True, kw_only=True):
     last: int = 0
     hosts: tuple[HostId, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_count(self.last)
+
     def turned(self, host: HostId) -> Ring:
-        return Ring(last=self.last + 1, hosts=(*self.hosts, host)[-RING_LENGTH:])
+        last = self.last + 1 if self.last < COUNT_LIMIT else 1
+        return Ring(last=last, hosts=(*self.hosts, host)[-RING_LENGTH:])
 
     def since(self, last: int) -> tuple[HostId, ...] | None:
         """Who changed after `last`, or None where the ring no longer tells."""
@@ -193,6 +201,13 @@ class Records:
             return None
         return Held(value, entry.index)
 
+    def _named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:
+        """What was read, if its key ends in the name that it says itself."""
+        if entry is not None and held is not None and self._tail(entry.key) != name:
+            self._distrust(entry.key, f"it is about {name}")
+            return None
+        return held
+
     def _distrust(self, key: str, reason: str) -> None:
         if len(self.quarantine) < 1000:
             self.quarantine[key] = reason
@@ -211,8 +226,11 @@ class Records:
         found = {}
         for entry in self.store.list(self._key("vni", ""), timeout=timeout).entries:
             held = self._read(VniHolder, entry)
-            if held is not None and self._tail(entry.key).isdecimal():
-                found[int(self._tail(entry.key))] = held.value
+            vni = self._tail(entry.key)
+            if not _VNI.fullmatch(vni):
+                self._distrust(entry.key, "it is named after no VNI")
+            elif held is not None:
+                found[int(vni)] = held.value
         return found
 
     def found(self, definition: Definition, member: Member, *, timeout: float = 3.0) -> str | None:
@@ -287,14 +305,25 @@ class Records:
         keys = {self._list_key(host, overlay): host for host in hosts}
         found = {}
         for key, entry in self.store.get_many(tuple(keys), timeout=timeout).items():
-            held = self._read(HostList, entry)
-            if held is None:
-                continue
-            if held.value.host != keys[key] or held.value.overlay != overlay:
-                self._distrust(key, "it is about another host or overlay")
-                continue
-            found[keys[key]] = held
+            held = self._read_list(entry, keys[key], overlay)
+            if held is not None:
+                found[keys[key]] = held
         return found
+
+    def own_list(self, overlay: OverlayName, vtep: Address, *, timeout: float = 3.0) -> Held[HostList] | None:
+        """This host's own list. One that is bad is to be written over: it is read as an empty one of schema 0."""
+        entry = self.store.get(self._list_key(self.me, overlay), timeout=timeout)
+        if entry is None:
+            return None
+        bad = HostList(host=self.me, overlay=overlay, vtep=vtep, schema=0)
+        return self._read_list(entry, self.me, overlay) or Held(bad, entry.index)
+
+    def _read_list(self, entry: Entry, host: HostId, overlay: OverlayName) -> Held[HostList] | None:
+        held = self._read(HostList, entry)
+        if held is not None and (held.value.host != host or held.value.overlay != overlay):
+            self._distrust(entry.key, "it is about another host or overlay")
+            return None
+        return held
 
     def hosts_of(self, overlay: OverlayName, *, timeout: float = 3.0) -> set[HostId]:
         """The hosts that have a list for the overlay, by the names of the keys alone."""
@@ -434,10 +463,14 @@ class Records:
 
     def pools(self, *, timeout: float = 3.0) -> list[Held[Pool]]:
         entries = self.store.list(self._key("subnets", ""), timeout=timeout).entries
-        return [held for held in (self._read(Pool, entry) for entry in entries) if held is not None]
+        return [held for held in map(self._read_pool, entries) if held is not None]
 
     def pool(self, subnet: Subnet, *, timeout: float = 3.0) -> Held[Pool] | None:
-        return self._read(Pool, self.store.get(self._key("subnets", subnet.key), timeout=timeout))
+        return self._read_pool(self.store.get(self._key("subnets", subnet.key), timeout=timeout))
+
+    def _read_pool(self, entry: Entry | None) -> Held[Pool] | None:
+        held = self._read(Pool, entry)
+        return self._named(entry, held.value.subnet.key if held else "", held)
 
     def write_pool(self, held: Held[Pool] | None, new: Pool, *, timeout: float = 3.0) -> bool:
         """Write a pool by compare-and-set; one that nobody uses any more goes."""
@@ -448,15 +481,15 @@ class Records:
 
     def leases(self, subnet: Subnet, *, timeout: float = 3.0) -> dict[Address, Held[Lease]]:
         """All leases of a pool. A key that is no lease counts as taken by nobody known, so it is left out here."""
-        found = {}
-        for entry in self.store.list(self._key("pools", subnet.key, ""), timeout=timeout).entries:
-            held = self._read(Lease, entry)
-            if held is not None and self._tail(entry.key) == held.value.address:
-                found[held.value.address] = held
-        return found
+        entries = self.store.list(self._key("pools", subnet.key, ""), timeout=timeout).entries
+        return {held.value.address: held for held in map(self._read_lease, entries) if held is not None}
 
     def lease(self, subnet: Subnet, address: Address, *, timeout: float = 3.0) -> Held[Lease] | None:
-        return self._read(Lease, self.store.get(self._key("pools", subnet.key, address), timeout=timeout))
+        return self._read_lease(self.store.get(self._key("pools", subnet.key, address), timeout=timeout))
+
+    def _read_lease(self, entry: Entry | None) -> Held[Lease] | None:
+        held = self._read(Lease, entry)
+        return self._named(entry, held.value.address if held else "", held)
 
     def write_lease(
         self,
@@ -485,7 +518,8 @@ class Records:
         found = {}
         for entry in self.store.list(self._key("alive", ""), timeout=timeout).entries:
             held = self._read(Alive, entry)
-            if held is not None and self._tail(entry.key) == held.value.host:
+            held = self._named(entry, held.value.host if held else "", held)
+            if held is not None:
                 found[held.value.host] = held
         return found
 

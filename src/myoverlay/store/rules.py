@@ -81,8 +81,8 @@ def _check_op(op: Op) -> None:
 
 
 def _json_size(op: Op) -> int:
-    value = len(getattr(op, "value", b""))
-    # A key's byte takes six in JSON at worst (\u00xx is excluded, quotes and backslashes take two, Go adds nothing).
-    key = 2 * len(op.key.encode())
-    size = OP_OVERHEAD + key + (value + 2) // 3 * 4
-    return 2 * OP_OVERHEAD + 2 * key if isinstance(op, Delete) else size
+    # A key's quotes and backslashes take two bytes; nothing else that a key may hold takes more than it has.
+    name = OP_OVERHEAD + 2 * len(op.key.encode())
+    if isinstance(op, Delete):
+        return 2 * name
+    return name + (len(getattr(op, "value", b"")) + 2) // 3 * 4

@@ -37,6 +37,8 @@ from myoverlay.store.rules import check_key, check_ops, check_prefix, check_ttl
 
 #: Changes that are remembered for waits; who waits from further back is answered at once, with everything.
 REMEMBERED = 4096
+#: Seconds to wait for another process to let go of the file: one that is being replaced needs a moment to end.
+BUSY = 3.0
 #: The form of the file; a higher one comes from a newer version.
 FORM = 1
 
@@ -346,7 +348,7 @@ def _open(path: Path) -> sqlite3.Connection:
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
-    db = sqlite3.connect(path, timeout=3.0, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:
         # One process: a change made by another would wake nobody here.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -1,0 +1,41 @@
+"""`python3 -m plugin build` and `python3 -m plugin lock`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from plugin import build, locks, places
+from plugin.errors import BuildError
+
+
+def main() -> None:
+    """Do what the command line says; a refusal is one sentence and status 1."""
+    asked = _parser().parse_args()
+    try:
+        if asked.verb == "lock":
+            locks.write_locks(asked.upgrade)
+            return
+        order = build.Order(asked.target.absolute(), asked.cache.absolute(), asked.pip_python.absolute(), asked.stamp, asked.refresh)
+        print(build.build(order))
+    except BuildError as error:
+        sys.exit(f"plugin: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m plugin", description="The managed plugin.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    make = verbs.add_parser("build", help="make the folder that `docker plugin create NAME FOLDER` takes")
+    make.add_argument("--target", type=Path, default=places.TARGET, help="the folder, made anew")
+    make.add_argument("--cache", type=Path, default=places.CACHE, help="what was downloaded, and the base of all builds")
+    make.add_argument("--pip-python", type=Path, default=places.PIP_PYTHON, help="a Python (3.9 or later) that has pip")
+    make.add_argument("--stamp", default="", help="text in the root file system: an engine refuses a second plugin whose is identical")
+    make.add_argument("--refresh", action="store_true", help="look for newer Debian packages")
+    lock = verbs.add_parser("lock", help="write requirements.lock and requirements-dev.lock from pyproject.toml")
+    lock.add_argument("--upgrade", action="store_true", help="take newer versions though the pinned ones still fit")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

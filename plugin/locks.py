@@ -1,0 +1,36 @@
+"""`python3 -m plugin lock`: the versions and hashes of all that runs, and of all that tests it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from plugin import places
+from plugin.errors import BuildError
+
+_FLAGS = (
+    "--quiet", "--no-config", "--generate-hashes", "--python-version", "3.11", "--python-platform", "linux",
+    "--no-annotate", "--custom-compile-command", "python3 -m plugin lock",
+)  # fmt: skip
+
+
+def write_locks(upgrade: bool) -> None:
+    """Resolve pyproject.toml anew. Pins that still fit stay as they are unless `upgrade` is asked for."""
+    more = ["--upgrade"] if upgrade else []
+    _compile(places.LOCK, more)
+    _compile(places.DEV_LOCK, ["--group", "dev", "--constraint", places.LOCK.name, *more])
+
+
+def _compile(lock: Path, arguments: list[str]) -> None:
+    command = [_uv(), "pip", "compile", *_FLAGS, "pyproject.toml", "--output-file", lock.name, *arguments]
+    if subprocess.run(command, cwd=places.REPOSITORY, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise BuildError(f"{lock.name} could not be resolved (uv's words are above)")
+
+
+def _uv() -> str:
+    beside = places.PIP_PYTHON.with_name("uv")
+    found = str(beside) if beside.exists() else shutil.which("uv")
+    if found is None:
+        raise BuildError(f"`uv` is not here: `{places.PIP_PYTHON} -m pip install uv`")
+    return found

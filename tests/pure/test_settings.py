@@ -1,0 +1,87 @@
+"""Settings: every row has its default, refuses bad text naming its variable, and the token stays out of sight."""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+import pytest
+
+from myoverlay.errors import Refused
+from myoverlay.settings import SETTINGS, Setting, Settings, load
+
+DEFAULTS = {
+    "consul": "",
+    "token": "",
+    "token_file": "",
+    "cacert": "",
+    "client_cert": "",
+    "client_key": "",
+    "vtep": "",
+    "prefix": "myoverlay",
+    "port": 4789,
+    "pools": "10.128.0.0/9",
+    "eager": 4000,
+    "host_name": socket.gethostname(),
+    "log_level": "info",
+    "state": "/var/lib/myoverlay",
+    "run": "/run/docker/plugins/myoverlay",
+    "sockets": "/run/docker/plugins/myoverlay.sock",
+}
+GOOD = {
+    "prefix": ("team/net", "team/net"),
+    "port": ("8472", 8472),
+    "pools": ("10.0.0.0/8", "10.0.0.0/8"),
+    "eager": ("0", 0),
+    "log_level": ("DEBUG", "debug"),
+    "state": ("/srv/state", "/srv/state"),
+    "run": ("/srv/run", "/srv/run"),
+}
+BAD = {
+    "prefix": ("/", "a//b", "../x", "a b"),
+    "port": ("0", "65536", "vxlan", "-1", "４789", "9" * 5000),
+    "pools": ("10.0.0.0", "10.0.0.1/8", "10.0.0.0/25", "fd00::/16", "many"),
+    "eager": ("-1", "1.5", "all", "４"),
+    "log_level": ("loud", "trace"),
+    "state": ("state", "./state"),
+    "run": ("run",),
+}
+
+
+def test_the_table_and_the_struct_are_one() -> None:
+    """Every row fills a field, every field has a row, and no variable stands twice."""
+    assert [row.field for row in SETTINGS] == [field.name for field in msgspec.structs.fields(Settings)]
+    assert len({row.env for row in SETTINGS}) == len(SETTINGS)
+    assert set(DEFAULTS) == {row.field for row in SETTINGS}
+
+
+@pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.env)
+def test_each_row_has_its_default(row: Setting) -> None:
+    """Without the variable, and with an empty one, the setting is its default."""
+    assert getattr(load({}), row.field) == DEFAULTS[row.field]
+    assert getattr(load({row.env: " "}), row.field) == DEFAULTS[row.field]
+
+
+@pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.env)
+def test_each_row_takes_its_variable(row: Setting) -> None:
+    """A good text is read, without the blanks around it, and changes no other setting."""
+    text, value = GOOD.get(row.field, ("some-text", "some-text"))
+    read = load({row.env: f" {text}\n"})
+    assert getattr(read, row.field) == value
+    others = [other.field for other in SETTINGS if other.field != row.field]
+    assert [getattr(read, field) for field in others] == [DEFAULTS[field] for field in others]
+
+
+@pytest.mark.parametrize(("field", "text"), [(field, text) for field, texts in BAD.items() for text in texts])
+def test_bad_text_is_refused_naming_the_variable(field: str, text: str) -> None:
+    """Who starts the plugin reads which variable is wrong."""
+    (row,) = (row for row in SETTINGS if row.field == field)
+    with pytest.raises(Refused, match=f"^{row.env}: "):
+        load({row.env: text})
+
+
+def test_the_token_is_never_in_a_repr() -> None:
+    """A log line or a traceback that shows the settings does not show the token."""
+    settings = load({"CONSUL_HTTP_TOKEN": "s3cret"})
+    assert settings.token == "s3cret"
+    assert "s3cret" not in f"{settings!r} {settings} {[settings]}"
