@@ -84,11 +84,11 @@ def remove(lab: str, host: str = "") -> list[str]:
     return left
 
 
-def members(lab: str) -> set[int]:
-    """Machine-wide pids of every process in a laboratory's groups."""
+def members(lab: str, host: str = "") -> set[int]:
+    """Machine-wide pids of every process in the groups of a laboratory, or of one of its hosts."""
     found: set[int] = set()
     for hierarchy in hierarchies():
-        top = Path(hierarchy.mounted_at) / places.cgroup_name(lab)
+        top = Path(hierarchy.mounted_at) / places.cgroup_name(lab) / host
         for folder, _, _ in os.walk(top):
             with contextlib.suppress(OSError):
                 found |= {int(word) for word in (Path(folder) / "cgroup.procs").read_text().split()}

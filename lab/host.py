@@ -20,7 +20,7 @@ from typing import IO, Any, TypeVar
 
 from lab import cgroups, namespaces, places, syscalls
 from lab.errors import CommandFailed, LabError, TookTooLong
-from lab.processes import Known, pid_namespace_members, wait_for
+from lab.processes import Known, holds_nothing, pid_namespace_members, wait_for
 
 T = TypeVar("T")
 
@@ -90,18 +90,18 @@ class Host:
         first = self.first
         if first is not None:
             first.kill()
-            wait_for(f"the end of {self.name}", 20, lambda: self._reap() or not first.alive())
+            wait_for(f"the end of {self.name}", 20, lambda: self._ended(first))
             self._await_children()
         for _ in range(50):
             if not cgroups.remove(self.lab, self.name):
                 break
             time.sleep(0.02)  # the kernel empties a group a moment after its last process ended
 
-    def _reap(self) -> bool:
-        """Collect our ended children: a namespace ends only when all its processes are buried, also by us."""
+    def _ended(self, first: Known) -> bool:
+        """Whether all is over. Dead children of a process that does not bury them keep the first one in the table."""
         for child in self._children:
             child.poll()
-        return False
+        return not first.alive() or all(holds_nothing(pid) for pid in cgroups.members(self.lab, self.name))
 
     def _await_children(self) -> None:
         for child in self._children:

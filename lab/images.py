@@ -59,7 +59,9 @@ def _base_layer(root: Path) -> bytes:
 
 def _write_archive(file: Path, image: str, layer: bytes) -> None:
     """What `docker load` reads. The stop signal is SIGKILL: a process 1 that ignores SIGTERM costs ten seconds."""
-    machine = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+    machine = subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     settings = {
         "architecture": machine,
         "os": "linux",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import cgroups, places
-from lab.processes import start_time
+from lab.processes import holds_nothing
 
 _SYSCTLS = (
     "net/ipv4/ip_forward", "net/ipv4/conf/all", "net/ipv4/conf/default", "net/ipv4/neigh/default", "net/ipv6/conf/all",
@@ -62,7 +62,7 @@ def _processes() -> Iterator[str]:
     """Processes in another network, mount or PID namespace than ours, in a group of a laboratory, or run from .lab."""
     ours = {kind: _link(f"/proc/self/ns/{kind}") for kind in ("net", "mnt", "pid")}
     for entry in os.listdir("/proc"):
-        if not entry.isdigit() or start_time(int(entry)) is None:  # a zombie holds nothing; its parent buries it
+        if not entry.isdigit() or holds_nothing(int(entry)):
             continue
         with contextlib.suppress(OSError):
             groups = Path(f"/proc/{entry}/cgroup").read_text()

@@ -26,6 +26,15 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def holds_nothing(pid: int) -> bool:
+    """Whether a process is gone, or has given back its memory and only waits for its parent to bury it."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return True
+    return False
+
+
 @dataclass(frozen=True)
 class Known:
     """A process we started."""
