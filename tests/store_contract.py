@@ -258,7 +258,7 @@ class StoreContract:
         with pytest.raises(ValueError, match="bytes"):
             store.commit([Put(at + "a", bytes(MAX_VALUE + 1))])
         with pytest.raises(ValueError, match="bytes"):
-            store.commit([Put(at + "a", bytes(MAX_VALUE // 2)), Put(at + "b", bytes(MAX_VALUE // 2))])
+            store.commit([Put(at + name, bytes(MAX_VALUE * 2 // 3)) for name in "ab"])
 
     def test_sixteen_threads_count(self, store: Store, at: str) -> None:
         """Sixteen threads that add by compare-and-set lose no count."""

@@ -104,6 +104,7 @@ class Daemon:
         self.reconciler = Reconciler(self.overlays, self.leases, self.tally)
         self.overlays.on_use = self._in_use
         self.overlays.on_gone = self._gone
+        self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
         self.app = create_app(
             NetworkDriver(self.overlays, self.publisher), IpamDriver(self.leases), self.tally
@@ -123,6 +124,9 @@ class Daemon:
         self.discovery.follow(local)
         self.misses.refresh()
 
+    def _changed(self, local: LocalOverlay) -> None:
+        self.publisher.offer(local.network.overlay)
+
     def _gone(self, local: LocalOverlay) -> None:
         self.discovery.drop(local)
         self.publisher.forget(local.network.overlay)
@@ -131,9 +135,7 @@ class Daemon:
     def start(self) -> None:
         """Rebuild from the journal, then let the loops run. The store is not waited for."""
         self.links.start()
-        for endpoint, pool in self.overlays.restore(time.monotonic() + _RESTORE):
-            log.warning("endpoint %s (%s) died with its container", endpoint.endpoint[:12], endpoint.address)
-            self.leases.free(pool, endpoint.address)
+        self.overlays.restore(time.monotonic() + _RESTORE)
         for loop in (self.lookup, self.misses, self.publisher, self.liveness, self.reconciler):
             loop.start()
         for local in self.overlays.all():

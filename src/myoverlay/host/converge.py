@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -112,6 +113,10 @@ class Converger:
             return
         self._links.ensure(ground.namespace, shape.veth(network, endpoint), deadline=deadline)
         ground.ports.add(endpoint.port)
+
+    def look(self, ground: Ground) -> None:
+        """See which cables are still there: a container's namespace that dies takes its cable along."""
+        ground.ports &= {name for _, name in ground.namespace.call(socket.if_nameindex)}
 
     def without(self, ground: Ground, endpoint: Endpoint, deadline: float) -> None:
         """Take the endpoint's cable away, by its end in our namespace; Docker does not wait for it."""

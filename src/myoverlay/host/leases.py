@@ -253,13 +253,13 @@ class Leases:
             held = self._records.lease(use.subnet, asked, timeout=_left(deadline))
             if held is None:
                 done = self._create(use.subnet, asked, "endpoint", network, deadline)
-                if not done and network is not None:
-                    self._check_outsider(network, asked, deadline)
             else:
                 self._check_takeable(held.value, asked, deadline)
                 done = self._take(use, held, network, deadline)
             if done:
                 return asked
+            if network is not None:
+                self._check_outsider(network, asked, deadline)
             _check_deadline(deadline, f"the address {asked}")
 
     def _check_takeable(self, lease: Lease, asked: Address, deadline: float) -> None:
@@ -279,12 +279,9 @@ class Leases:
             )
 
     def _check_outsider(self, network: Network, asked: Address, deadline: float) -> None:
-        found = self._records.lookup(network.definition, asked, timeout=_left(deadline))
-        if found is not None and not found[1]:
-            raise Clash(
-                f"{asked} belongs to an outsider behind {found[0].vtep} (its record lies in"
-                f" {self._records.place(network.definition)}): choose another --ip"
-            )
+        key = self._records.outsider(network.definition, asked, timeout=_left(deadline))
+        if key is not None:
+            raise Clash(f"{asked} belongs to an outsider, by the key {key}: choose another --ip")
 
     def _claim_aux(self, use: PoolUse, asked: Address, deadline: float) -> Address:
         """Set an address aside for this network; other hosts may set the same one aside."""

@@ -89,6 +89,7 @@ class LocalOverlay:
         with self._lock:
             if self._ground is None:
                 return []
+            self._converger.look(self._ground)
             dead = [one for one in self.endpoints() if one.port not in self._ground.ports]
             for endpoint in dead:
                 self._journal.endpoints.drop(endpoint.endpoint)
@@ -135,6 +136,7 @@ class LocalOverlay:
                     raise Clash(f"endpoint {endpoint[:12]} exists with {known.address} and {known.mac}")
                 new = known
             else:
+                self._make_room(new)
                 self._check_new(new)
             self._journal.endpoints.put(endpoint, new)
             try:
@@ -150,6 +152,11 @@ class LocalOverlay:
     def _generation(self, address: Address, now: int) -> int:
         peer = self.view.peers.get(address)
         return max(now, min(peer.generation + 1, COUNT_LIMIT) if peer else 0)
+
+    def _make_room(self, new: Endpoint) -> None:
+        """A container that died with its engine keeps no address: Docker may start it anew before we noticed."""
+        if any(other.address == new.address or other.mac == new.mac for other in self.endpoints()):
+            self.bury()
 
     def _check_new(self, new: Endpoint) -> None:
         definition, others = self.network.definition, self.endpoints()
@@ -322,6 +329,8 @@ class Overlays:
         #: Called with an overlay that has an endpoint for the first time, and with one that goes.
         self.on_use: Callable[[LocalOverlay], None] = lambda _: None
         self.on_gone: Callable[[LocalOverlay], None] = lambda _: None
+        #: Called with an overlay whose endpoints changed without a call from Docker.
+        self.on_change: Callable[[LocalOverlay], None] = lambda _: None
         #: Why this host may not take part, in one sentence; None while it may.
         self.barred: Callable[[], str | None] = lambda: None
 
@@ -352,12 +361,11 @@ class Overlays:
 
     # -- networks --------------------------------------------------------------------------------------------------
 
-    def restore(self, deadline: float) -> list[tuple[Endpoint, str | None]]:
-        """Rebuild everything from the journal, without the store. Returns the endpoints that are gone, and their pool.
+    def restore(self, deadline: float) -> None:
+        """Rebuild everything from the journal, without the store.
 
         A network whose kernel side cannot be built stays known and is built at its next use.
         """
-        dead = []
         for network in self._journal.networks.all():
             local = LocalOverlay(network, self._journal, self._converger, self._eager)
             with self._lock:
@@ -367,10 +375,19 @@ class Overlays:
             except MyoverlayError as error:
                 log.error("overlay %s is not rebuilt yet: %s", network.overlay, error)
                 continue
-            dead += [(endpoint, network.pool) for endpoint in local.bury()]
+            self.bury(local)
             if local.endpoints():
                 self.on_use(local)
-        return dead
+
+    def bury(self, local: LocalOverlay) -> None:
+        """Forget an overlay's endpoints that died with their container, and free their addresses.
+
+        After a power loss or a crash Docker sends no clean-up calls to a legacy plugin name.
+        """
+        for endpoint in local.bury():
+            log.warning("endpoint %s (%s) died with its container", endpoint.endpoint[:12], endpoint.address)
+            self._leases.free(local.network.pool, endpoint.address)
+            self.on_change(local)
 
     def create(self, request: Request, deadline: float) -> LocalOverlay:
         """A network of this host joins its overlay, which is defined if nobody has. The same call again finds it."""

@@ -61,6 +61,7 @@ class Reconciler(Loop):
             except MyoverlayError as error:
                 log.error("overlay %s cannot be built: %s", local.network.overlay, error)
                 continue
+            self._overlays.bury(local)
             repaired = local.compare()
             if repaired:
                 log.warning("overlay %s: %d rows were put right", local.network.overlay, repaired)

@@ -269,20 +269,19 @@ def _different(wanted: Attributes, there: Attributes) -> dict[str, Any]:
 
 
 def observed(
-    link: Seen, names: Mapping[int, str], addresses: tuple[tuple[Address, int], ...], rows: frozenset[Mac]
+    link: Seen, master: Seen | None, addresses: tuple[tuple[Address, int], ...], rows: frozenset[Mac]
 ) -> Observed:
-    """What a link amounts to. `names` are the namespace's links by index, `rows` the static MACs of this port."""
+    """What a link amounts to. `master` is the bridge it is a port of, `rows` the static MACs of this port."""
     try:
-        value = _value(link, names, addresses)
+        value = _value(link, master.name if master else "", addresses)
     except ValueError:
         value = None
     if value is None:
         return Observed(name=link.name, value=None)
-    return Observed(name=link.name, value=value, faults=tuple(_faults(value, link, addresses, rows)))
+    return Observed(name=link.name, value=value, faults=tuple(_faults(value, link, master, addresses, rows)))
 
 
-def _value(link: Seen, names: Mapping[int, str], addresses: tuple[tuple[Address, int], ...]) -> Thing | None:
-    master = names.get(link.master or 0, "")
+def _value(link: Seen, master: str, addresses: tuple[tuple[Address, int], ...]) -> Thing | None:
     if link.kind == "bridge":
         address, prefixlen = addresses[0] if addresses else (None, 0)
         return Bridge(name=link.name, mac=Mac(link.mac), mtu=link.mtu, address=address, prefixlen=prefixlen)
@@ -296,7 +295,9 @@ def _value(link: Seen, names: Mapping[int, str], addresses: tuple[tuple[Address,
     return Veth(port=link.name, link=labelled[0], bridge=master, mac=labelled[1], mtu=link.mtu)
 
 
-def _faults(value: Thing, link: Seen, addresses: tuple[tuple[Address, int], ...], rows: frozenset[Mac]) -> list[str]:
+def _faults(
+    value: Thing, link: Seen, master: Seen | None, addresses: tuple[tuple[Address, int], ...], rows: frozenset[Mac]
+) -> list[str]:
     form = form_of(value)
     wrong = _different(form.birth, link.data) | _different(form.data, link.data) | _different(form.port, link.port)
     faults = [f"{name} is not {wanted}" for name, wanted in wrong.items()]
@@ -305,7 +306,10 @@ def _faults(value: Thing, link: Seen, addresses: tuple[tuple[Address, int], ...]
     if isinstance(value, Veth):
         faults += [f"no static row of {value.mac}"] if value.mac not in rows else []
         faults += [f"static row of {mac}" for mac in sorted(rows - {value.mac})]
-    elif isinstance(value, Bridge):
+    elif isinstance(value, Vxlan):
+        # Where IPv6 is off on the tunnel the kernel refuses every IPv6 neighbour (ndisc_allow_add).
+        faults += ["IPv6 is not as on its bridge"] if master is not None and link.ipv6_off != master.ipv6_off else []
+    else:
         faults += [f"also has {address}/{length}" for address, length in addresses[1:]]
     return faults
 

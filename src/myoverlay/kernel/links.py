@@ -71,8 +71,8 @@ class Links:
         """Make a link be as `thing` says, whatever is there: created, corrected, or made anew. Repeating is free.
 
         The answer names the sysctls that could not be set, one sentence each: the link works without them. `ipv6` says
-        that the overlay carries IPv6 (a bridge with an IPv6 address does); else IPv6 is off on bridge and tunnel, which
-        would only send neighbour discovery of their own.
+        of a bridge that its overlay carries IPv6 (one with an IPv6 address does anyhow), and the tunnel does as its
+        bridge; else IPv6 is off on both, which would only send neighbour discovery of their own.
 
         A Veth's container end is born in the host's namespace, down, and is not sought when it has moved from there.
         A Vxlan that differs in VNI, port or local address is made anew and loses its rows.

@@ -87,12 +87,12 @@ class Channel:
             raise
         return linkforms.decode_link(answer.body)
 
-    def need(self, name: str) -> int:
-        """The index of a link that has to be there; KernelRefused (ENODEV) where it is not."""
+    def need(self, name: str) -> Seen:
+        """A link that has to be there; KernelRefused (ENODEV) where it is not."""
         link = self.find(name)
         if link is None:
             raise KernelRefused(f"looking for {name}", errno.ENODEV, os.strerror(errno.ENODEV))
-        return link.index
+        return link
 
     def all(self) -> list[Seen]:
         bodies = self.wire.dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0) + _NO_STATISTICS)
@@ -149,7 +149,8 @@ class Worker:
     def ensure(self, ns: Namespace, thing: Thing, ipv6: bool) -> tuple[str, ...]:
         form = linkforms.form_of(thing)
         with self._at(ns) as channel:
-            master = channel.need(form.master) if form.master else None
+            bridge = channel.need(form.master) if form.master else None
+            master = bridge.index if bridge else None
             link = channel.find(form.name)
             if link is not None and _must_go(thing, form, link):
                 channel.delete(form.name)
@@ -157,7 +158,8 @@ class Worker:
             fresh = link is None
             if link is None:
                 self._create(ns, channel, thing, linkforms.born(form, master))
-                link = linkforms.newborn(form, channel.need(form.name), master)
+                link = linkforms.newborn(form, channel.need(form.name).index, master)
+            ipv6 = ipv6 or (bridge is not None and bridge.ipv6_off is False)
             shortfalls = _set_sysctls(ns, thing, link, ipv6)
             with _attempt(f"setting up {form.name}"):
                 for step in linkforms.corrections(form, link, master):
@@ -227,9 +229,14 @@ class Worker:
             for link in there:
                 if link.kind == "bridge":
                     rows |= bridge_rows(channel.wire, link.index)
-        names = {link.index: link.name for link in there}
+        by_index = {link.index: link for link in there}
         return tuple(
-            linkforms.observed(link, names, tuple(addresses.get(link.index, ())), frozenset(rows.get(link.index, ())))
+            linkforms.observed(
+                link,
+                by_index.get(link.master or 0),
+                tuple(addresses.get(link.index, ())),
+                frozenset(rows.get(link.index, ())),
+            )
             for link in there
             if link.name != "lo"
         )

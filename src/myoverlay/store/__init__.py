@@ -14,10 +14,11 @@ from typing import Protocol
 
 import msgspec
 
-#: Operations in one commit: Consul before 1.14 takes 64 and answers 413 for the whole above that.
+#: Operations in one commit: Consul before 1.14 takes 64 and answers 413 for the whole above that. A Delete counts
+#: twice: Consul's delete-cas of an absent key succeeds, so a check of its index goes beside it.
 MAX_OPS = 64
-#: Bytes of one value: Consul's limit is 512 KB after base64.
-MAX_VALUE = 384 * 1024
+#: Bytes of one value: Consul takes 512 KB after base64, with the JSON around it. A commit as a whole has that limit too.
+MAX_VALUE = 380 * 1024
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -31,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Put(msgspec.Struct, frozen=True):
-    """Set a key; with `index`, only if it still has that index (0: only if it does not exist)."""
+    """Set a key (flags below 2^63); with `index`, only if it still has that index (0: only if it does not exist)."""
 
     key: str
     value: bytes

@@ -459,6 +459,11 @@ class Records:
         row = self._row(definition, fib) if fib else None
         return (Address(row[1]), fib.flags == MARK) if fib and row else None
 
+    def outsider(self, definition: Definition, address: Address, *, timeout: float = 3.0) -> str | None:
+        """The key by which somebody who is none of us has the address, if there is one."""
+        arp = self.store.get(self.arp(definition, address), timeout=timeout)
+        return arp.key if arp is not None and arp.flags != MARK else None
+
     # -- pools and leases ------------------------------------------------------------------------------------------
 
     def pools(self, *, timeout: float = 3.0) -> list[Held[Pool]]:
@@ -504,7 +509,11 @@ class Records:
         key = self._key("pools", subnet.key, new.address)
         ops: list[Op] = [Put(key, encode(new), index=held.index if held else 0)]
         if besides is not None:
-            ops.append(Check(self.arp(besides, new.address), 0))
+            arp = self.store.get(self.arp(besides, new.address), timeout=timeout)
+            if arp is not None and arp.flags != MARK:
+                return False
+            # A key with our mark is a leftover, or about to be withdrawn: whoever publishes the address takes it away.
+            ops.append(Check(self.arp(besides, new.address), arp.index if arp else 0))
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
     def drop_lease(self, subnet: Subnet, held: Held[Lease], *, timeout: float = 3.0) -> bool:
