@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lab: interrupted; nothing was left behind", file=sys.stderr)
+        print("lab: interrupted", file=sys.stderr)
         return 130
     return status
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--mtu", type=int, default=1500, help="of the underlay")
     up.add_argument("--subnet", default=Underlay.subnet, help="of the underlay")
     down = command("down", _down, "end a laboratory and remove all traces")
-    down.add_argument("--all", action="store_true", help="every laboratory of this repository")
+    down.add_argument("--all", action="store_true", help="every laboratory that no living process works with")
     command("status", _status, "what is up")
     docker = command("docker", _docker, "docker on a host: lab docker h1 -- ps")
     run = command("exec", _exec, "a command of this machine on a host: lab exec h1 -- ip link")
@@ -102,7 +102,15 @@ def _show(shown: Lab) -> int:
 
 
 def _down(parsed: argparse.Namespace) -> int:
-    left = [line for name in (names() if parsed.all else [parsed.name]) for line in attach(name).down()]
+    if not parsed.all:
+        left = attach(parsed.name).down()
+    else:
+        left = []
+        for each in map(attach, names()):
+            if each.in_use():
+                left.append(f"{each.name}: process {each.creator.pid} works with it; `down --name {each.name}` insists")
+            else:
+                left += each.down()
     for line in left:
         print(f"could not remove {line}", file=sys.stderr)
     return 1 if left else 0

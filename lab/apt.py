@@ -7,6 +7,7 @@ packages lie below `.lab/cache`. apt itself checks signatures and hashes. Nothin
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shlex
@@ -136,7 +137,8 @@ class Suite:
 
     def _configure(self) -> None:
         source = base_source()
-        self.uri = self.uri or source.uri
+        moved = self.folder / "moved-to"
+        self.uri = self.uri or (moved.read_text() if moved.exists() else source.uri)
         for part in ("lists/partial", "archives/partial", "parts"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
@@ -167,12 +169,19 @@ class Suite:
     def _apt(self, *arguments: str) -> str:
         if not self._environment:
             self._configure()
+        self._await_other_apt()
         done = subprocess.run(
             ["apt-get", "-q", *arguments], env=self._environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise LabError(f"apt-get {arguments[0]} for suite {self.name}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
+
+    def _await_other_apt(self) -> None:
+        """An apt-get whose parent was killed still holds its locks for a while; it would refuse us, we wait for it."""
+        for part in ("lists", "archives"):
+            with (self.folder / part / "lock").open("a") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX)
 
     def update(self) -> None:
         """Fetch the suite's lists; a suite that has left the mirror is looked for in the distribution's archive."""
@@ -184,6 +193,7 @@ class Suite:
             self.uri, self._environment = archive_uri(), {}
             try:
                 self._apt("update", "-o", "APT::Update::Error-Mode=any")
+                (self.folder / "moved-to").write_text(self.uri)
             except LabError as second:
                 raise LabError(f"{first}; and in the archive: {second}") from second
 

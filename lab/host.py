@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,12 +26,13 @@ from lab.processes import Known, holds_nothing, pid_namespace_members, wait_for
 T = TypeVar("T")
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OF_THE_MACHINE = re.compile(r"(DOCKER|CONSUL|PYTEST)_|.*_proxy$", re.I)
 _ALL = ("pid", "ipc", "uts", "net", "cgroup", "mnt")
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a command on a host sees: the machine's environment without what points at the machine's own Docker."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "CONSUL_", "PYTEST_"))}
+    """What a command on a host sees: the machine's environment without what points at services of the machine."""
+    kept = {name: value for name, value in os.environ.items() if not _OF_THE_MACHINE.match(name)}
     kept["PATH"] = f"{kept.get('PATH', '')}:{PATH}"
     kept.setdefault("HOME", "/root")
     return kept | dict(extra or {})
@@ -61,7 +63,9 @@ class Host:
             "folder": str(self.folder),
             "cgroups": [hierarchy.as_dict() for hierarchy in cgroups.hierarchies()],
         }
-        argv = [sys.executable, "-S", "-m", "lab.pid1", json.dumps(configuration)]
+        noted = self.folder / "pid1.json"
+        noted.write_text(json.dumps(configuration))
+        argv = [sys.executable, "-S", "-m", "lab.pid1", str(noted)]
         log = self.folder / "pid1.log"
         with self._lock, log.open("ab") as errors:
             if self._refuse:

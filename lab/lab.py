@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import re
 import shutil
 import signal
@@ -64,6 +65,7 @@ class Lab:
         self.specs = {spec.name: spec for spec in hosts}
         self.underlay = underlay or Underlay()
         self._lock = threading.Lock()
+        self.creator = Known.now(os.getpid())
         self.switch = Switch(Host(name, "switch"), self.underlay)
         self._numbers = {spec.name: number for number, spec in enumerate(hosts, FIRST_HOST)}
         self.registry = Registry(self._service_host("registry", REGISTRY)) if registry else None
@@ -107,7 +109,9 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.down()
+        left = self.down()
+        if left and error is None:
+            raise LabError(f"laboratory {self.name} could not remove {', '.join(left)}")
 
     def up(self) -> None:
         """Start everything side by side; whatever goes wrong, or is interrupted, leaves nothing behind."""
@@ -218,6 +222,7 @@ class Lab:
         """Write down what there is, so that `down` in another process finds it."""
         with self._lock:
             state = {
+                "creator": asdict(self.creator),
                 "specs": [asdict(spec) for spec in self.specs.values()],
                 "consul": self.consul_server is not None,
                 "registry": self.registry is not None,
@@ -233,6 +238,7 @@ class Lab:
             unfinished.rename(file)
 
     def _recall(self, state: dict[str, Any]) -> None:
+        self.creator = Known(**state["creator"])
         for host in self._everyone():
             if host.name in state["first"]:
                 host.first = Known(**state["first"][host.name])
@@ -241,6 +247,10 @@ class Lab:
         for service in self._services():
             service.view.holder, daemon = state["services"].get(service.host.name, (0, None))
             service.daemon = Known(**daemon) if daemon else None
+
+    def in_use(self) -> bool:
+        """Whether another process that made this laboratory still runs, and so probably works with it."""
+        return self.creator.pid != os.getpid() and self.creator.alive()
 
     def dump(self) -> str:
         """What a failed test wants to know about all hosts."""

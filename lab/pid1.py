@@ -22,11 +22,11 @@ from lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, MS_
 _PLAIN = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
-def main(text: str) -> None:
+def main(file: str) -> None:
     """Wait for leave to begin, build the host, say so on standard output, bury the dead for ever."""
     if os.read(0, 1) != b"g":
         sys.exit("the creator went away before it had noted this process")
-    configuration = json.loads(text)
+    configuration = json.loads(Path(file).read_text())
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     syscalls.unshare(
         syscalls.CLONE_NEWNS

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-HOME = Path(os.environ.get("MYOVERLAY_LAB_HOME", str(REPOSITORY / ".lab"))).resolve()
+HOME = Path(os.environ.get("MYOVERLAY_LAB_HOME") or REPOSITORY / ".lab").resolve()
 
 CACHE = HOME / "cache"
 ROOTS = HOME / "roots"

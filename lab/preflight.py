@@ -57,15 +57,8 @@ def _cgroups() -> list[str]:
     found = cgroups.hierarchies()
     if not found:
         return ["No cgroup file system is mounted, and engines start no container without one."]
-    controllers = Path(found[0].mounted_at, "cgroup.controllers")
-    if len(found) == 1 and found[0].kind == "cgroup2":
-        lacking = {"cpu", "memory", "pids"} - set(controllers.read_text().split())
-        passed_on = set(Path(found[0].mounted_at, "cgroup.subtree_control").read_text().split())
-        if lacking or not {"memory", "pids"} <= passed_on:
-            return ["cgroup v2 does not pass cpu, memory and pids on to new groups (cgroup.subtree_control)."]
-    elif not any("memory" in hierarchy.options for hierarchy in found if hierarchy.kind == "cgroup"):
-        return ["The memory controller of cgroup v1 is not mounted."]
-    return []
+    closed = [hierarchy.mounted_at for hierarchy in found if not os.access(hierarchy.mounted_at, os.W_OK)]
+    return [f"These cgroup file systems are read-only: {', '.join(closed)}."] if closed else []
 
 
 def _tools() -> list[str]:

@@ -18,9 +18,9 @@ from lab import syscalls
 from lab.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
 
 
-def main(text: str) -> None:
+def main(file: str) -> None:
     """Build the view in a child that stays; say its pid (as the host counts) when it is ready."""
-    configuration = json.loads(text)
+    configuration = json.loads(Path(file).read_text())
     reader, writer = os.pipe()
     child = os.fork()
     if child:

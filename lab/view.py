@@ -32,8 +32,10 @@ class RootView:
             "folder": str(self.host.folder),
             "same": sorted({str(places.REPOSITORY), str(places.HOME)}),
         }
+        noted = self.host.folder / "rootview.json"
+        noted.write_text(json.dumps(configuration))
         process = self.host.popen(
-            [sys.executable, "-S", "-m", "lab.rootview", json.dumps(configuration)],
+            [sys.executable, "-S", "-m", "lab.rootview", str(noted)],
             env=python_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -17,10 +17,14 @@ def main() -> None:
         if asked.verb == "lock":
             locks.write_locks(asked.upgrade)
             return
-        order = build.Order(asked.target.absolute(), asked.cache.absolute(), asked.pip_python.absolute(), asked.stamp, asked.refresh)
-        print(build.build(order))
+        print(build.build(_order(asked)))
     except BuildError as error:
         sys.exit(f"plugin: {error}")
+
+
+def _order(asked: argparse.Namespace) -> build.Order:
+    places_asked = (asked.target.absolute(), asked.cache.absolute(), asked.pip_python.absolute())
+    return build.Order(*places_asked, asked.stamp, asked.refresh)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,9 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     make = verbs.add_parser("build", help="make the folder that `docker plugin create NAME FOLDER` takes")
     make.add_argument("--target", type=Path, default=places.TARGET, help="the folder, made anew")
-    make.add_argument("--cache", type=Path, default=places.CACHE, help="what was downloaded, and the base of all builds")
+    make.add_argument("--cache", type=Path, default=places.CACHE, help="downloads, and the base of all builds")
     make.add_argument("--pip-python", type=Path, default=places.PIP_PYTHON, help="a Python (3.9 or later) that has pip")
-    make.add_argument("--stamp", default="", help="text in the root file system: an engine refuses a second plugin whose is identical")
+    make.add_argument("--stamp", default="", help="text to put in: an engine takes identical plugins only once")
     make.add_argument("--refresh", action="store_true", help="look for newer Debian packages")
     lock = verbs.add_parser("lock", help="write requirements.lock and requirements-dev.lock from pyproject.toml")
     lock.add_argument("--upgrade", action="store_true", help="take newer versions though the pinned ones still fit")

@@ -7,6 +7,7 @@ taken from.
 from __future__ import annotations
 
 import fnmatch
+import io
 import json
 import shutil
 import subprocess
@@ -84,7 +85,8 @@ def download(cache: Path, refresh: bool) -> tuple[Path, list[Package]]:
 
 def _files(package: Path) -> frozenset[str]:
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as content, tarfile.open(fileobj=content.stdout, mode="r|") as tar:
+    content = subprocess.run(command, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         names = [entry.name.removeprefix("./") for entry in tar if not entry.isdir()]
     return frozenset(name if name.startswith(("usr/", "etc/", "var/")) else f"usr/{name}" for name in names)
 
@@ -176,12 +178,10 @@ class Picker:
 
     def certificates(self) -> None:
         """One bundle of all certificate authorities, as update-ca-certificates makes it."""
-        bundle = b"".join(
-            file.read_bytes().rstrip(b"\n") + b"\n" for file in sorted(self.whole.glob("usr/share/ca-certificates/*/*.crt"))
-        )
+        authorities = sorted(self.whole.glob("usr/share/ca-certificates/*/*.crt"))
         target = self.root / "etc/ssl/certs/ca-certificates.crt"
         target.parent.mkdir(parents=True)
-        target.write_bytes(bundle)
+        target.write_bytes(b"".join(file.read_bytes().rstrip(b"\n") + b"\n" for file in authorities))
         (self.root / "usr/lib/ssl").mkdir()
         (self.root / "usr/lib/ssl/cert.pem").symlink_to("/etc/ssl/certs/ca-certificates.crt")
         (self.root / "usr/lib/ssl/certs").symlink_to("/etc/ssl/certs")
@@ -200,9 +200,10 @@ class Picker:
         used = [package for package in packages if package.files & self._taken]
         for package in used:
             self._copyright(package.name)
+        versions = {package.name: package.version for package in used}
         target = self.root / "usr/share/myoverlay/packages.json"
         target.parent.mkdir(parents=True)
-        target.write_text(json.dumps({package.name: package.version for package in used}, indent=1, sort_keys=True) + "\n")
+        target.write_text(json.dumps(versions, indent=1, sort_keys=True) + "\n")
 
     def _copyright(self, package: str) -> None:
         folder = self.whole / "usr/share/doc" / package

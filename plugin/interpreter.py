@@ -39,7 +39,7 @@ def run(root: Path, *arguments: str) -> str:
 
 def compile_ahead(root: Path, folder: str) -> None:
     """Byte-compile a folder of the root; nothing compares the result with its source when it is imported."""
-    _compile(root, folder, "--invalidation-mode", "unchecked-hash")
+    _compile(root, folder)
 
 
 def compile_only(root: Path, folder: str) -> None:
@@ -50,8 +50,10 @@ def compile_only(root: Path, folder: str) -> None:
 
 
 def _compile(root: Path, folder: str, *how: str) -> None:
-    # One process, in one order: what the compiler shares between files depends on the ones before.
-    run(root, "-m", "compileall", "-q", "-f", "-j", "1", *how, "-s", str(root), "-p", "/", str(root / folder))
+    # The same bytes each time: no times in them, and one process in one order, because what the compiler shares between
+    # files depends on the ones before.
+    how = ("--invalidation-mode", "unchecked-hash", "-j", "1", *how)
+    run(root, "-m", "compileall", "-q", "-f", *how, "-s", str(root), "-p", "/", str(root / folder))
 
 
 def check(root: Path) -> None:

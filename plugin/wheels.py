@@ -1,4 +1,4 @@
-"""The Python part: locked dependencies as wheels for CPython 3.11 on this machine's architecture, and our own package."""
+"""The Python part: locked dependencies, as wheels for CPython 3.11 on this architecture, and our own package."""
 
 from __future__ import annotations
 
@@ -42,14 +42,15 @@ def download(pip_python: Path, cache: Path) -> Path:
 def install(pip_python: Path, wheels: Path, root: Path) -> None:
     """Lay the wheels out in the root, from files alone, hashes checked once more."""
     target = root / PACKAGES
-    _pip(pip_python, "install", "--isolated", "--no-index", "--find-links", str(wheels), "--no-compile", "--target", str(target))
+    place = ["--no-index", "--find-links", str(wheels), "--target", str(target)]
+    _pip(pip_python, "install", "--isolated", "--no-compile", *place)
     _tidy(target)
     _share_certificates(target)
 
 
 def _pip(python: Path, verb: str, *arguments: str) -> None:
     if not python.exists():
-        raise BuildError(f"{python} is not there: make .venv first (any target of the Makefile), or name a Python with pip")
+        raise BuildError(f"{python} is not there: make .venv first, or name a Python that has pip")
     command = [str(python), "-m", "pip", verb, "-qq", "--disable-pip-version-check", "--require-hashes", "--no-deps"]
     command += ["--only-binary=:all:", "--implementation=cp", "--python-version=3.11"]
     command += [word for abi in ("cp311", "abi3", "none") for word in ("--abi", abi)]

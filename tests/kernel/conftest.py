@@ -152,9 +152,8 @@ class Host:
 
     def build(self, gateway: str = "10.5.0.1", length: int = 24) -> None:
         address = Address(gateway)
-        six = address.version == 6
         self.links.ensure(self.overlay, bridge(address=address, prefixlen=length), deadline=soon())
-        self.links.ensure(self.overlay, vxlan(local=self.vtep), deadline=soon(), ipv6=six)
+        self.links.ensure(self.overlay, vxlan(local=self.vtep), deadline=soon())
         index = self.links.ifindex(self.overlay, "vxlan0", deadline=soon())
         assert index is not None
         self.tables = self._stack.enter_context(Tables(self.overlay, index))

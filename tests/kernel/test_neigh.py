@@ -35,7 +35,7 @@ VTEP, ELSEWHERE = Address("192.0.2.7"), Address("192.0.2.8")
 def device(links: Links, overlay: Namespace) -> int:
     """The index of a VXLAN device for IPv4 and IPv6."""
     links.ensure(overlay, bridge(), deadline=soon(), ipv6=True)
-    links.ensure(overlay, vxlan(), deadline=soon(), ipv6=True)
+    links.ensure(overlay, vxlan(), deadline=soon())
     index = links.ifindex(overlay, "vxlan0", deadline=soon())
     assert index is not None
     return index
@@ -45,6 +45,13 @@ def device(links: Links, overlay: Namespace) -> int:
 def tables(overlay: Namespace, device: int) -> Iterator[Tables]:
     with Tables(overlay, device) as both:
         yield both
+
+
+@pytest.fixture
+def quiet(tables: Tables, overlay: Namespace) -> Tables:
+    """The same without IPv6, whose duplicate address detection on br0 is a miss too."""
+    assert overlay.sysctls({f"net/ipv6/conf/{name}/disable_ipv6": "1" for name in ("br0", "vxlan0")}) == {}
+    return tables
 
 
 # Encoding and decoding.
@@ -391,15 +398,15 @@ def test_misses_of_ipv6_are_heard_and_answered(two_hosts: tuple[Host, Host]) -> 
         assert hear.recv(100) == b"six"
 
 
-def test_rows_we_write_are_not_heard_as_questions(tables: Tables, overlay: Namespace) -> None:
+def test_rows_we_write_are_not_heard_as_questions(quiet: Tables, overlay: Namespace) -> None:
     """The kernel's filter drops announcements of rows, so a big batch cannot fill the buffer."""
     with MissSocket(overlay) as misses:
-        tables.set(many(2000))
+        quiet.set(many(2000))
         assert not select.select([misses], [], [], 0)[0]
         assert misses.read() == []
 
 
-def test_an_overrun_is_told_once_and_loses_nothing_read_before(tables: Tables, overlay: Namespace) -> None:
+def test_an_overrun_is_told_once_and_loses_nothing_read_before(quiet: Tables, overlay: Namespace) -> None:
     """With a small buffer a storm gives Overrun; the misses before the gap come first, and reading goes on after it."""
     with MissSocket(overlay) as misses:
         misses._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -416,7 +423,7 @@ def test_an_overrun_is_told_once_and_loses_nothing_read_before(tables: Tables, o
         assert len(wait(misses)) == 1
 
 
-def test_a_storm_is_heard_whole(tables: Tables, overlay: Namespace) -> None:
+def test_a_storm_is_heard_whole(quiet: Tables, overlay: Namespace) -> None:
     """10,000 misses at once fit into the buffer, and each read stays bounded."""
     with MissSocket(overlay) as misses:
         storm(overlay, 10_000)

@@ -17,7 +17,7 @@ from myoverlay.errors import KernelRefused, Late, Refused, Unknown
 from myoverlay.kernel import netns
 from myoverlay.kernel.netns import Namespace
 
-from .conftest import library, soon, until
+from .conftest import library, open_fds, soon, until
 
 
 def test_a_created_namespace_is_pinned_and_its_loopback_is_up(tmp_path: Path) -> None:
@@ -185,13 +185,13 @@ def test_sysctl_works_where_proc_sys_is_read_only(host: Namespace) -> None:
 
 def test_two_hundred_lives_leave_nothing(tmp_path: Path) -> None:
     """200 namespaces, each with a socket and a sysctl, leave no fd, thread or mount (the fixture counts again)."""
-    fds = len(os.listdir("/proc/self/fd"))
+    fds = open_fds()
     for _ in range(200):
         with netns.create(tmp_path / "net") as ns:
             ns.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
             assert ns.sysctl("net/ipv4/ip_default_ttl", "70")
         netns.delete(tmp_path / "net")
-    assert len(os.listdir("/proc/self/fd")) == fds
+    assert open_fds() <= fds
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 

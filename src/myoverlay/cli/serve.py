@@ -54,10 +54,13 @@ def run(environ: Mapping[str, str]) -> None:
 
 def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
     import logging
+    import sys
 
     from gunicorn.app.base import BaseApplication
 
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
+    # dockerd logs a plugin's standard error as errors and its standard output as information.
+    words = "%(asctime)s %(levelname)s %(threadName)s %(message)s"
+    logging.basicConfig(level="WARNING", format=words, stream=sys.stdout)
     logging.getLogger("myoverlay").setLevel(settings.log_level.upper())
     logging.captureWarnings(True)
 

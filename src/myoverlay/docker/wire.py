@@ -128,7 +128,7 @@ def read(kind: type[M], body: bytes) -> M:
         raise Refused("the request has no body: Docker sends one with every such call, so this is a broken retry")
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # DecodeError, and what is no UTF-8 or nested without end
         raise Refused(f"the request is not understood: {error}") from None
 
 

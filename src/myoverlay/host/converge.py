@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from myoverlay.errors import Clash, KernelRefused
+from myoverlay.errors import Clash, KernelRefused, MyoverlayError
 from myoverlay.kernel import netns
 from myoverlay.kernel.frames import Announcer
 from myoverlay.kernel.links import Links
@@ -163,9 +163,17 @@ class Converger:
         ground.announcer.announce(address, mac)
         self._tally.add("announcements", reason)
 
-    def nothing(self, ground: Ground | None, overlay: OverlayName) -> None:
-        """Take the whole overlay namespace away, with all that is in it."""
+    def nothing(self, ground: Ground | None, overlay: OverlayName, deadline: float) -> None:
+        """Take the whole overlay namespace away, with all that is in it.
+
+        The VXLAN device goes first and by itself: a namespace ends in the background, and until then VNI and port would
+        be taken by somebody whom nobody can see.
+        """
         if ground is not None:
+            try:
+                self._links.remove(ground.namespace, shape.VXLAN, deadline=deadline)
+            except MyoverlayError as error:
+                log.warning("overlay %s: %s", overlay, error)
             ground.close()
         netns.delete(self.pin(overlay))
 

@@ -62,7 +62,7 @@ class Watch(Loop):
         if fresh or changed is None:
             self.tally.add("watch_rounds", "listing")
             self._listed_at = self._now()
-            changed = self._records.hosts_of(overlay)
+            changed = self._records.hosts_of(overlay) | set(self._local.view.lists or ())
         else:
             self.tally.add("watch_rounds", "change")
         self.fetch(changed, anew=fresh)
@@ -83,12 +83,17 @@ class Watch(Loop):
     def fetch(self, hosts: Iterable[HostId], anew: bool = False) -> None:
         """Read these hosts' lists and program what they say.
 
-        A list that is no longer there withdraws nothing: owners withdraw by writing a list without the endpoint, so
-        an absent one means that the store lost it.
+        A list that is no longer there withdraws nothing by itself, because the store may have lost it: its host has
+        left where the overlay's definition is there and no longer names it.
         """
         hosts = set(hosts) - {self._records.me}
-        found = self._records.lists(self._local.network.overlay, hosts) if hosts else {}
-        self._local.learn(found, anew)
+        overlay = self._local.network.overlay
+        found = self._records.lists(overlay, hosts) if hosts else {}
+        left = (hosts - found.keys()) & set(self._local.view.lists or ())
+        if left:
+            held = self._records.definition(overlay)
+            left = left - set(held.value.holders) if held is not None else set()
+        self._local.learn(found, anew, left)
 
 
 class OutsiderWatch(Loop):

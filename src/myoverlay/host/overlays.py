@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -82,6 +82,10 @@ class LocalOverlay:
     def _stand(self, deadline: float) -> Ground:
         if self._ground is None:
             self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
+            # Containers here may hold in a warm cache what was true before this run of ours.
+            before = {row.address: row.mac for row in self._ground.rows.neigh}
+            before |= {record.address: record.mac for record in self.records()}
+            self._macs = before | self._macs
         return self._ground
 
     def bury(self) -> list[Endpoint]:
@@ -99,7 +103,7 @@ class LocalOverlay:
         """Take the kernel's side away."""
         with self._locked(deadline):
             ground, self._ground = self._ground, None
-            self._converger.nothing(ground, self.network.overlay)
+            self._converger.nothing(ground, self.network.overlay, deadline)
 
     def close(self) -> None:
         """Let go of the kernel's side; it stays as it is."""
@@ -202,13 +206,13 @@ class LocalOverlay:
 
     # -- peers -----------------------------------------------------------------------------------------------------
 
-    def learn(self, lists: Mapping[HostId, Held[HostList]], anew: bool) -> None:
-        """These hosts' lists read so: program it.
+    def learn(self, lists: Mapping[HostId, Held[HostList]], anew: bool, left: Collection[HostId] = ()) -> None:
+        """These hosts' lists read so, and these hosts have left the overlay: program it.
 
         A list that was read before a newer one is passed over; `anew`: the store's order began again.
         """
         with self._lock:
-            merged = dict(self.view.lists or {})
+            merged = {host: held for host, held in (self.view.lists or {}).items() if host not in left}
             for host, held in lists.items():
                 known = merged.get(host)
                 if anew or known is None or held.index >= known.index:
@@ -510,8 +514,10 @@ class Overlays:
                 continue
             while True:
                 held = self._records.definition(left.overlay, timeout=_left(deadline))
-                gone = held is None or self._records.me not in held.value.holders
-                if gone or (held is not None and self._records.leave(held, timeout=_left(deadline))):
+                if held is None or self._records.me not in held.value.holders:
+                    break
+                withdrawn = self._records.withdraw(held.value, timeout=_left(deadline))
+                if withdrawn and self._records.leave(held, timeout=_left(deadline)):
                     break
             self._journal.leaving.drop(left.overlay)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -276,6 +276,33 @@ class Records:
             if vni is not None and holder is not None and holder.value.overlay == overlay:
                 ops.append(Delete(vni.key, vni.index))
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
+
+    def withdraw(self, definition: Definition, *, timeout: float = 3.0) -> bool:
+        """Tell the others that this host has no endpoints there any more, and take its keys out of the index.
+
+        A list that merely vanished would withdraw nothing. False where something changed meanwhile.
+        """
+        listed = self.lists(definition.overlay, [self.me], timeout=timeout).get(self.me)
+        if listed is None or not listed.value.records:
+            return True
+        entries = self.index_entries(definition, listed.value.records, timeout=timeout)
+        for start in range(0, len(listed.value.records), MAX_CLAIMS // 2):
+            chunk = listed.value.records[start : start + MAX_CLAIMS // 2]
+            self.clear(self._own_entries(definition, listed.value.vtep, chunk, entries))
+        new = msgspec.structs.replace(listed.value, records=())
+        ring = self.ring(definition.overlay, timeout=timeout)
+        return isinstance(self.publish(definition, new, listed, ring, (), (), timeout=timeout), Published)
+
+    def _own_entries(
+        self, definition: Definition, vtep: Address, records: Iterable[Record], entries: Mapping[str, Entry]
+    ) -> Iterator[Entry]:
+        """Those of the records' index entries that are this host's: with our mark, and leading to its VTEP."""
+        for record in records:
+            arp, fib = entries.get(self.arp(definition, record.address)), entries.get(self.fib(definition, record.mac))
+            if fib is not None and fib.flags == MARK and fib.value == vtep.encode():
+                yield fib
+                if arp is not None and arp.flags == MARK and arp.value == record.mac.encode():
+                    yield arp
 
     def _present(self, keys: Sequence[str], timeout: float) -> Iterable[Entry]:
         return self.store.get_many(keys, timeout=timeout).values()

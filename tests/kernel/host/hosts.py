@@ -76,11 +76,12 @@ class Refusal(Exception):
 
 
 class StoreView:
-    """One host's connection to the shared store: it can be away for this host alone, and keeps count of what was asked."""
+    """One host's connection to the shared store: it can be away for this host alone, and notes what was asked."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._ended = threading.Event()
+        self._waiting = 0
         self.away = False
         self.interrupted = False
         self.calls: list[tuple[str, tuple[str, ...]]] = []
@@ -95,6 +96,11 @@ class StoreView:
         """How many keys that contain `part` were asked for by the method."""
         return sum(part in key for name, keys in list(self.calls) if name == method for key in keys)
 
+    def interrupt(self) -> None:
+        """From here on nothing can be waited for; what was waiting has ended."""
+        self.interrupted = True
+        until(lambda: not self._waiting, what="the end of all waits")
+
     def close(self) -> None:
         self._ended.set()
 
@@ -104,20 +110,24 @@ class StoreView:
 
     def _wait(self, wait: Callable[..., Any], prefix: str, index: int, timeout: float) -> Any:
         self.calls.append(("wait", (prefix,)))
-        until = time.monotonic() + timeout
-        while True:
-            self._check()
-            if self.interrupted:
-                raise Unavailable("the wait was interrupted")
-            left = until - time.monotonic()
-            try:
-                seen = wait(prefix, index, timeout=min(_SLICE, max(0.0, left)))
-            except Unavailable:  # so short a time-out may pass on the store's lock alone
-                if left <= _SLICE:
-                    raise
-                continue
-            if not isinstance(seen, Unchanged) or left <= _SLICE:
-                return seen
+        deadline = time.monotonic() + timeout
+        self._waiting += 1
+        try:
+            while True:
+                self._check()
+                if self.interrupted:
+                    raise Unavailable("the wait was interrupted")
+                left = deadline - time.monotonic()
+                try:
+                    seen = wait(prefix, index, timeout=min(_SLICE, max(0.0, left)))
+                except Unavailable:  # so short a time-out may pass on the store's lock alone
+                    if left <= _SLICE:
+                        raise
+                    continue
+                if not isinstance(seen, Unchanged) or left <= _SLICE:
+                    return seen
+        finally:
+            self._waiting -= 1
 
     def wait(self, prefix: str, index: int, *, timeout: float) -> Any:
         return self._wait(self._store.wait, prefix, index, timeout)
@@ -229,7 +239,7 @@ class Pinging(threading.Thread):
             due = max(due + self._interval, time.monotonic())
             while (left := due - time.monotonic()) > 0:
                 self._hear(left)
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + 0.25
         while len(self.replies) < len(self.sent) and time.monotonic() < deadline:
             self._hear(0.05)
 
@@ -520,9 +530,15 @@ class Host(Machine):
         for container in self.containers:
             container.die()
         self.containers.clear()
-        for pin in self.pins():
-            netns.delete(pin)
+        self.raze()
         self.start()
+
+    def raze(self) -> None:
+        """The overlay namespaces go, VNI and all."""
+        for pin in self.pins():
+            with netns.open_path(pin) as ns:
+                ip(ns, "link del vxlan1")  # by itself: the end of a namespace is not waited for
+            netns.delete(pin)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -683,8 +699,8 @@ class Hosts:
 
     # -- the store, as anybody may use it --------------------------------------------------------------------------
 
-    def put(self, key: str, value: str) -> None:
-        self.store.commit([Put(key, value.encode())])
+    def put(self, key: str, value: str, flags: int = 0) -> None:
+        self.store.commit([Put(key, value.encode(), flags)])
 
     def drop(self, *keys: str) -> None:
         entries = [self.store.get(key) for key in keys]
@@ -719,7 +735,7 @@ class Hosts:
         def attempt(act: Callable[[], Any]) -> None:
             try:
                 act()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told below
                 failures.append(error)
 
         for host in self._hosts:
@@ -745,7 +761,7 @@ def in_parallel(*acts: Callable[[], Any]) -> list[Any]:
     def do(place: int) -> None:
         try:
             results[place] = acts[place]()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised below
             failures.append(error)
 
     threads = [threading.Thread(target=do, args=(place,), daemon=True) for place in range(len(acts))]

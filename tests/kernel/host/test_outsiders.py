@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from myoverlay.store.records import MARK
 from tests.kernel.host.hosts import ByHand, Container, Host, Hosts, Refusal, until
 
 RECORDS = "demo-1"
@@ -106,9 +107,27 @@ def test_an_outsiders_address_is_never_given_out(hosts: Hosts, hand: ByHand, hos
     assert not set(given) & set(taken)
     assert "192.168.0.1" not in given
     for address in taken:
-        with pytest.raises(Refusal, match=rf"{address} belongs to an outsider behind {hand.vtep}") as said:
+        with pytest.raises(Refusal) as said:
             host.request_address(network, address)
+        assert f"{address} belongs to an outsider, by the key {RECORDS}/arp/{address}" in said.value.sentence
         assert "choose another --ip" in said.value.sentence
+
+
+def test_half_an_outsider_is_respected_and_a_leftover_of_ours_is_not(hosts: Hosts, host: Host) -> None:
+    """An arp key alone takes its address; a key with our mark that no host's list names takes nothing."""
+    hosts.put(f"{RECORDS}/arp/192.168.0.30", "02:42:c0:a8:00:1e")
+    for number in (12, 31):
+        hosts.put(f"{RECORDS}/arp/192.168.0.{number}", f"02:42:c0:a8:00:{number:02x}", MARK)
+        hosts.put(f"{RECORDS}/fib/02:42:c0:a8:00:{number:02x}", "172.30.0.99", MARK)
+    network = host.networks[0]
+    with pytest.raises(Refusal, match="belongs to an outsider"):
+        host.request_address(network, "192.168.0.30")
+    host.release_address(network, host.request_address(network, "192.168.0.31"))
+    given = [host.run().address for _ in range(12)]
+    assert "192.168.0.12" in given
+    taken = hosts.store.get(f"{RECORDS}/fib/02:42:c0:a8:00:0c")
+    assert taken is not None
+    assert taken.value.decode() == host.vtep
 
 
 def test_an_outsiders_keys_are_never_overwritten(hosts: Hosts, hand: ByHand) -> None:

@@ -17,7 +17,7 @@ from myoverlay.errors import Unavailable
 from myoverlay.store import Entry, Keys, Listing, Lock, Put, Unchanged
 from myoverlay.store import sqlite as module
 from myoverlay.store.sqlite import SqliteStore
-from tests.store_contract import SHORT, SOON, Call, StoreContract, done, names
+from tests.store_contract import SHORT, Call, StoreContract, done, names
 
 
 class Clock:
@@ -133,7 +133,7 @@ def test_a_wait_hears_a_session_end(path: Path) -> None:
     done(store, Lock("a", b"", session))
     index = store.keys("a").index
     store._ends[session] = time.monotonic() + 0.2  # nearly at its end
-    answer = store.wait_keys("a", index, timeout=SOON)
+    answer = Call(lambda: store.wait_keys("a", index, timeout=30)).result()
     assert isinstance(answer, Keys)
     assert answer.keys == ()
     store.close()

@@ -1,0 +1,171 @@
+"""The managed plugin, installed from a real registry, on engines of both ages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import places
+from lab.engine import EngineHost
+from lab.lab import HostSpec, Lab
+from lab.processes import Known
+from tests.engine.conftest import BOTH, IMAGE, eventually, ping
+
+FOLDER = places.REPOSITORY / "build" / "plugin"
+CREATE = ("network", "create", *BOTH, "--subnet", "10.8.0.0/24", "web")
+PIN = "/run/docker/plugins/myoverlay/netns/10.8.0.0-24"
+
+
+class Managed:
+    """Two hosts that installed the plugin from the laboratory's registry, and how long it took."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.h1, self.h2 = lab.hosts["h1"], lab.hosts["h2"]
+        self.name = f"{lab.registry.address}/myoverlay-plugin:0.1"
+        self.enabling: dict[str, float] = {}
+
+    def install(self) -> None:
+        """Push from one host, install on both, with Docker's own commands."""
+        self.h1.docker("plugin", "create", self.name, str(FOLDER), timeout=120)
+        self.h1.docker("plugin", "push", self.name, timeout=120)
+        self.h1.docker("plugin", "rm", self.name)
+        for host in (self.h1, self.h2):
+            setting = f"CONSUL_HTTP_ADDR={self.lab.consul.url}"
+            host.docker(
+                "plugin", "install", "--disable", "--grant-all-permissions", self.name, setting, timeout=120
+            )  # fmt: skip
+            self.enable(host)
+
+    def enable(self, host: EngineHost) -> None:
+        began = time.monotonic()
+        host.docker("plugin", "enable", self.name)
+        self.enabling[host.name] = time.monotonic() - began
+
+    def processes(self, host: EngineHost) -> list[int]:
+        """The plugin's processes, as the host counts: first the one that the engine started."""
+        found = []
+        for entry in (host.fs / "proc").iterdir():
+            if entry.name.isdigit():
+                words = _read(entry / "cmdline").split(b"\0")
+                if b"myoverlay" in words and b"serve" in words:
+                    found.append(int(entry.name))
+        return sorted(found)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # it ended meanwhile
+
+
+@pytest.fixture(scope="module")
+def managed() -> Iterator[Managed]:
+    subprocess.run(
+        [sys.executable, "-m", "plugin", "build", "--target", str(FOLDER)], cwd=places.REPOSITORY, check=True
+    )
+    specs = [HostSpec("h1", engine="old"), HostSpec("h2", engine="new")]
+    with Lab("managed", specs, consul=True, registry=True) as lab:
+        managed = Managed(lab)
+        managed.install()
+        for host in (managed.h1, managed.h2):
+            host.docker(*CREATE)
+        yield managed
+
+
+def run(host: EngineHost, name: str, *arguments: str) -> str:
+    host.docker("run", "-d", "--name", name, "--network", "web", *arguments, IMAGE)
+    return address(host, name)
+
+
+def address(host: EngineHost, name: str) -> str:
+    return host.docker("inspect", "-f", "{{.NetworkSettings.Networks.web.IPAddress}}", name)
+
+
+def test_the_short_name_works_and_containers_talk(managed: Managed) -> None:
+    """`-d myoverlay` finds the managed plugin by its second socket; the first contact works both ways."""
+    there = {host.name: run(host, "talks", "--label", "x=1") for host in (managed.h1, managed.h2)}
+    assert len(set(there.values())) == 2
+    assert len(ping(managed.h1, "talks", there["h2"])) == 3
+    assert len(ping(managed.h2, "talks", there["h1"])) == 3
+
+
+def test_size_memory_and_start(managed: Managed) -> None:
+    """Root file system at most 70 MB, all processes at most 80 MB of memory, enabled within 1.5 s."""
+    size = sum(p.lstat().st_size for p in (FOLDER / "rootfs").rglob("*") if p.is_file() and not p.is_symlink())
+    print(f"root file system {size / 1e6:.1f} MB; enabled in {managed.enabling} s")
+    assert size <= 70e6
+    for host in (managed.h1, managed.h2):
+        pss = 0
+        for pid in managed.processes(host):
+            rollup = (host.fs / f"proc/{pid}/smaps_rollup").read_text()
+            pss += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        print(f"{host.name}: {pss / 1024:.1f} MiB of memory (sum of PSS)")
+        assert 0 < pss * 1024 <= 80e6
+        assert managed.enabling[host.name] <= 1.5
+
+
+@pytest.mark.parametrize("name", ["h1", "h2"])
+def test_containers_come_back_after_the_engine_restarts(managed: Managed, name: str) -> None:
+    """`--restart always` containers are back on the overlay, with the plugin managed, after dockerd was restarted."""
+    host, other = (managed.h1, managed.h2) if name == "h1" else (managed.h2, managed.h1)
+    far = address(other, "talks")
+    run(host, "always", "--restart", "always", "--ip", "10.8.0.200")
+    assert len(ping(host, "always", far)) == 3
+    for how in ({}, {"kill": True}, {"wipe_run": True}):
+        host.restart_engine(**how)
+        eventually(
+            "the container runs again",
+            lambda: host.docker("inspect", "-f", "{{.State.Running}}", "always", check=False) == "true",
+            60,
+        )
+        assert len(ping(host, "always", far)) == 3, how
+        assert len(ping(other, "talks", "10.8.0.200")) == 3, how
+    host.docker("rm", "-f", "always")
+    host.docker("start", "talks", check=False)
+
+
+@pytest.mark.parametrize("name", ["h1", "h2"])
+def test_traffic_flows_while_the_plugin_is_away(managed: Managed, name: str) -> None:
+    """Disabled by force or killed, the plugin takes no traffic down; enabled again it starts containers."""
+    host, other = (managed.h1, managed.h2) if name == "h1" else (managed.h2, managed.h1)
+    for one in (host, other):
+        one.docker("start", "talks")
+    near, far = address(host, "talks"), address(other, "talks")
+    host.docker("plugin", "disable", "-f", managed.name)
+    assert len(ping(host, "talks", far)) == 3
+    assert len(ping(other, "talks", near)) == 3
+    assert host.run(["nsenter", f"--net={PIN}", "ip", "-o", "link", "show", "vxlan1"])
+    managed.enable(host)
+    run(host, "fresh")
+    assert len(ping(host, "fresh", far)) == 3
+    first = managed.processes(host)
+    Known.now(host.machine_pid(first[0])).signal(signal.SIGKILL)
+    assert len(ping(host, "talks", far)) == 3
+    eventually("the engine starts it again", lambda: set(managed.processes(host)) - set(first), 20)
+    host.docker("rm", "-f", "fresh", timeout=60)
+    run(host, "fresh")
+    assert len(ping(other, "talks", address(host, "fresh"))) == 3
+    host.docker("rm", "-f", "fresh")
+
+
+def test_all_is_gone_with_the_networks(managed: Managed) -> None:
+    """Containers and networks removed, the store holds nothing of them, and no pin is left on the hosts."""
+    for host in (managed.h1, managed.h2):
+        host.docker("rm", "-f", "talks")
+        host.docker("network", "rm", "web")
+    eventually(
+        "the store is empty",
+        lambda: {key.split("/")[1] for key in managed.lab.consul.keys("myoverlay/")} <= {"alive"},
+        15,
+    )
+    for host in (managed.h1, managed.h2):
+        assert os.listdir(host.fs / "run/docker/plugins/myoverlay/netns") == []

@@ -1,0 +1,179 @@
+"""The journal: what is written is there after any end of the process, and nobody else reads it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from myoverlay.errors import Refused
+from myoverlay.host.journal import SCHEMA, Journal, lease_key
+from myoverlay.values import Address, HostId, LocalLease, PoolUse
+from tests.pure.kit import SUBNET, definition, endpoint, network, together
+
+LEASE = LocalLease(subnet=SUBNET, address=Address("10.5.0.3"), use="endpoint", at=1.5)
+USE = PoolUse(pool="10.5.0.0-24", subnet=SUBNET, written=True, at=1.5)
+
+
+def test_all_shelves_survive_a_reopen(tmp_path: Path) -> None:
+    """Whatever was put is there again, equal, after the journal was closed and opened."""
+    one = Journal(tmp_path)
+    one.networks.put("n1", network())
+    one.endpoints.put("e1", endpoint("10.5.0.3"))
+    one.uses.put(USE.pool, USE)
+    one.leases.put(lease_key(LEASE), LEASE)
+    one.leaving.put("demo", definition())
+    one.session = "s1"
+    one.close()
+    two = Journal(tmp_path)
+    assert two.networks.all() == (network(),)
+    assert two.endpoints.get("e1") == endpoint("10.5.0.3")
+    assert two.uses.all() == (USE,)
+    assert two.leases.get("10.5.0.0-24/10.5.0.3") == LEASE
+    assert two.leaving.get("demo") == definition()
+    assert two.session == "s1"
+    two.close()
+
+
+def test_what_is_dropped_or_replaced_stays_so(tmp_path: Path) -> None:
+    """A reopened journal holds the last of each key, and nothing that was taken out."""
+    one = Journal(tmp_path)
+    one.endpoints.put("e1", endpoint("10.5.0.3"))
+    one.endpoints.put("e1", endpoint("10.5.0.4"))
+    one.endpoints.put("e2", endpoint("10.5.0.5"))
+    assert one.endpoints.drop("e2") == endpoint("10.5.0.5")
+    assert one.endpoints.drop("e2") is None
+    one.close()
+    two = Journal(tmp_path)
+    assert two.endpoints.all() == (endpoint("10.5.0.4"),)
+    assert two.endpoints.get("e2") is None
+    two.close()
+
+
+def test_change_is_one_step(tmp_path: Path) -> None:
+    """Many threads that each count one up lose no step, on disk either; None takes the value out."""
+    journal = Journal(tmp_path)
+    journal.endpoints.put("e1", endpoint("10.5.0.3", generation=0))
+
+    def count() -> None:
+        journal.endpoints.change("e1", lambda old: msgspec.structs.replace(old, generation=old.generation + 1))  # type: ignore[type-var, union-attr]
+
+    assert together(*[count] * 16) == [None] * 16
+    assert journal.endpoints.change("e2", lambda old: old) is None
+    journal.close()
+    again = Journal(tmp_path)
+    assert again.endpoints.all() == (endpoint("10.5.0.3", generation=16),)
+    assert again.endpoints.change("e1", lambda _: None) is None
+    assert again.endpoints.all() == ()
+    again.close()
+
+
+def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """An exception of the one who changes leaves the value, and the journal can be used on."""
+    journal = Journal(tmp_path)
+    journal.uses.put("p", USE)
+    with pytest.raises(ZeroDivisionError):
+        journal.uses.change("p", lambda _: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert journal.uses.get("p") == USE
+    journal.uses.put("q", USE)
+    journal.close()
+
+
+def test_a_newer_journal_is_not_touched(tmp_path: Path) -> None:
+    """After a downgrade the older version refuses, in a sentence that names the file, and changes nothing."""
+    Journal(tmp_path).close()
+    path = tmp_path / "journal.db"
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(Refused, match=f"{path} was written by a newer version .schema {SCHEMA + 1}"):
+        Journal(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_the_journal_is_the_owners_alone(tmp_path: Path) -> None:
+    """Files are 0600 and the directory 0700 under any umask: they tell who runs here."""
+    old = os.umask(0)
+    try:
+        journal = Journal(tmp_path / "state")
+        journal.uses.put("p", USE)
+        files = list((tmp_path / "state").iterdir())
+    finally:
+        os.umask(old)
+    assert len(files) >= 2, "the write-ahead log should be there too"
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    journal.close()
+
+
+def test_the_host_id_is_made_once(tmp_path: Path) -> None:
+    """A host stays who it is over restarts, and two hosts are never the same."""
+    one = Journal(tmp_path / "a")
+    host = one.host_id()
+    assert one.host_id() == host
+    one.close()
+    again, other = Journal(tmp_path / "a"), Journal(tmp_path / "b")
+    assert again.host_id() == host
+    assert isinstance(again.host_id(), HostId)
+    assert other.host_id() != host
+    again.close()
+    other.close()
+
+
+def test_a_clone_becomes_another_host(tmp_path: Path) -> None:
+    """A new id replaces the old one for good, and the session of the machine that was cloned is not taken over."""
+    one = Journal(tmp_path)
+    old = one.host_id()
+    one.session = "s1"
+    new = one.new_host_id()
+    one.close()
+    again = Journal(tmp_path)
+    assert again.host_id() == new != old
+    assert again.session is None
+    again.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from myoverlay.host.journal import Journal
+from tests.pure.kit import endpoint
+journal = Journal(Path(sys.argv[1]))
+for number in range(1_000_000):
+    journal.endpoints.put(f"e{number}", endpoint("10.5.0.3", generation=number))
+    if number:
+        journal.endpoints.drop(f"e{number - 1}") if number % 3 == 0 else None
+    print(number, flush=True)
+"""
+
+
+def test_what_was_put_survives_kill_9(tmp_path: Path) -> None:
+    """A process that is killed in the middle of many writes leaves a journal with every value whose write returned."""
+    root = Path(__file__).parents[3]
+    environ = os.environ | {"PYTHONPATH": f"{root / 'src'}:{root}"}
+    arguments = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environ, text=True) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            if int(line) >= 100:
+                break
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read().split()
+        assert writer.wait(10) == -signal.SIGKILL
+    last = int(rest[-1]) if rest and rest[-1].isdecimal() else int(line)
+    journal = Journal(tmp_path)
+    kept = {one.generation for one in journal.endpoints.all()}
+    wanted = {number for number in range(last + 1) if (number + 1) % 3}
+    # The write after the last that was told of may have been done or not.
+    assert wanted <= kept | {last}
+    assert kept <= wanted | {last, last + 1}
+    journal.endpoints.put("after", endpoint("10.5.0.4"))
+    journal.close()
