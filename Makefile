@@ -30,6 +30,7 @@ lint: $(VENV)/ready ## ruff, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p lab -p plugin
 
 lab: $(VENV)/ready .lab-ready ## start a laboratory: two hosts, engines of both ages, Consul
 	$(PYTHON) -m lab up
@@ -45,12 +46,12 @@ clean: lab-down ## remove all that was built and downloaded
 
 .PHONY: .lab-ready
 .lab-ready:
-	$(PYTHON) -m lab preflight
-	$(PYTHON) -m lab fetch
+	@$(PYTHON) -m lab fetch
+	@$(PYTHON) -m lab preflight
 
 # Debian's python3 brings no venv: the one package of its own suite that is needed here.
 $(VENV)/ready: requirements-dev.lock
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv ca-certificates; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv ca-certificates >/dev/null; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fetch(_: argparse.Namespace) -> int:
+    preflight.demand_to_fetch()
     for name, version in fetch.fetch().items():
         print(f"{name:28} {version}")
     return 0

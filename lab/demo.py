@@ -49,10 +49,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _demonstrate(keep: bool) -> int:
-    preflight.demand()
+    preflight.demand_to_fetch()
     print("What is needed (downloaded once, kept in .lab):")
     for name, version in fetch.fetch().items():
         print(f"    {name:28} {version}")
+    missing = preflight.complaints()
+    if missing:
+        raise LabError(" ".join(missing))
     if NAME in names():
         raise LabError("a demonstration is up already: end it with `make lab-down`")
     began = time.monotonic()

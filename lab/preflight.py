@@ -23,6 +23,13 @@ def demand() -> None:
         raise LabError(" ".join(missing))
 
 
+def demand_to_fetch() -> None:
+    """Raise with everything that would be missing even after a fetch, which brings the rest."""
+    missing = _root() or [sentence for check in (_disk, _memory, _cgroups, _tools) for sentence in check()]
+    if missing:
+        raise LabError(" ".join(missing))
+
+
 def complaints() -> list[str]:
     """Everything that is missing on this machine; empty when the laboratory will run."""
     first = _root()

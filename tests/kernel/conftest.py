@@ -173,7 +173,15 @@ class Host:
             inside.link("set", index=index, state="up")
             flags = {"IFA_FLAGS": 2} if place.version == 6 else {}
             inside.addr("add", index=index, address=place, prefixlen=length, **flags)
+        until(lambda: self._forwards(cable.port))
         return Container(ns, place, cable.mac)
+
+    def _forwards(self, port: str) -> bool:
+        """The kernel's link watch opens a port some time after its far end came up (net/core/link_watch.c)."""
+        with library(self.overlay) as inside:
+            (message,) = inside.link("get", ifname=port)
+            flags = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+            return bool(flags.get_attr("IFLA_BRPORT_STATE") == 3)
 
     def knows(self, *others: tuple[Container, Host]) -> None:
         rows: list[Fdb | Neigh] = []

@@ -58,9 +58,12 @@ def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
 
     from gunicorn.app.base import BaseApplication
 
-    # dockerd logs a plugin's standard error as errors and its standard output as information.
+    # dockerd notes a plugin's standard error at its own level "error", standard output at "info".
+    common, serious = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    common.addFilter(lambda record: record.levelno < logging.WARNING)
+    serious.setLevel(logging.WARNING)
     words = "%(asctime)s %(levelname)s %(threadName)s %(message)s"
-    logging.basicConfig(level="WARNING", format=words, stream=sys.stdout)
+    logging.basicConfig(level="WARNING", format=words, handlers=[common, serious])
     logging.getLogger("myoverlay").setLevel(settings.log_level.upper())
     logging.captureWarnings(True)
 
