@@ -32,8 +32,8 @@ lint: $(VENV)/ready ## ruff, mypy --strict
 	$(BIN)/mypy
 	$(BIN)/mypy -p lab -p plugin
 
-lab: $(VENV)/ready .lab-ready ## start a laboratory: two hosts, engines of both ages, Consul
-	$(PYTHON) -m lab up
+lab: $(VENV)/ready .lab-ready ## start a laboratory (HOSTS=h1=old,h2=new,h3=none) with Consul
+	$(PYTHON) -m lab up $(if $(HOSTS),--hosts $(HOSTS))
 
 lab-down: ## end all laboratories
 	$(PYTHON) -m lab down --all

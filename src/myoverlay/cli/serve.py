@@ -80,6 +80,7 @@ def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
                 "graceful_timeout": _STOP,
                 "keepalive": 0,
                 "control_socket_disable": True,
+                "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # touched each second: no disk
                 "loglevel": "warning",
                 "proc_name": "myoverlay",
                 "worker_exit": _stop,

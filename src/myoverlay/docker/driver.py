@@ -61,12 +61,14 @@ class NetworkDriver:
     def join(self, call: wire.Join, deadline: float) -> Answer:
         """Hand over the interface. No gateway is named, so Docker gives the container its own bridge for the outside.
 
-        Waits, bounded, until the others can know of the endpoint and this host knows of them.
+        Waits, bounded, until the others can know of the endpoint and this host knows of them. Only then the address
+        is this host's: a refused claim disturbs nobody who talks to its owner.
         """
         local = self._overlays.of(call.network)
-        endpoint = local.join(call.endpoint, deadline)
         ticket = self._publisher.offer(local.network.overlay)
-        self._publisher.wait(local.network.overlay, ticket, endpoint.address, PATIENCE)
+        address = local.endpoint(call.endpoint).address
+        self._publisher.wait(local.network.overlay, ticket, address, PATIENCE)
+        endpoint = local.join(call.endpoint, deadline)
         local.listed.wait(PATIENCE)
         return {"InterfaceName": {"SrcName": endpoint.link, "DstPrefix": "eth"}}
 
@@ -92,6 +94,13 @@ class NetworkDriver:
 
     def endpoint_info(self, call: wire.OfEndpoint, deadline: float) -> Answer:
         return {"Value": {}}
+
+    def gateway_wanted(self, call: wire.Message, deadline: float) -> Answer:
+        """Let Docker ask the IPAM driver for a gateway: br0 answers it. Only asked where it is announced (28 on)."""
+        return {"SkipIPv4": False, "SkipIPv6": True}
+
+    def not_for_swarm(self, call: wire.OfNetwork, deadline: float) -> Answer:
+        raise Refused("networks of myoverlay belong to their host: create them on each host, without --scope swarm")
 
     def nothing(self, call: wire.Message, deadline: float) -> Answer:
         """External connectivity is the business of Docker's own bridge; discovery events are for Swarm."""

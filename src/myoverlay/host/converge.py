@@ -111,7 +111,12 @@ class Converger:
         """Lay the endpoint's cable, if it is not there."""
         if endpoint.port in ground.ports:
             return
-        self._links.ensure(ground.namespace, shape.veth(network, endpoint), deadline=deadline)
+        try:
+            self._links.ensure(ground.namespace, shape.veth(network, endpoint), deadline=deadline)
+        except BaseException:
+            # Half of it may be there, or be made after its deadline: this comes behind it in the queue.
+            self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
+            raise
         ground.ports.add(endpoint.port)
 
     def look(self, ground: Ground) -> None:

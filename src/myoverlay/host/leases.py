@@ -264,11 +264,11 @@ class Leases:
 
     def _check_takeable(self, lease: Lease, asked: Address, deadline: float) -> None:
         owner = lease.hosts[0]
+        if lease.use == "aux":
+            raise Clash(f"{asked} is set aside with --aux-address: choose another --ip")
         if owner == self._records.me:
             return
         name = self._host_name(owner)
-        if lease.use == "aux":
-            raise Clash(f"{asked} is set aside with --aux-address: choose another --ip")
         if lease.use == "endpoint":
             raise Clash(
                 f"{asked} is in use by a container on host {name}: choose another --ip, or stop that container first"

@@ -97,7 +97,7 @@ class MissLoop(Loop):
     def _answer(self, local: LocalOverlay, miss: Miss) -> None:
         view, definition = local.view, local.network.definition
         decided = answers.decide(
-            miss, view.peers, view.macs, local.records(), definition.gateway, definition.subnet, local.eager
+            miss, view.peers, view.macs, local.present(), definition.gateway, definition.subnet, local.eager
         )  # fmt: skip
         if isinstance(decided, answers.Answer):
             self.tally.add("misses", decided.kind)

@@ -84,7 +84,7 @@ class LocalOverlay:
             self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
             # Containers here may hold in a warm cache what was true before this run of ours.
             before = {row.address: row.mac for row in self._ground.rows.neigh}
-            before |= {record.address: record.mac for record in self.records()}
+            before |= {record.address: record.mac for record in self.present()}
             self._macs = before | self._macs
         return self._ground
 
@@ -119,10 +119,21 @@ class LocalOverlay:
 
     def records(self) -> tuple[Record, ...]:
         """This host's endpoints as the others are told them."""
-        return tuple(
-            Record(address=one.address, mac=one.mac, generation=one.generation)
-            for one in sorted(self.endpoints(), key=lambda one: one.address.number)
-        )
+        return _records(self.endpoints())
+
+    def present(self) -> tuple[Record, ...]:
+        """Those that have joined, so that they are reached over the bridge.
+
+        Before that another host may still have the address, and be in the right: its rows stay until Join.
+        """
+        return _records(one for one in self.endpoints() if one.joined)
+
+    def endpoint(self, endpoint: str) -> Endpoint:
+        """Raises Unknown."""
+        known = self._journal.endpoints.get(endpoint)
+        if known is None:
+            raise Unknown(f"endpoint {endpoint[:12]} does not exist on overlay {self.network.overlay}")
+        return known
 
     def add_endpoint(self, endpoint: str, address: Address, mac: Mac | None, now: int, deadline: float) -> Endpoint:
         """An endpoint with its cable. The same call again finds it; `now` is the least generation, in ms."""
@@ -147,10 +158,9 @@ class LocalOverlay:
                 ground = self._stand(deadline)
                 self._converger.endpoint(ground, self.network, new, deadline)
             except BaseException:
-                self._journal.endpoints.drop(endpoint)
+                if known is None:
+                    self._journal.endpoints.drop(endpoint)
                 raise
-            self._rows(ground)
-            self._tell_moved(ground, [Neigh(address=new.address, mac=new.mac)])
             return new
 
     def _generation(self, address: Address, now: int) -> int:
@@ -180,12 +190,12 @@ class LocalOverlay:
     def join(self, endpoint: str, deadline: float) -> Endpoint:
         """Docker is about to put the endpoint's interface into a container."""
         with self._locked(deadline):
-            known = self._journal.endpoints.get(endpoint)
-            if known is None:
-                raise Unknown(f"endpoint {endpoint[:12]} does not exist on overlay {self.network.overlay}")
-            self._converger.endpoint(self._stand(deadline), self.network, known, deadline)
+            known, ground = self.endpoint(endpoint), self._stand(deadline)
+            self._converger.endpoint(ground, self.network, known, deadline)
             joined = msgspec.structs.replace(known, joined=True)
             self._journal.endpoints.put(endpoint, joined)
+            self._rows(ground)
+            self._tell_moved(ground, [Neigh(address=joined.address, mac=joined.mac)])
             return joined
 
     def leave(self, endpoint: str, deadline: float) -> None:
@@ -202,6 +212,9 @@ class LocalOverlay:
             if known is not None and self._ground is not None:
                 self._converger.without(self._ground, known, deadline)
                 self._rows(self._ground)
+                peer = self.view.peers.get(known.address)
+                if peer is not None:
+                    self._tell_moved(self._ground, [Neigh(address=peer.address, mac=peer.mac)])
             return known
 
     # -- peers -----------------------------------------------------------------------------------------------------
@@ -242,7 +255,7 @@ class LocalOverlay:
             if self._ground is None:
                 return
             self._pulled.add(peer.address)
-            more = rows.wanted({peer.address: peer}, self.records())
+            more = rows.wanted({peer.address: peer}, self.present())
             self._converger.refill(self._ground, more)
             self._converger.announce(self._ground, peer.address, peer.mac, "miss")
 
@@ -263,7 +276,7 @@ class LocalOverlay:
         return self._ground
 
     def _wanted(self) -> rows.Rows:
-        return rows.wanted(self.view.peers, self.records(), None if self.eager else self._pulled)
+        return rows.wanted(self.view.peers, self.present(), None if self.eager else self._pulled)
 
     def _rows(self, ground: Ground) -> None:
         self._converger.peers(ground, self._wanted(), self.view.complete)
@@ -283,6 +296,13 @@ class LocalOverlay:
             yield
         finally:
             self._lock.release()
+
+
+def _records(endpoints: Iterable[Endpoint]) -> tuple[Record, ...]:
+    return tuple(
+        Record(address=one.address, mac=one.mac, generation=one.generation)
+        for one in sorted(endpoints, key=lambda one: one.address.number)
+    )
 
 
 class Publishing(Protocol):

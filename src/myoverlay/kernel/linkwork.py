@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute  # noqa: TID251 - this is what stands behind the door `links`
-from pyroute2.netlink.exceptions import NetlinkError  # noqa: TID251
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from myoverlay.errors import KernelRefused, Unknown
 from myoverlay.kernel import linkforms, netns, underlay

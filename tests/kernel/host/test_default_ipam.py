@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.kernel.host.hosts import Host, Hosts, Refusal, in_parallel, until
@@ -42,13 +44,28 @@ def test_an_address_in_use_elsewhere_is_refused_naming_the_host(hosts: Hosts, pa
     assert said.value.method == "NetworkDriver.Join"
     assert "--ip" in said.value.sentence
     assert "--ipam-driver myoverlay" in said.value.sentence
-    assert near.lost() == []
+    assert near.lost() == far.lost() == []
     until(lambda: second.ports() == {f"p{other.endpoint[:12]}"})
     assert second.knows(owner)
     first.remove(owner)
     again = second.run("172.18.0.2", "02:42:aa:00:00:02")
     until(lambda: first.knows(again))
     assert asker.ping(again.address) != [None]
+
+
+def test_a_refused_claim_with_the_same_mac_ends(pair: tuple[Host, Host]) -> None:
+    """Docker derives the MAC from the address, so both have the same one: afterwards the owner is reached again."""
+    first, second = pair
+    owner, other = first.run("172.18.0.2"), second.run("172.18.0.3")
+    until(lambda: second.knows(owner) and first.knows(other))
+    with other.pinging(owner) as far:
+        until(far.flows)
+        with pytest.raises(Refusal, match=r"172\.18\.0\.2 of overlay demo is in use on host h1"):
+            second.run("172.18.0.2")
+        refused = time.time()
+        until(lambda: far.answered_after(refused), 1.0)
+        until(far.flows)
+    assert second.knows(owner)
 
 
 def test_a_mac_in_use_elsewhere_is_refused_naming_the_host(pair: tuple[Host, Host]) -> None:

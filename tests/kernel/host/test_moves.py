@@ -52,7 +52,6 @@ def test_an_address_that_moves_is_reached_within_a_second(hosts: Hosts, same_mac
         moved = new.run("10.5.0.77", "02:42:aa:00:00:01" if same_mac else "02:42:aa:00:00:02")
         at = time.time()
         took = {host.name: _recovered(pinging, at) for host, pinging in running.items()}
-        print("TOOK", same_mac, took)
         assert max(took.values()) < 1.0, took
         until(lambda: all(pinging.flows(30) for pinging in running.values()))
     assert moved.ping(askers[third].address) != [None]

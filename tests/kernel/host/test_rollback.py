@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import time
 
 import pytest
 
+from myoverlay.errors import Late
+from myoverlay.values import Address
 from tests.kernel.host.hosts import Host, Hosts, Refusal, ip, link_names, until
 
 
@@ -27,6 +30,24 @@ def test_an_endpoint_that_fails_half_way_leaves_nothing(hosts: Hosts, two: tuple
     far = there.run()
     until(lambda: there.knows(made) and here.knows(far))
     assert made.ping(far.address) != [None]
+
+
+def test_an_endpoint_that_came_too_late_leaves_nothing(two: tuple[Host, Host]) -> None:
+    """A deadline may pass while the kernel works: what is made all the same is taken away again."""
+    here, _ = two
+    local, late = here.local(), 0
+    for number in range(40):
+        deadline = time.monotonic() + number / 10_000
+        endpoint, address = secrets.token_hex(32), Address(f"10.5.0.{number + 100}")
+        try:
+            local.add_endpoint(endpoint, address, None, 1, deadline)
+        except Late:
+            late += 1
+        else:
+            local.delete_endpoint(endpoint, time.monotonic() + 5)
+    assert late
+    assert not here.daemon.journal.endpoints.all()
+    until(lambda: not here.ports() and not [name for name in link_names(here.ns) if name.startswith("mo")])
 
 
 def test_a_network_that_fails_leaves_nothing(hosts: Hosts) -> None:

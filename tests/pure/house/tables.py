@@ -1,6 +1,7 @@
-"""The tables of README.md, printed from the code: `python3 -m tests.pure.house.tables [options|settings]`.
+"""The tables of README.md, from the code: `.venv/bin/python -m tests.pure.house.tables` prints them.
 
-README holds them between `<!-- options -->` and `<!-- /options -->`, `<!-- settings -->` and `<!-- /settings -->`.
+README holds them between `<!-- options -->` and `<!-- /options -->`, `<!-- settings -->` and `<!-- /settings -->`; with
+`--write` they are put there.
 """
 
 from __future__ import annotations
@@ -45,5 +46,20 @@ def block(name: str) -> str:
     return f"<!-- {name} -->\n{TABLES[name]()}<!-- /{name} -->\n"
 
 
+def renewed(text: str) -> str:
+    """The text with each table between its markers as the code has it. Raises ValueError where a marker is missing."""
+    for name in TABLES:
+        before, first, rest = text.partition(f"<!-- {name} -->\n")
+        _, last, after = rest.partition(f"<!-- /{name} -->\n")
+        if not first or not last:
+            raise ValueError(f"the lines <!-- {name} --> and <!-- /{name} --> are missing")
+        text = before + block(name) + after
+    return text
+
+
 if __name__ == "__main__":
-    print("\n".join(block(name) for name in sys.argv[1:] or TABLES), end="")
+    if sys.argv[1:] == ["--write"]:
+        readme = ROOT / "README.md"
+        readme.write_text(renewed(readme.read_text()))
+    else:
+        print("\n".join(map(block, TABLES)), end="")
