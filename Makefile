@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test test-pure test-kernel test-engine lint lab lab-down plugin clean
+.PHONY: help demo test test-pure test-kernel test-engine lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ lint: $(VENV)/ready ## ruff, mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy -p lab -p plugin
+
+docs: $(VENV)/ready ## write README's tables from the code
+	$(BIN)/python -m tests.pure.house.tables --write
+
+lock: $(VENV)/ready ## write the lock files anew from pyproject.toml (needs uv)
+	$(PYTHON) -m plugin lock
 
 lab: $(VENV)/ready .lab-ready ## start a laboratory (HOSTS=h1=old,h2=new,h3=none) with Consul
 	$(PYTHON) -m lab up $(if $(HOSTS),--hosts $(HOSTS))
