@@ -225,10 +225,15 @@ class LocalOverlay:
         A list that was read before a newer one is passed over; `anew`: the store's order began again.
         """
         with self._lock:
-            merged = {host: held for host, held in (self.view.lists or {}).items() if host not in left}
+            merged = {
+                # In a new order any list is newer than what the old one left behind.
+                host: Held(held.value, 0) if anew else held
+                for host, held in (self.view.lists or {}).items()
+                if host not in left
+            }
             for host, held in lists.items():
                 known = merged.get(host)
-                if anew or known is None or held.index >= known.index:
+                if known is None or held.index >= known.index:
                     merged[host] = held
             self._see(msgspec.structs.replace(self.view, lists=merged))
 

@@ -50,8 +50,10 @@ class Publisher(Loop):
         find: Callable[[OverlayName], LocalOverlay | None],
         host_name: Callable[[HostId], str],
         tally: Tally,
+        contest: float = CONTEST,
     ) -> None:
         super().__init__("publish", tally)
+        self._contest = contest
         self._records = records
         self._find = find
         self._host_name = host_name
@@ -93,7 +95,7 @@ class Publisher(Loop):
                     raise Clash(clash)
                 if self._done.get(overlay, 0) >= ticket:
                     return
-                limit = until + (2 * CONTEST if (overlay, address) in self._contested else 0.0)
+                limit = until + (2 * self._contest if (overlay, address) in self._contested else 0.0)
                 if not self._turn.wait(limit - time.monotonic()) and time.monotonic() >= limit:
                     return
 
@@ -166,7 +168,8 @@ class Publisher(Loop):
             new = HostList(host=self._records.me, overlay=overlay, vtep=local.network.vtep, records=want)
             claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
-                return self._is_contested(overlay)
+                self._end_contest(overlay)
+                return False
             claims, drops = _first_chunk(claims, drops)
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
@@ -232,7 +235,7 @@ class Publisher(Loop):
                 self._contested.pop((overlay, record.address), None)
                 return False
             since = self._contested.setdefault((overlay, record.address), time.monotonic())
-            if time.monotonic() - since < CONTEST:
+            if time.monotonic() - since < self._contest:
                 return True
             del self._contested[overlay, record.address]
             self._clashes[overlay, record.address] = sentence
@@ -276,9 +279,11 @@ class Publisher(Loop):
             self._clashes.pop((overlay, address), None)
             self._contested.pop((overlay, address), None)
 
-    def _is_contested(self, overlay: OverlayName) -> bool:
+    def _end_contest(self, overlay: OverlayName) -> None:
+        """All that this host wants there is written: whoever was in the way has withdrawn."""
         with self._turn:
-            return any(key[0] == overlay for key in self._contested)
+            for key in [key for key in self._contested if key[0] == overlay]:
+                del self._contested[key]
 
 
 def _is_ours(fib: Entry | None, vtep: Address) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.host.hosts import Host, Hosts, left_behind
+from tests.kernel.host.hosts import Host, Hosts
+from tests.kernel.host.tools import left_behind
 
 
 @pytest.fixture

@@ -5,66 +5,31 @@ Docker is played by its own JSON through the daemon's HTTP application, libnetwo
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import itertools
 import json
-import os
 import secrets
-import select
 import socket
-import struct
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from myoverlay.daemon import Daemon
-from myoverlay.errors import Unavailable
 from myoverlay.host.converge import Ground
 from myoverlay.host.overlays import LocalOverlay
 from myoverlay.kernel import netns
 from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.netns import Namespace
 from myoverlay.settings import load
-from myoverlay.store import Delete, Listing, Op, Put, Store, Unchanged
+from myoverlay.store import Delete, Listing, Op, Put
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import Address, Fdb, Mac, Neigh, OverlayName, Subnet
-
-ICMP_FILTER, SO_TIMESTAMPNS, IP_MTU_DISCOVER, IP_PMTUDISC_DO = 1, 35, 10, 2
-SOL_RAW, ECHO, ECHO_REPLY, IFF_RUNNING = 255, 8, 0, 0x40
-#: A blocked wait of a shared store looks this often whether its own host has gone, seconds.
-_SLICE = 0.1
-
-
-def until(condition: Callable[[], Any], seconds: float = 5.0, what: str = "the condition") -> Any:
-    """Ask again and again until the answer is true; fail after so many seconds."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come true in {seconds:g} s"
-        pause.wait(0.001)
-    return answer
-
-
-def run_in(ns: Namespace, *command: str, text: str | None = None) -> str:
-    """A command inside a namespace; its words where it fails."""
-    done = ns.call(lambda: subprocess.run(command, input=text, capture_output=True, text=True, check=False))
-    assert done.returncode == 0, f"{' '.join(command)}: {text or ''} {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def ip(ns: Namespace, *lines: str) -> None:
-    """Lines of `ip`, in one batch."""
-    run_in(ns, "ip", "-batch", "-", text="\n".join(lines) + "\n")
-
-
-def link_names(ns: Namespace) -> set[str]:
-    return {name for _, name in ns.call(socket.if_nameindex)}
+from tests.kernel.host.echo import Echo, Pinging, Sniffer
+from tests.kernel.host.tools import in_parallel, ip, is_running, link_names, run_in, until
+from tests.kernel.host.view import StoreView
 
 
 class Refusal(Exception):
@@ -73,198 +38,6 @@ class Refusal(Exception):
     def __init__(self, method: str, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.method, self.status, self.sentence = method, status, sentence
-
-
-class StoreView:
-    """One host's connection to the shared store: it can be away for this host alone, and notes what was asked."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._ended = threading.Event()
-        self._waiting = 0
-        self.away = False
-        self.interrupted = False
-        self.calls: list[tuple[str, tuple[str, ...]]] = []
-
-    def reopened(self) -> StoreView:
-        """The same store, for the host's next daemon."""
-        view = StoreView(self._store)
-        view.away = self.away
-        return view
-
-    def asked(self, method: str, part: str) -> int:
-        """How many keys that contain `part` were asked for by the method."""
-        return sum(part in key for name, keys in list(self.calls) if name == method for key in keys)
-
-    def interrupt(self) -> None:
-        """From here on nothing can be waited for; what was waiting has ended."""
-        self.interrupted = True
-        until(lambda: not self._waiting, what="the end of all waits")
-
-    def close(self) -> None:
-        self._ended.set()
-
-    def _check(self) -> None:
-        if self.away or self._ended.is_set():
-            raise Unavailable("the store cannot be reached")
-
-    def _wait(self, wait: Callable[..., Any], prefix: str, index: int, timeout: float) -> Any:
-        self.calls.append(("wait", (prefix,)))
-        deadline = time.monotonic() + timeout
-        self._waiting += 1
-        try:
-            while True:
-                self._check()
-                if self.interrupted:
-                    raise Unavailable("the wait was interrupted")
-                left = deadline - time.monotonic()
-                try:
-                    seen = wait(prefix, index, timeout=min(_SLICE, max(0.0, left)))
-                except Unavailable:  # so short a time-out may pass on the store's lock alone
-                    if left <= _SLICE:
-                        raise
-                    continue
-                if not isinstance(seen, Unchanged) or left <= _SLICE:
-                    return seen
-        finally:
-            self._waiting -= 1
-
-    def wait(self, prefix: str, index: int, *, timeout: float) -> Any:
-        return self._wait(self._store.wait, prefix, index, timeout)
-
-    def wait_keys(self, prefix: str, index: int, *, timeout: float) -> Any:
-        return self._wait(self._store.wait_keys, prefix, index, timeout)
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._check()
-            first = args[0] if args else ""
-            keys = (first,) if isinstance(first, str) else tuple(getattr(one, "key", one) for one in first)
-            self.calls.append((name, keys))
-            return method(*args, **kwargs)
-
-        return call
-
-
-class Sniffer:
-    """Hears every frame that reaches a container's interface, whomever it is for."""
-
-    def __init__(self, ns: Namespace, mac: Mac) -> None:
-        self._mac = mac.packed
-        self._socket = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self._socket.bind(("eth0", 3))
-        self._socket.setblocking(False)
-
-    def frames(self) -> list[bytes]:
-        """What came in since the last time."""
-        frames = []
-        with suppress(BlockingIOError):
-            while True:
-                raw, sender = self._socket.recvfrom(65536)
-                if sender[2] != socket.PACKET_OUTGOING:
-                    frames.append(raw)
-        return frames
-
-    def foreign(self) -> list[bytes]:
-        """Unicast frames for somebody else."""
-        return [frame for frame in self.frames() if not frame[0] & 1 and frame[:6] != self._mac]
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class Echo:
-    """ICMP echo from inside a namespace, timed by the kernel's own stamps of arrival."""
-
-    def __init__(self, ns: Namespace) -> None:
-        self._socket = ns.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        self._socket.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", 0xFFFFFFFF & ~(1 << ECHO_REPLY)))
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self._socket.setblocking(False)
-        self._ident = secrets.randbits(16)
-
-    def send(self, address: Address, number: int) -> float:
-        """Send one; returns when (as time.time)."""
-        head = struct.pack("!BBHHH", ECHO, 0, 0, self._ident, number & 0xFFFF)
-        body = bytes(56)
-        words = struct.unpack(f"!{len(head + body) // 2}H", head + body)
-        total = sum(words)
-        total = (total & 0xFFFF) + (total >> 16)
-        check = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-        at = time.time()
-        with suppress(OSError):  # unreachable, or no room to queue: it counts as lost
-            self._socket.sendto(head[:2] + struct.pack("!H", check) + head[4:] + body, (address, 0))
-        return at
-
-    def receive(self, timeout: float) -> tuple[Address, int, float] | None:
-        """Who answered which number when, or None."""
-        deadline = time.monotonic() + timeout
-        while True:
-            if not select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return None
-            try:
-                raw, extra, _, sender = self._socket.recvmsg(2048, 128)
-            except OSError as error:
-                if error.errno in (errno.EHOSTUNREACH, errno.EAGAIN):
-                    continue
-                raise
-            start = (raw[0] & 15) * 4
-            kind, _, _, ident, number = struct.unpack_from("!BBHHH", raw, start)
-            if kind != ECHO_REPLY or ident != self._ident:
-                continue
-            seconds, nanos = struct.unpack("=qq", extra[0][2][:16])
-            return Address(sender[0]), number, seconds + nanos / 1e9
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class Pinging(threading.Thread):
-    """Pings without pause: when each was sent and when it was answered."""
-
-    def __init__(self, ns: Namespace, address: Address, interval: float) -> None:
-        super().__init__(name="pinging", daemon=True)
-        self._echo = Echo(ns)
-        self._address, self._interval = address, interval
-        self._end = threading.Event()
-        self.sent: list[float] = []
-        self.replies: dict[int, float] = {}
-
-    def run(self) -> None:
-        due = time.monotonic()
-        while not self._end.is_set():
-            self.sent.append(self._echo.send(self._address, len(self.sent)))
-            due = max(due + self._interval, time.monotonic())
-            while (left := due - time.monotonic()) > 0:
-                self._hear(left)
-        deadline = time.monotonic() + 0.25
-        while len(self.replies) < len(self.sent) and time.monotonic() < deadline:
-            self._hear(0.05)
-
-    def _hear(self, timeout: float) -> None:
-        heard = self._echo.receive(timeout)
-        if heard is not None:
-            self.replies[heard[1]] = heard[2]
-
-    def stop(self) -> None:
-        self._end.set()
-        self.join(5)
-        self._echo.close()
-
-    def answered_after(self, at: float) -> float | None:
-        """When the first ping sent after `at` that was answered was."""
-        return next((t for n, t in sorted(self.replies.items()) if self.sent[n] >= at), None)
-
-    def flows(self, count: int = 5) -> bool:
-        """Are there so many answers, and all of the last ones?"""
-        last = len(self.sent) - 2
-        return last >= count and all(n in self.replies for n in range(last - count, last))
-
-    def lost(self) -> list[int]:
-        """The numbers never answered; after `stop`."""
-        return [n for n in range(len(self.sent)) if n not in self.replies]
 
 
 class Container:
@@ -379,6 +152,7 @@ class Host(Machine):
     def _daemon(self) -> Daemon:
         daemon = self.ns.call(lambda: Daemon(load(self._environ), self.view))
         daemon.start()
+        self._runs = True
         return daemon
 
     # -- Docker's calls --------------------------------------------------------------------------------------------
@@ -513,7 +287,9 @@ class Host(Machine):
     # -- life ------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        self.daemon.stop()
+        if self._runs:
+            self._runs = False
+            self.daemon.stop()
 
     def start(self) -> None:
         """Another daemon on the same state."""
@@ -601,12 +377,6 @@ def plug(ns: Namespace, link: str, address: Address, mac: Mac, prefixlen: int) -
         until(lambda: is_running(probe, "eth0"))
 
 
-def is_running(probe: socket.socket, name: str) -> bool:
-    request = struct.pack("16sh22x", name.encode(), 0)
-    (flags,) = struct.unpack_from("h", fcntl.ioctl(probe, netns.SIOCGIFFLAGS, request), 16)
-    return bool(flags & IFF_RUNNING)
-
-
 class ByHand(Machine):
     """A host that has no daemon: the tutorial's commands, and its keys in the store."""
 
@@ -690,8 +460,7 @@ class Hosts:
     def pair(self, **network: Any) -> tuple[Host, Host]:
         """Two hosts with a network on one overlay."""
         hosts = self.host(), self.host()
-        for host in hosts:
-            host.create_network(**network)
+        in_parallel(*[lambda host=host: host.create_network(**network) for host in hosts])
         return hosts
 
     def by_hand(self, records: str) -> ByHand:
@@ -751,35 +520,3 @@ class Hosts:
         attempt(self.store.close)
         if failures:
             raise failures[0]
-
-
-def in_parallel(*acts: Callable[[], Any]) -> list[Any]:
-    """Do all at once, each in a thread; their results in order, or the first failure."""
-    results: list[Any] = [None] * len(acts)
-    failures: list[BaseException] = []
-
-    def do(place: int) -> None:
-        try:
-            results[place] = acts[place]()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-
-    threads = [threading.Thread(target=do, args=(place,), daemon=True) for place in range(len(acts))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    if failures:
-        raise failures[0]
-    return results
-
-
-def left_behind() -> dict[str, Any]:
-    """What a test could leave on the machine: mounts of namespaces, links of the machine's own namespace."""
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    ours = ("mo", "vxlan", "veth", "inside")
-    return {
-        "mounts": {line.split()[1] for line in mounts if line.startswith("nsfs ")},
-        "links": {name for _, name in socket.if_nameindex() if name.startswith(ours)},
-        "shares": os.readlink("/proc/self/ns/net"),
-    }

@@ -15,7 +15,8 @@ from myoverlay.host.overlays import LocalOverlay
 from myoverlay.plan import shape
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Endpoint, Mac
-from tests.kernel.host.hosts import Host, Hosts, Refusal, ip, link_names, until
+from tests.kernel.host.hosts import Host, Hosts, Refusal
+from tests.kernel.host.tools import ip, link_names, until
 
 
 def _nothing(hosts: Hosts, host: Host, overlay: str) -> None:

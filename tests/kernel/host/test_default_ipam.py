@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from tests.kernel.host.hosts import Host, Hosts, Refusal, in_parallel, until
+from tests.kernel.host.hosts import Host, Hosts, Refusal
+from tests.kernel.host.tools import in_parallel, until
 
 
 @pytest.fixture

@@ -11,16 +11,10 @@ from itertools import pairwise
 
 import pytest
 
-from tests.kernel.host.hosts import (
-    IP_MTU_DISCOVER,
-    IP_PMTUDISC_DO,
-    Container,
-    Host,
-    Hosts,
-    in_parallel,
-    run_in,
-    until,
-)
+from tests.kernel.host.hosts import Container, Host, Hosts
+from tests.kernel.host.tools import in_parallel, run_in, until
+
+IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
 
 
 def test_the_first_ping_between_two_hosts_is_answered_at_once(two: tuple[Host, Host]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from myoverlay.kernel.neigh import Tables
 from myoverlay.values import Fdb, Neigh
-from tests.kernel.host.hosts import Container, Host, Hosts, in_parallel, run_in, until
+from tests.kernel.host.hosts import Container, Host, Hosts
+from tests.kernel.host.tools import in_parallel, run_in, until
 
 #: A repaired contact may take so long, seconds: one turn through the daemon and the answer of the asked.
 SOON = 0.02
@@ -94,7 +95,7 @@ def test_an_outsiders_record_is_found_in_the_store(hosts: Hosts) -> None:
     hand.put(outsider)
     hand.learn()
     assert None not in ours.ping(outsider.address)
-    assert host.count("misses", "found") == 1
+    assert host.count("misses", "found") == 1, host.daemon.tally.all()
 
 
 def test_above_the_eager_limit_rows_are_pulled(hosts: Hosts) -> None:

@@ -7,7 +7,9 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tests.kernel.host.hosts import Container, Host, Hosts, Pinging, in_parallel, ip, until
+from tests.kernel.host.echo import Pinging
+from tests.kernel.host.hosts import Container, Host, Hosts
+from tests.kernel.host.tools import in_parallel, ip, until
 
 
 def test_a_third_container_sees_no_unicast_of_others(hosts: Hosts, two: tuple[Host, Host]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from myoverlay.store.records import MARK
-from tests.kernel.host.hosts import ByHand, Container, Host, Hosts, Refusal, until
+from tests.kernel.host.hosts import ByHand, Container, Host, Hosts, Refusal
+from tests.kernel.host.tools import until
 
 RECORDS = "demo-1"
 OPTIONS = {"overlay": "demo", "records": RECORDS, "vni": 42, "subnet": "192.168.0.0/24"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from myoverlay.host.reconcile import Reconciler
 from myoverlay.values import Address, Fdb, Mac, Neigh
-from tests.kernel.host.hosts import Host, run_in, until
+from tests.kernel.host.hosts import Host
+from tests.kernel.host.tools import run_in, until
 
 
 def test_missing_altered_and_surplus_rows_are_put_right(two: tuple[Host, Host]) -> None:
@@ -41,14 +43,18 @@ def test_rows_made_by_hand_in_another_state_are_written_over(two: tuple[Host, Ho
 
 
 def test_the_loop_does_it_by_itself(two: tuple[Host, Host]) -> None:
-    """Nobody calls: within the reconciler's round of five seconds the rows are back."""
+    """Nobody calls `compare`: a loop whose time has come puts the rows back."""
     here, there = two
     here.run()
     peer = there.run()
     until(lambda: here.knows(peer))
     with here.tables() as tables:
         tables.unset(peer.rows)
-    until(lambda: here.knows(peer), 7.0)
+    loop = Reconciler(here.daemon.overlays, here.daemon.leases, here.daemon.tally)
+    loop.start()
+    loop.wake()
+    until(lambda: here.knows(peer))
+    loop.stop(3.0)
 
 
 def test_an_incomplete_picture_removes_nothing(two: tuple[Host, Host]) -> None:

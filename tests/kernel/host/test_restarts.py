@@ -12,7 +12,8 @@ import pytest
 from myoverlay.kernel import netns
 from myoverlay.kernel.rtnetlink import HEADER
 from myoverlay.values import Address
-from tests.kernel.host.hosts import Host, Hosts, Refusal, in_parallel, ip, link_names, until
+from tests.kernel.host.hosts import Host, Hosts, Refusal
+from tests.kernel.host.tools import in_parallel, ip, link_names, until
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_NEWLINK, RTM_DELLINK = 28, 29, 16, 17
 _GROUPS = 1 | 4  # links, neighbours
@@ -169,7 +170,7 @@ def test_a_restart_needs_no_store(hosts: Hosts, two: tuple[Host, Host]) -> None:
     here.view.away = False
     until(lambda: there.knows(new) and not set(doomed.rows) & there.rows(), 12.0)
     until(lambda: doomed.address not in hosts.leases(), 12.0)
-    assert hosts.leases()[new.address] == 1
+    until(lambda: hosts.leases()[new.address] == 1, 12.0)
     assert None not in new.ping(b.address) + b.ping(new.address)
 
 
@@ -202,6 +203,7 @@ def test_networks_are_deleted_with_the_store_away(hosts: Hosts, two: tuple[Host,
 def test_with_the_store_away_and_no_reserve_the_refusal_is_clear(hosts: Hosts, two: tuple[Host, Host]) -> None:
     """A new overlay, and an address beyond the reserve, need the store: said so, at once, and nothing is left."""
     here, _ = two
+    until(lambda: len(hosts.leases("reserve")) == 14)
     here.view.away = True
     with pytest.raises(Refusal) as said:
         here.create_network("10.6.0.0/24")

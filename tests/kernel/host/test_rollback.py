@@ -9,7 +9,8 @@ import pytest
 
 from myoverlay.errors import Late
 from myoverlay.values import Address
-from tests.kernel.host.hosts import Host, Hosts, Refusal, ip, link_names, until
+from tests.kernel.host.hosts import Host, Hosts, Refusal
+from tests.kernel.host.tools import ip, link_names, until
 
 
 def test_an_endpoint_that_fails_half_way_leaves_nothing(hosts: Hosts, two: tuple[Host, Host]) -> None:

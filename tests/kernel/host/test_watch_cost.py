@@ -5,7 +5,8 @@ from __future__ import annotations
 from myoverlay.plan.rows import newest
 from myoverlay.store.records import Held, Member, Published, Records, Ring
 from myoverlay.values import Address, HostId, HostList, Mac, OverlayName, Record
-from tests.kernel.host.hosts import Host, Hosts, in_parallel, until
+from tests.kernel.host.hosts import Host, Hosts
+from tests.kernel.host.tools import in_parallel, until
 
 OVERLAY = OverlayName("10.5.0.0-16")
 HOSTS = 200

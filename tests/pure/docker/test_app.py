@@ -69,6 +69,11 @@ class FakeLocal:
         self.overlays.note("add", name, address, mac)
         return endpoint(address, mac=mac or Mac.of(address))
 
+    def endpoint(self, name: str) -> Any:
+        if name != "e1":
+            raise Unknown(f"endpoint {name} does not exist")
+        return endpoint("10.5.0.3")
+
     def join(self, name: str, deadline: float) -> Any:
         self.overlays.note("join", name)
         return endpoint("10.5.0.3")
@@ -82,8 +87,11 @@ class FakeLocal:
 
 
 class FakePublisher:
+    """Notes what it is told; `clash` is what a wait ends with."""
+
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.clash: Clash | None = None
 
     def offer(self, overlay: OverlayName) -> int:
         self.said.append("offer")
@@ -91,6 +99,8 @@ class FakePublisher:
 
     def wait(self, overlay: OverlayName, ticket: int, address: Address, patience: float) -> None:
         self.said.append(f"wait {address}")
+        if self.clash is not None:
+            raise self.clash
 
     def pardon(self, overlay: OverlayName, address: Address) -> None:
         self.said.append(f"pardon {address}")
@@ -214,7 +224,7 @@ def test_unknown_fields_are_ignored(docker: Docker) -> None:
     assert docker.create(Since29={"deep": [1]}, IPv4Data=[POOL | {"Since29": 1}]) == {}
 
 
-@pytest.mark.parametrize("method", ["NetworkDriver.AllocateNetwork", "VolumeDriver.Create", "x"])
+@pytest.mark.parametrize("method", ["NetworkDriver.Rename", "VolumeDriver.Create", "x"])
 def test_an_unknown_method_is_404_in_json(docker: Docker, method: str) -> None:
     """Methods of other drivers are answered in the shape that Docker reads."""
     assert method in refusal(docker.raw(method, b"{}"), 404)
@@ -375,6 +385,13 @@ def test_join_hands_over_the_interface_and_no_gateway(docker: Docker) -> None:
     assert docker.publisher.said == ["offer", "wait 10.5.0.3"]
 
 
+def test_an_address_that_is_anothers_is_not_joined(docker: Docker) -> None:
+    """A clash refuses the Join before the endpoint takes the address over here."""
+    docker.publisher.clash = Clash("10.5.0.3 of overlay demo is in use on host bob")
+    assert "host bob" in docker.refusal("NetworkDriver.Join", 409, **E1)
+    assert [what for what, _ in docker.overlays.asked] == []
+
+
 def test_deleting_what_is_unknown_succeeds(docker: Docker) -> None:
     """Docker forgets what it deletes whatever the answer is."""
     for method in ("Leave", "DeleteEndpoint"):
@@ -391,12 +408,15 @@ def test_deleting_an_endpoint_tells_the_others(docker: Docker) -> None:
 
 
 def test_what_is_not_known_is_404(docker: Docker) -> None:
-    """Joining an unknown network cannot succeed, and says so."""
+    """Joining an unknown network, or with an unknown endpoint, cannot succeed, and says so."""
     assert "n2" in docker.refusal("NetworkDriver.Join", 404, NetworkID="n2", EndpointID="e1")
+    assert "e2" in docker.refusal("NetworkDriver.Join", 404, NetworkID="n1", EndpointID="e2")
 
 
 def test_the_rest_of_the_contract_is_answered(docker: Docker) -> None:
-    """Methods that need no work of ours are answered as Docker expects."""
+    """Methods that need no work of ours are answered as Docker expects; Swarm's are refused with the way that works."""
+    assert "--scope swarm" in docker.refusal("NetworkDriver.AllocateNetwork", NetworkID="n1")
+    assert docker.call("NetworkDriver.FreeNetwork", NetworkID="n1") == {}
     assert docker.call("NetworkDriver.EndpointOperInfo", **E1) == {"Value": {}}
     assert docker.call("NetworkDriver.ProgramExternalConnectivity", **E1, Options={}) == {}
     assert docker.call("NetworkDriver.RevokeExternalConnectivity", **E1) == {}

@@ -82,10 +82,10 @@ def test_a_pool_belongs_to_one_overlay(host: Make) -> None:
     """An equal pool for another overlay is refused, when it is asked for and when it is bound."""
     ann, bob = host("ann"), host("bob")
     ann.network(ann.pool())
-    with pytest.raises(Clash, match="pool 10.5.0.0/24 belongs to overlay demo, not to other"):
+    with pytest.raises(Clash, match=r"pool 10.5.0.0/24 belongs to overlay demo, not to other"):
         bob.pool(overlay="other")
     use = bob.pool()
-    with pytest.raises(Clash, match="pool 10.5.0.0/24 belongs to overlay demo, not to other"):
+    with pytest.raises(Clash, match=r"pool 10.5.0.0/24 belongs to overlay demo, not to other"):
         bob.network(use, "other")
 
 
@@ -93,7 +93,7 @@ def test_a_host_joins_a_pool_once(host: Make) -> None:
     """A pool that a network of this host has already is refused naming both."""
     ann = host("ann")
     ann.network(ann.pool())
-    with pytest.raises(Clash, match="overlay demo, which network demo-ann.* of this host has already joined"):
+    with pytest.raises(Clash, match=r"overlay demo, which network demo-ann.* of this host has already joined"):
         ann.pool()
 
 
@@ -297,7 +297,7 @@ def test_an_address_set_aside_cannot_be_a_containers(host: Make) -> None:
 def test_unknown_pools(host: Make) -> None:
     """Claiming from a pool that was never given is an error; releasing what is unknown succeeds."""
     ann = host("ann")
-    with pytest.raises(Unknown, match="'10.9.0.0-24' is not one that this host was given"):
+    with pytest.raises(Unknown, match=r"'10.9.0.0-24' is not one that this host was given"):
         ann.leases.claim("10.9.0.0-24", None, soon())
     ann.leases.release("10.9.0.0-24", Address("10.9.0.2"), soon())
     ann.leases.release_pool("10.9.0.0-24")
@@ -623,7 +623,9 @@ def test_outsiders_addresses_are_taken(host: Make, store: SqliteStore) -> None:
     assert ann.claim(use) == "10.5.0.3"
     ann.settle()
     assert "10.5.0.2" not in ann.held("reserve")
-    with pytest.raises(Clash, match=r"10\.5\.0\.2 belongs to an outsider, by the key demo-1/arp/10\.5\.0\.2: choose another --ip"):
+    with pytest.raises(
+        Clash, match=r"10\.5\.0\.2 belongs to an outsider, by the key demo-1/arp/10\.5\.0\.2: choose another --ip"
+    ):
         ann.claim(use, "10.5.0.2")
 
 

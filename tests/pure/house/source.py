@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "src" / "myoverlay"
 
 
+@cache
 def modules() -> dict[str, str]:
     """Every module of the program by its dotted name below the package, with its text: `host.leases`, `values`."""
     found = {}

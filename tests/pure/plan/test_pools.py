@@ -118,9 +118,13 @@ hosts = st.integers(0, 255).map(lambda last: Address(f"10.5.0.{last}"))
 
 @given(
     st.sets(hosts),
-    st.none() | st.builds(lambda n, l: Subnet(str(ipaddress.ip_network((0x0A050000 + n, l), strict=False))),
-                          st.integers(0, 255), st.integers(24, 32)),
-)  # fmt: skip
+    st.none()
+    | st.builds(
+        lambda last, length: Subnet(str(ipaddress.ip_network((0x0A050000 + last, length), strict=False))),
+        st.integers(0, 255),
+        st.integers(24, 32),
+    ),
+)
 def test_candidates_are_the_free_hosts_in_order(taken: set[Address], within: Subnet | None) -> None:
     """Exactly the hosts of the pool, inside the range if there is one, that nobody has; lowest first."""
     area = ipaddress.ip_network(str(within or SUBNET))

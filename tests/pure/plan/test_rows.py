@@ -116,7 +116,7 @@ def test_a_change_is_written_over() -> None:
 
 @given(tables, tables)
 def test_merged_loses_nothing(seen: Rows, more: Rows) -> None:
-    """What is merged holds all of `more`, and of what was seen all that has no newer row; steps to it remove nothing."""
+    """What is merged holds all of `more` and of what was seen all that has no newer row; steps to it only write."""
     both = rows.merged(seen, more)
     assert both == run(seen, *(Set(row) for row in (*more.fdb, *more.neigh)))
     assert all(isinstance(step, Set) for step in rows.diff(both, seen))

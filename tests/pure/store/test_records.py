@@ -1,4 +1,4 @@
-"""Records: the keys as they are documented, compare-and-set by position, and everything read as if an enemy wrote it."""
+"""Records: the keys as documented, compare-and-set by position, and everything read as if an enemy wrote it."""
 
 from __future__ import annotations
 
@@ -644,7 +644,9 @@ def test_foreign_keys_survive_everything(store: SqliteStore, ann: Records, bob: 
         assert held is not None
         assert bob.join(held, MEMBER)
         done = publish(ann, RECORD, of=of)
-        assert isinstance(ann.publish(of, list_of(ann, overlay=of.overlay), done.listed, done.ring, [], list(done.claimed)), Published)
+        assert isinstance(
+            ann.publish(of, list_of(ann, overlay=of.overlay), done.listed, done.ring, [], list(done.claimed)), Published
+        )
         for records in (ann, bob):
             held = records.definition(of.overlay)
             assert held is not None

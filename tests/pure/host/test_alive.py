@@ -1,0 +1,213 @@
+"""Being there: one session over restarts, and a host that is the double of a living one stays out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from myoverlay.errors import Unavailable
+from myoverlay.host.alive import TTL, Liveness
+from myoverlay.host.journal import Journal
+from myoverlay.store import Delete
+from myoverlay.store.records import Records
+from myoverlay.store.sqlite import SqliteStore
+from myoverlay.tally import Tally
+from myoverlay.values import Address, HostId
+from tests.pure.kit import PREFIX, Clock, Host, every, until
+
+Make = Callable[[str], Host]
+
+
+def liveness(one: Host, *vteps: str, name: str | None = None) -> Liveness:
+    known = tuple(Address(vtep) for vtep in vteps or ("192.0.2.1",))
+    return Liveness(one.journal, one.records, name or one.name, lambda: known, Tally())
+
+
+def test_a_host_is_announced(host: Make, store: SqliteStore) -> None:
+    """One round announces name and VTEPs under the host's id, bound to a session that is kept on disk."""
+    ann = host("ann")
+    alive = liveness(ann)
+    assert not alive.announced.is_set()
+    alive.step()
+    assert alive.announced.is_set()
+    assert alive.barred() is None
+    known, session = ann.records.alive_session()
+    assert known is not None
+    assert (known.name, known.vteps) == ("ann", ("192.0.2.1",))
+    assert session == ann.journal.session is not None
+    assert alive.tally.all() == {("session", "opened"): 1}
+
+
+def test_further_rounds_only_renew(host: Make, store: SqliteStore, ticks: Clock) -> None:
+    """A quiet host writes nothing, and lives as long as its rounds come within twice the TTL."""
+    ann = host("ann")
+    alive = liveness(ann)
+    alive.step()
+    session, commits = ann.journal.session, ann.wire.count("commit")
+    for _ in range(5):
+        ticks.now += 1.9 * TTL
+        alive.step()
+    assert ann.journal.session == session
+    assert ann.wire.count("commit") == commits
+    assert f"{PREFIX}/alive/{ann.me}" in every(store)
+
+
+def test_a_restart_takes_over_its_session(host: Make, store: SqliteStore) -> None:
+    """A plugin that comes back within its session's life goes on with it, and no key changes."""
+    ann = host("ann")
+    liveness(ann).step()
+    entry = store.get(f"{PREFIX}/alive/{ann.me}")
+    assert entry is not None
+    again = liveness(ann)
+    again.step()
+    assert again.announced.is_set()
+    assert again.tally.all() == {("session", "renewed"): 1}
+    after = store.get(f"{PREFIX}/alive/{ann.me}")
+    assert after is not None
+    assert (after.session, after.index) == (entry.session, entry.index)
+
+
+def test_a_restart_after_its_session_ended_opens_another(host: Make, ticks: Clock) -> None:
+    """A session that the store knows no more is not held on to."""
+    ann = host("ann")
+    liveness(ann).step()
+    old = ann.journal.session
+    ticks.now += 100 * TTL
+    again = liveness(ann)
+    again.step()
+    assert again.tally.all() == {("session", "opened"): 1}
+    assert ann.records.alive_session()[1] == ann.journal.session != old
+
+
+def test_a_lost_session_is_opened_anew(host: Make, ticks: Clock) -> None:
+    """A running host whose session ended is there again in the same round, and counts it."""
+    ann = host("ann")
+    alive = liveness(ann)
+    alive.step()
+    old = ann.journal.session
+    ticks.now += 100 * TTL
+    alive.step()
+    known, session = ann.records.alive_session()
+    assert known is not None
+    assert session == ann.journal.session != old
+    assert alive.tally.get("session", "lost") == 1
+
+
+def test_a_key_that_was_deleted_by_hand_comes_back(host: Make, store: SqliteStore) -> None:
+    """A host that sees itself missing among the living announces itself again."""
+    ann = host("ann")
+    alive = liveness(ann)
+    alive.step()
+    entry = store.get(f"{PREFIX}/alive/{ann.me}")
+    assert entry is not None
+    store.commit([Delete(entry.key, entry.index)])
+    alive.step()
+    assert ann.records.alive_session()[1] == ann.journal.session
+
+
+def test_a_new_vtep_is_announced(host: Make) -> None:
+    """What changes about a host is told in the next round."""
+    ann = host("ann")
+    vteps = [Address("192.0.2.1")]
+    alive = Liveness(ann.journal, ann.records, "ann", lambda: tuple(vteps), Tally())
+    alive.step()
+    vteps.append(Address("192.0.2.2"))
+    alive.step()
+    known, _ = ann.records.alive_session()
+    assert known is not None
+    assert known.vteps == ("192.0.2.1", "192.0.2.2")
+
+
+def test_a_second_host_with_a_living_ones_vtep_is_barred(host: Make, ticks: Clock) -> None:
+    """One sentence names the other and what to do; when the other is gone the host takes part."""
+    ann, bob = host("ann"), host("bob")
+    first, second = liveness(ann), liveness(bob, "192.0.2.7", "192.0.2.1")
+    first.step()
+    second.step()
+    assert second.barred() == "host ann uses the VTEP 192.0.2.1 as well: give each host its own MYOVERLAY_VTEP"
+    assert not second.announced.is_set()
+    assert set(ann.records.alive()) == {ann.me}
+    ticks.now += 100 * TTL
+    second.step()
+    assert second.barred() is None
+    assert set(ann.records.alive()) == {bob.me}
+
+
+def test_who_was_first_is_not_barred(host: Make) -> None:
+    """A host that is announced already goes on, whoever comes after it."""
+    ann, bob = host("ann"), host("bob")
+    first, second = liveness(ann), liveness(bob)
+    first.step()
+    second.step()
+    first.step()
+    assert first.barred() is None
+    assert second.barred() is not None
+
+
+def test_a_cloned_machine_is_barred(host: Make, tmp_path: Path, store: SqliteStore) -> None:
+    """A copy of a living host's disk is refused naming it and the cure, `new-id`; after that it takes part."""
+    ann = host("ann")
+    liveness(ann).step()
+    shutil.copytree(tmp_path / "ann", tmp_path / "clone")
+    journal = Journal(tmp_path / "clone")
+    assert journal.host_id() == ann.me
+    clone = Liveness(
+        journal, Records(store, PREFIX, journal.host_id()), "clone", lambda: (Address("192.0.2.2"),), Tally()
+    )  # fmt: skip
+    clone.step()
+    sentence = clone.barred()
+    assert sentence is not None
+    assert sentence.startswith("host ann (192.0.2.1) lives under the same host id: ")
+    assert "myoverlay host new-id" in sentence
+    known, session = ann.records.alive_session()
+    assert known is not None
+    assert (known.name, session) == ("ann", ann.journal.session)
+    cured = Liveness(
+        journal, Records(store, PREFIX, journal.new_host_id()), "clone", lambda: (Address("192.0.2.2"),), Tally()
+    )  # fmt: skip
+    cured.step()
+    assert cured.barred() is None
+    assert len(ann.records.alive()) == 2
+    journal.close()
+
+
+def test_hosts_are_known_by_name(host: Make, ticks: Clock) -> None:
+    """Who was seen alive keeps its name when it is gone; a stranger is called by the start of its id."""
+    ann, bob = host("ann"), host("bob")
+    one = liveness(ann)
+    liveness(bob, "192.0.2.2").step()
+    one.step()
+    ticks.now += 100 * TTL
+    one.step()
+    assert (one.name_of(ann.me), one.name_of(bob.me)) == ("ann", "bob")
+    assert one.name_of(HostId("c" * 32)) == "c" * 12
+    assert one.member(Address("192.0.2.1")).name == "ann"
+
+
+def test_the_store_away_is_told_and_forgets_nothing(host: Make) -> None:
+    """A round that cannot reach the store raises, bars nobody, and the next one goes on with the same session."""
+    ann = host("ann")
+    alive = liveness(ann)
+    alive.step()
+    session = ann.journal.session
+    ann.wire.off = True
+    with pytest.raises(Unavailable):
+        alive.step()
+    ann.wire.off = False
+    alive.step()
+    assert ann.journal.session == session
+    assert alive.barred() is None
+
+
+def test_a_stopped_host_leaves_its_session(host: Make, store: SqliteStore) -> None:
+    """The thread ends at once, and the key stays for the next run to take over."""
+    ann = host("ann")
+    alive = liveness(ann)
+    alive.start()
+    until(alive.announced.is_set)
+    alive.stop(5)
+    assert not alive._thread.is_alive()
+    assert ann.records.alive_session()[1] == ann.journal.session

@@ -1,0 +1,326 @@
+"""What the others do: little is read per change, and nothing is withdrawn that its owner did not withdraw."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from myoverlay.host.converge import Converger
+from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
+from myoverlay.host.overlays import LocalOverlay
+from myoverlay.store import Delete
+from myoverlay.store.records import RING_LENGTH, Held, Member, Published, Ring
+from myoverlay.store.sqlite import SqliteStore
+from myoverlay.tally import Tally
+from myoverlay.values import Address, HostId, HostList, encode
+from tests.pure.kit import DEMO, PREFIX, Clock, Host, definition, network, put, record, until
+
+Make = Callable[[str], Host]
+
+
+class Overlay(LocalOverlay):
+    """The real overlay without a kernel's side, that notes what it is told."""
+
+    def __init__(self, one: Host, **changes: Any) -> None:
+        super().__init__(network(**changes), one.journal, cast(Converger, None), 1000)
+        self.told: list[tuple[set[HostId], bool]] = []
+
+    def learn(self, lists: Mapping[HostId, Held[HostList]], anew: bool, left: Collection[HostId] = ()) -> None:
+        self.told.append((set(lists), anew))
+        super().learn(lists, anew, left)
+
+    def addresses(self) -> set[str]:
+        return {str(address) for address in self.view.peers}
+
+
+class Watcher:
+    """A host that watches, round by round; `calls` are what a round asked of the store."""
+
+    def __init__(self, one: Host) -> None:
+        self.host = one
+        one.wire.patience = 0.02
+        self.local = Overlay(one)
+        self.tally = Tally()
+        self.clock = Clock(0.0)
+        self.watch = Watch(self.local, one.records, self.tally, self.clock)
+
+    def round(self) -> list[tuple[str, Any]]:
+        before = len(self.host.wire.calls)
+        self.watch.round()
+        return self.host.wire.calls[before:]
+
+    def kinds(self) -> dict[str, int]:
+        return {label: count for (name, label), count in self.tally.all().items() if name == "watch_rounds"}
+
+
+def write(one: Host, *addresses: str, generation: int = 1) -> None:
+    """The host publishes its list, as its publisher would."""
+    last = int(one.name.removeprefix("h"))
+    listed = one.records.lists(DEMO, [one.me]).get(one.me)
+    new = HostList(
+        host=one.me,
+        overlay=DEMO,
+        vtep=Address(f"192.0.2.{last}"),
+        records=tuple(record(address, generation=generation) for address in addresses),
+    )
+    assert isinstance(one.records.publish(definition(), new, listed, one.records.ring(DEMO), [], []), Published)
+
+
+@pytest.fixture
+def others(host: Make) -> list[Host]:
+    """Three hosts with one container each, 10.5.0.11 to 10.5.0.13."""
+    made = [host(f"h{number}") for number in (11, 12, 13)]
+    for one in made:
+        write(one, f"10.5.0.{one.name[1:]}")
+    return made
+
+
+@pytest.fixture
+def ann(host: Make) -> Watcher:
+    return Watcher(host("ann"))
+
+
+ALL = {"10.5.0.11", "10.5.0.12", "10.5.0.13"}
+
+
+def test_the_first_round_lists_everybody(ann: Watcher, others: list[Host]) -> None:
+    """All hosts' lists are read, and only then is the view complete and a Join let go on."""
+    assert not ann.local.listed.is_set()
+    ann.round()
+    assert ann.local.addresses() == ALL
+    assert ann.local.view.complete
+    assert ann.local.listed.is_set()
+    assert {str(peer.vtep) for peer in ann.local.view.peers.values()} == {f"192.0.2.{last}" for last in (11, 12, 13)}
+    assert ann.kinds() == {"listing": 1}
+
+
+def test_an_empty_overlay_is_complete(ann: Watcher) -> None:
+    """Nobody is there: that is an answer too, and the first container does not wait for more."""
+    ann.round()
+    assert ann.local.listed.is_set()
+    assert ann.local.addresses() == set()
+
+
+def test_a_change_costs_the_changed_hosts_list(ann: Watcher, others: list[Host]) -> None:
+    """One wake-up and one read of one key, however many hosts there are."""
+    ann.round()
+    write(others[1], "10.5.0.12", "10.5.0.22")
+    calls = ann.round()
+    assert [name for name, _ in calls] == ["wait", "get_many"]
+    assert calls[1][1] == (f"{PREFIX}/hosts/{others[1].me}/overlays/demo",)
+    assert ann.local.addresses() == ALL | {"10.5.0.22"}
+    assert ann.local.told[-1] == ({others[1].me}, False)
+    assert ann.kinds() == {"listing": 1, "change": 1}
+
+
+def test_own_changes_are_not_fetched(ann: Watcher, others: list[Host]) -> None:
+    """This host's own list never makes a peer of its own containers."""
+    ann.round()
+    ann.host.name = "h99"
+    write(ann.host, "10.5.0.99")
+    calls = ann.round()
+    assert "get_many" not in [name for name, _ in calls]
+    assert ann.local.addresses() == ALL
+
+
+def test_an_owner_withdraws_by_writing(ann: Watcher, others: list[Host]) -> None:
+    """A list without the endpoint takes it away."""
+    ann.round()
+    write(others[0])
+    ann.round()
+    assert ann.local.addresses() == ALL - {"10.5.0.11"}
+
+
+def test_an_overrun_lists_everything(ann: Watcher, others: list[Host]) -> None:
+    """Who slept longer than a ring remembers reads all lists, and misses nothing."""
+    ann.round()
+    for generation in range(RING_LENGTH + 2):
+        write(others[0], "10.5.0.11", generation=generation)
+    write(others[2], "10.5.0.33")
+    ann.round()
+    assert ann.local.addresses() == {"10.5.0.11", "10.5.0.12", "10.5.0.33"}
+    assert ann.local.view.peers[Address("10.5.0.11")].generation == RING_LENGTH + 1
+    assert ann.kinds() == {"listing": 2}
+
+
+def test_a_spoilt_ring_lists_everything(ann: Watcher, others: list[Host], store: SqliteStore) -> None:
+    """Garbage under `changes` costs a listing and stops nothing, however far it claims to be."""
+    ann.round()
+    (ring, *_) = store.keys(f"{PREFIX}/overlays/demo/changes/").keys
+    for spoilt in (b"garbage", encode(Ring(last=10**9)), encode(Ring())):
+        put(store, ring, spoilt)
+        ann.round()
+        assert ann.local.addresses() == ALL
+    write(others[0], "10.5.0.44")
+    ann.round()
+    assert "10.5.0.44" in ann.local.addresses()
+    assert ann.tally.get("bugs", "watch") == 0
+
+
+def test_a_spoilt_list_changes_nothing(ann: Watcher, others: list[Host], store: SqliteStore) -> None:
+    """A host whose list was written over with garbage keeps what it said last."""
+    ann.round()
+    put(store, f"{PREFIX}/hosts/{others[0].me}/overlays/demo", b"garbage")
+    ann.watch.fetch([one.me for one in others])
+    assert ann.local.addresses() == ALL
+
+
+def delete(store: SqliteStore, key: str) -> None:
+    entry = store.get(key)
+    assert entry is not None
+    store.commit([Delete(key, entry.index)])
+
+
+def define(others: list[Host], *holders: Host) -> None:
+    of = definition(holders=tuple(one.me for one in holders))
+    assert others[0].records.found(of, Member(name="x", vtep=Address("192.0.2.1"))) is None
+
+
+@pytest.mark.parametrize("defined", [False, True])
+def test_an_absent_list_withdraws_nothing(ann: Watcher, others: list[Host], store: SqliteStore, defined: bool) -> None:
+    """A list that vanished was lost by the store, as long as its host is a holder or nobody knows who is."""
+    if defined:
+        define(others, *others)
+    ann.round()
+    delete(store, f"{PREFIX}/hosts/{others[0].me}/overlays/demo")
+    ann.clock.now += RELIST + 1
+    ann.round()
+    ann.round()
+    assert ann.kinds()["listing"] == 2
+    assert ann.local.addresses() == ALL
+
+
+def test_a_host_that_left_is_withdrawn(ann: Watcher, others: list[Host], store: SqliteStore) -> None:
+    """A list that is gone together with its host's name among the holders is withdrawn."""
+    define(others, *others[1:])
+    ann.round()
+    delete(store, f"{PREFIX}/hosts/{others[0].me}/overlays/demo")
+    ann.clock.now += RELIST + 1
+    ann.round()
+    ann.round()
+    assert ann.local.addresses() == ALL - {"10.5.0.11"}
+
+
+def test_a_quiet_store_is_listed_again_slowly(ann: Watcher, others: list[Host]) -> None:
+    """Without changes nothing is read; after RELIST all is, against what a watch may have missed."""
+    ann.round()
+    assert [name for name, _ in ann.round()] == ["wait"]
+    assert ann.kinds() == {"listing": 1, "unchanged": 1}
+    ann.clock.now += RELIST + 1
+    ann.round()
+    ann.round()
+    assert ann.kinds() == {"listing": 2, "unchanged": 2}
+
+
+def emptied(ann: Watcher, others: list[Host], path: Path) -> SqliteStore:
+    """All hosts find another, empty store behind their wires."""
+    new = SqliteStore(path)
+    for one in (ann.host, *others):
+        one.wire.inner = new
+    return new
+
+
+def test_an_emptied_store_withdraws_nothing(ann: Watcher, others: list[Host], tmp_path: Path) -> None:
+    """The index went back: peers stay as they were, over the listing of the empty store as well."""
+    ann.round()
+    new = emptied(ann, others, tmp_path / "new.db")
+    ann.round()
+    assert ann.kinds() == {"listing": 1, "reset": 1}
+    assert ann.local.addresses() == ALL
+    ann.round()
+    assert ann.kinds() == {"listing": 2, "reset": 1}
+    assert ann.local.addresses() == ALL
+    new.close()
+
+
+@pytest.mark.parametrize("listed_between", [True, False])
+def test_after_an_emptied_store_hosts_are_believed_again(
+    ann: Watcher, others: list[Host], tmp_path: Path, listed_between: bool
+) -> None:
+    """Hosts that publish again in the new store are heard, though its index is far below the old one's."""
+    for generation in range(20):
+        write(others[0], "10.5.0.11", generation=generation)
+    ann.round()
+    new = emptied(ann, others, tmp_path / "new.db")
+    ann.round()
+    if listed_between:
+        ann.round()
+    write(others[0], "10.5.0.55")
+    ann.round()
+    assert ann.local.addresses() == {"10.5.0.55", "10.5.0.12", "10.5.0.13"}
+    new.close()
+
+
+def test_an_older_reading_is_passed_over(ann: Watcher, others: list[Host]) -> None:
+    """A list that was read before a newer one but handed over after it changes nothing (the miss path reads too)."""
+    old = others[0].records.lists(DEMO, [others[0].me])
+    write(others[0], "10.5.0.66")
+    ann.round()
+    ann.local.learn(old, anew=False)
+    assert "10.5.0.66" in ann.local.addresses()
+
+
+def test_outsiders_follow_their_keys(host: Make, store: SqliteStore) -> None:
+    """An outsider's rows come with its keys, change with them and go with them; the view waits for them."""
+    one = host("ann")
+    one.wire.patience = 0.02
+    local = Overlay(one, outsiders=True, definition=definition(records="demo-1"))
+    tally = Tally()
+    watch = OutsiderWatch(local, one.records, tally)
+    local.learn({}, anew=True)
+    assert not local.view.complete
+    put(store, "demo-1/arp/10.5.0.9", "02:42:0a:05:00:09\n")
+    put(store, "demo-1/fib/02:42:0a:05:00:09", "192.0.2.9\n")
+    watch.round()
+    assert local.view.complete
+    assert local.addresses() == {"10.5.0.9"}
+    put(store, "demo-1/fib/02:42:0a:05:00:09", "192.0.2.8")
+    watch.round()
+    assert local.view.peers[Address("10.5.0.9")].vtep == "192.0.2.8"
+    watch.round()
+    delete(store, "demo-1/arp/10.5.0.9")
+    watch.round()
+    assert local.addresses() == set()
+    assert tally.get("watch_rounds", "change") == 3
+    assert tally.get("watch_rounds", "unchanged") == 1
+
+
+def test_an_overlay_is_followed_once(host: Make, others: list[Host], store: SqliteStore) -> None:
+    """Following twice starts one watch; it hears of a change by itself, and ends when the store is closed."""
+    one = host("ann")
+    local = Overlay(one)
+    discovery = Discovery(one.records, Tally())
+    discovery.follow(local)
+    discovery.follow(local)
+    threads = [thread for thread in threading.enumerate() if thread.name == "watch-demo"]
+    assert len(threads) == 1
+    assert local.listed.wait(5)
+    write(others[0], "10.5.0.77")
+    until(lambda: "10.5.0.77" in local.addresses())
+    assert discovery.watch_of(local) is not None
+    discovery.cancel()
+    store.close()
+    discovery.join(5)
+    assert not threads[0].is_alive()
+
+
+def test_an_overlay_with_outsiders_has_two_watches(host: Make, store: SqliteStore) -> None:
+    """Both end after the overlay is dropped, and it is followed no more."""
+    one = host("ann")
+    one.wire.patience = 0.05
+    local = Overlay(one, outsiders=True)
+    discovery = Discovery(one.records, Tally())
+    discovery.follow(local)
+    threads = [thread for thread in threading.enumerate() if thread.name in ("watch-demo", "outsiders-demo")]
+    assert len(threads) == 2
+    assert local.listed.wait(5)
+    discovery.drop(local)
+    assert discovery.watch_of(local) is None
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    discovery.drop(local)
