@@ -93,7 +93,7 @@ class Liveness(Loop):
 
     def _clash(self, mine: Alive, others: list[Alive]) -> str | None:
         known, _ = self._records.alive_session()
-        if known is not None and (known.name, known.vteps) != (mine.name, mine.vteps):
+        if known is not None and not _same_machine(known, mine):
             return (
                 f"host {known.name} ({', '.join(known.vteps)}) lives under the same host id: if this machine was"
                 " cloned, run `myoverlay host new-id` on it"
@@ -113,3 +113,10 @@ class Liveness(Loop):
         self._journal.session = session
         self.tally.add("session", "opened")
         return session
+
+
+def _same_machine(known: Alive, mine: Alive) -> bool:
+    """Was that us, before a restart? A clone has another address; at boot we may have none yet, and a name may change."""
+    if known.vteps and mine.vteps:
+        return bool(set(known.vteps) & set(mine.vteps))
+    return known.name == mine.name

@@ -60,6 +60,8 @@ from myoverlay.values import (
 
 #: Our mark in a key's flags: "myov" in ASCII.
 MARK = 0x6D796F76
+#: The newest schema of a host's list that this version reads; a list says which it needs at least.
+READER = 1
 #: Changes go round in rings, so that parallel writers seldom meet: 8 rings carried 100 changes/s at 4 % conflicts.
 RINGS = 8
 #: A watcher that is further behind than this lists everything.
@@ -349,6 +351,9 @@ class Records:
         held = self._read(HostList, entry)
         if held is not None and (held.value.host != host or held.value.overlay != overlay):
             self._distrust(entry.key, "it is about another host or overlay")
+            return None
+        if held is not None and held.value.reader > READER:
+            self._distrust(entry.key, f"it asks for a reader of schema {held.value.reader}, this one reads {READER}")
             return None
         return held
 

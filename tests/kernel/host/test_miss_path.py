@@ -90,12 +90,12 @@ def test_an_outsiders_record_is_found_in_the_store(hosts: Hosts) -> None:
     """The same for a key that nobody of ours owns."""
     host, hand = hosts.host(), hosts.by_hand("demo-1")
     host.create_network("192.168.0.0/24", gateway="192.168.0.1", overlay="demo", records="demo-1", vni=42)
-    ours, outsider = host.run(), hand.run("192.168.0.3")
+    ours, outsider = host.run(), hand.run("192.168.0.203")
     host.view.interrupt()
     hand.put(outsider)
     hand.learn()
     assert None not in ours.ping(outsider.address)
-    assert host.count("misses", "found") == 1, host.daemon.tally.all()
+    assert host.count("misses", "found") == 1
 
 
 def test_above_the_eager_limit_rows_are_pulled(hosts: Hosts) -> None:

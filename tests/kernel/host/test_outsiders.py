@@ -34,7 +34,7 @@ def _meet(hand: ByHand, host: Host, outsider: Container, ours: Container) -> Non
 
 def test_an_outsider_and_the_plugin_reach_each_other(hosts: Hosts, hand: ByHand, host: Host) -> None:
     """Keys that were PUT plainly are programmed, ours are found in the tutorial's places, both ways."""
-    outsider, ours = hand.run("192.168.0.3"), host.run()
+    outsider, ours = hand.run("192.168.0.203"), host.run()
     hand.put(outsider)
     _meet(hand, host, outsider, ours)
     arp, fib = hosts.store.get(f"{RECORDS}/arp/{ours.address}"), hosts.store.get(f"{RECORDS}/fib/{ours.mac}")
@@ -45,7 +45,7 @@ def test_an_outsider_and_the_plugin_reach_each_other(hosts: Hosts, hand: ByHand,
 
 def test_an_outsider_who_was_first_is_known_at_the_first_container(hosts: Hosts, hand: ByHand, host: Host) -> None:
     """Join waits for the first reading of the outsiders' keys too, so the first ping is answered."""
-    outsider = hand.run("192.168.0.3")
+    outsider = hand.run("192.168.0.203")
     hand.put(outsider)
     ours = host.run()
     assert host.knows(outsider)
@@ -55,14 +55,14 @@ def test_an_outsider_who_was_first_is_known_at_the_first_container(hosts: Hosts,
 
 def test_an_outsider_that_moves_to_another_vtep_is_followed(hosts: Hosts, hand: ByHand, host: Host) -> None:
     """Its fib key names another VTEP: the rows follow, and a pinging container reaches it within 5 seconds."""
-    outsider, ours = hand.run("192.168.0.3"), host.run()
+    outsider, ours = hand.run("192.168.0.203"), host.run()
     hand.put(outsider)
     _meet(hand, host, outsider, ours)
     other = hosts.by_hand(RECORDS)
     with ours.pinging(outsider) as pinging:
         until(pinging.flows)
         outsider.die()
-        moved = other.run("192.168.0.3")
+        moved = other.run("192.168.0.203")
         other.learn()
         hosts.put(f"{RECORDS}/fib/{moved.mac}", other.vtep)
         started = len(pinging.sent)
@@ -73,11 +73,11 @@ def test_an_outsider_that_moves_to_another_vtep_is_followed(hosts: Hosts, hand: 
 
 def test_an_outsider_with_a_new_mac_is_followed(hosts: Hosts, hand: ByHand, host: Host) -> None:
     """Its arp key names another MAC: warm caches on our side are told."""
-    outsider, ours = hand.run("192.168.0.3"), host.run()
+    outsider, ours = hand.run("192.168.0.203"), host.run()
     hand.put(outsider)
     _meet(hand, host, outsider, ours)
     outsider.die()
-    again = hand.run("192.168.0.3", "02:42:c0:a8:00:99")
+    again = hand.run("192.168.0.203", "02:42:c0:a8:00:99")
     hand.put(again)
     until(lambda: host.knows(again))
     hand.learn()
@@ -87,7 +87,7 @@ def test_an_outsider_with_a_new_mac_is_followed(hosts: Hosts, hand: ByHand, host
 
 def test_rows_of_an_outsider_go_with_its_keys(hosts: Hosts, hand: ByHand, host: Host) -> None:
     """A deleted key takes the rows along; ours stay."""
-    outsider, ours = hand.run("192.168.0.3"), host.run()
+    outsider, ours = hand.run("192.168.0.203"), host.run()
     hand.put(outsider)
     _meet(hand, host, outsider, ours)
     hosts.drop(f"{RECORDS}/arp/{outsider.address}", f"{RECORDS}/fib/{outsider.mac}")
@@ -135,12 +135,12 @@ def test_an_outsiders_keys_are_never_overwritten(hosts: Hosts, hand: ByHand) -> 
     """Under Docker's own IPAM a clash is refused naming the key, which stays as its owner wrote it."""
     host = hosts.host()
     host.create_network(ipam=False, **OPTIONS)
-    outsider = hand.run("192.168.0.3")
+    outsider = hand.run("192.168.0.203")
     hand.put(outsider)
     before = {entry.key: entry for entry in hosts.list(RECORDS + "/")}
     with pytest.raises(Refusal, match="belongs to an outsider") as said:
-        host.run("192.168.0.3", "02:42:aa:00:00:01")
-    assert f"{RECORDS}/arp/192.168.0.3" in said.value.sentence
+        host.run("192.168.0.203", "02:42:aa:00:00:01")
+    assert f"{RECORDS}/arp/192.168.0.203" in said.value.sentence
     with pytest.raises(Refusal, match=f"MAC {outsider.mac}"):
         host.run("192.168.0.4", outsider.mac)
     assert {entry.key: entry for entry in hosts.list(RECORDS + "/")} == before
@@ -153,7 +153,7 @@ def test_an_outsiders_keys_are_never_overwritten(hosts: Hosts, hand: ByHand) -> 
 
 def test_bad_keys_are_passed_over(hosts: Hosts, hand: ByHand, host: Host) -> None:
     """What is no address, no MAC, or outside the subnet is left out; the good ones beside it work."""
-    outsider = hand.run("192.168.0.3")
+    outsider = hand.run("192.168.0.203")
     for key, value in (
         ("arp/192.168.0.9", "not a mac"),
         ("arp/10.9.9.9", "02:42:0a:09:09:09"),

@@ -110,14 +110,14 @@ def test_an_outsider_that_moved_meanwhile_is_caught_up(hosts: Hosts) -> None:
     """The same for one that only has keys."""
     host, hand = hosts.host(), hosts.by_hand("demo-1")
     host.create_network("192.168.0.0/24", gateway="192.168.0.1", overlay="demo", records="demo-1", vni=42)
-    outsider, ours = hand.run("192.168.0.3", "02:42:aa:00:00:01"), host.run()
+    outsider, ours = hand.run("192.168.0.203", "02:42:aa:00:00:01"), host.run()
     hand.put(outsider)
     until(lambda: host.knows(outsider))
     hand.learn()
     assert ours.ping(outsider.address) != [None]
     host.stop()
     outsider.die()
-    again = hand.run("192.168.0.3", "02:42:aa:00:00:02")
+    again = hand.run("192.168.0.203", "02:42:aa:00:00:02")
     hand.put(again)
     host.start()
     until(lambda: host.knows(again))

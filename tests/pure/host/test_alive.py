@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from myoverlay.errors import Unavailable
-from myoverlay.host.alive import TTL, Liveness
+from myoverlay.host.alive import TTL, Liveness, _same_machine
 from myoverlay.host.journal import Journal
 from myoverlay.store import Delete
 from myoverlay.store.records import Records
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId
+from myoverlay.values import Address, Alive, HostId
 from tests.pure.kit import PREFIX, Clock, Host, every, until
 
 Make = Callable[[str], Host]
@@ -211,3 +211,22 @@ def test_a_stopped_host_leaves_its_session(host: Make, store: SqliteStore) -> No
     alive.stop(5)
     assert not alive._thread.is_alive()
     assert ann.records.alive_session()[1] == ann.journal.session
+
+
+@pytest.mark.parametrize(
+    ("known", "mine", "same"),
+    [
+        (("h1", ["10.0.0.1"]), ("h1", ["10.0.0.1"]), True),
+        (("h1", ["10.0.0.1"]), ("renamed", ["10.0.0.1"]), True),
+        (("h1", ["10.0.0.1"]), ("h1", []), True),
+        (("h1", []), ("h1", ["10.0.0.1"]), True),
+        (("h1", ["10.0.0.1", "10.1.0.1"]), ("h1", ["10.1.0.1"]), True),
+        (("h1", ["10.0.0.1"]), ("h1", ["10.0.0.2"]), False),
+        (("h1", ["10.0.0.1"]), ("h2", []), False),
+    ],
+)
+def test_a_restart_is_told_from_a_clone(known: tuple[str, list[str]], mine: tuple[str, list[str]], same: bool) -> None:
+    """A host that comes back has its address, or none yet; a clone has another."""
+    me = HostId("0" * 32)
+    one, other = (Alive(host=me, name=name, vteps=tuple(map(Address, vteps))) for name, vteps in (known, mine))
+    assert _same_machine(one, other) is same

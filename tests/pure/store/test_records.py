@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from myoverlay.store import Conflict, Delete, Put, Reset, Unchanged
 from myoverlay.store.records import (
     MARK,
     MAX_CLAIMS,
+    READER,
     RING_LENGTH,
     RINGS,
     Changes,
@@ -197,6 +199,22 @@ def test_the_last_to_leave_takes_the_overlay_along(store: SqliteStore, ann: Reco
     assert ann.leave(held)
     assert set(every(store)) == {"myoverlay/overlays/demo/records/arp/10.5.0.9"}
     assert ann.found(definition(), MEMBER) is None
+
+
+def test_withdrawing_tells_the_others_and_spares_theirs(store: SqliteStore, ann: Records, bob: Records) -> None:
+    """A host that leaves writes an empty list and turns its ring; its index keys go, nobody else's do."""
+    mine = [record(f"10.5.0.{last}") for last in range(10, 10 + MAX_CLAIMS)]
+    publish(ann, *mine)
+    publish(bob, RECORD)
+    put(store, ann.arp(definition(), Address("10.5.0.10")), "02:42:00:00:00:99")
+    turns = ann.ring(DEMO).value.last
+    assert ann.withdraw(definition())
+    assert ann.lists(DEMO, [ANN])[ANN].value.records == ()
+    assert ann.ring(DEMO).value.last == turns + 1
+    left = {key.rpartition("/")[2] for key in every(store, PLACE)}
+    assert left == {"10.5.0.10", "10.5.0.3", "02:42:0a:05:00:03"}
+    assert ann.withdraw(definition())
+    assert ann.ring(DEMO).value.last == turns + 1
 
 
 def test_leaving_with_an_old_picture_does_nothing(store: SqliteStore, ann: Records, bob: Records) -> None:
@@ -685,3 +703,12 @@ def test_the_arrangement_can_fail(store: SqliteStore) -> None:
     """The store of these tests does refuse an old index: what they say about compare-and-set is worth something."""
     put(store, "myoverlay/x", "1")
     assert isinstance(store.commit([Delete("myoverlay/x", 999)]), Conflict)
+
+
+def test_a_list_for_newer_readers_is_left_out(store: SqliteStore, ann: Records, bob: Records) -> None:
+    """A list says which reader it needs; one that is too old for it passes it over and names it."""
+    publish(bob, RECORD)
+    key = next(entry for entry in store.list("myoverlay/hosts/").entries)
+    store.commit([Put(key.key, encode(msgspec.structs.replace(list_of(bob, RECORD), schema=9, reader=READER + 1)))])
+    assert ann.lists(DEMO, {BOB}) == {}
+    assert "schema" in ann.quarantine[key.key]
