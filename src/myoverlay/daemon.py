@@ -29,8 +29,9 @@ from myoverlay.host.converge import Converger
 from myoverlay.host.discover import Discovery
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
+from myoverlay.host.local import LocalOverlay
 from myoverlay.host.misses import Lookup, MissLoop
-from myoverlay.host.overlays import LocalOverlay, Overlays
+from myoverlay.host.overlays import Overlays
 from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler
 from myoverlay.kernel.links import Links

@@ -10,7 +10,8 @@ from typing import Any
 
 from myoverlay.docker import wire
 from myoverlay.errors import Refused
-from myoverlay.host.overlays import PATIENCE, LocalOverlay, Overlays, Publishing, Request
+from myoverlay.host.local import LocalOverlay
+from myoverlay.host.overlays import PATIENCE, Overlays, Publishing, Request
 from myoverlay.plan import definition as plan
 from myoverlay.values import Address, Subnet
 

@@ -116,7 +116,7 @@ class Liveness(Loop):
 
 
 def _same_machine(known: Alive, mine: Alive) -> bool:
-    """Was that us, before a restart? A clone has another address; at boot we may have none yet, and a name may change."""
+    """Was that us, before a restart? A clone has another address; at boot there may be none yet."""
     if known.vteps and mine.vteps:
         return bool(set(known.vteps) & set(mine.vteps))
     return known.name == mine.name

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
-from myoverlay.host.overlays import LocalOverlay
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.records import Records, Ring
 from myoverlay.tally import Tally

@@ -18,8 +18,9 @@ import msgspec
 
 from myoverlay.host.converge import Ground
 from myoverlay.host.discover import Discovery
+from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
-from myoverlay.host.overlays import LocalOverlay, Overlays
+from myoverlay.host.overlays import Overlays
 from myoverlay.kernel.neigh import Overrun
 from myoverlay.plan import answers
 from myoverlay.store.records import Records

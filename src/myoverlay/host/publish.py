@@ -15,8 +15,8 @@ from collections.abc import Callable
 import msgspec
 
 from myoverlay.errors import Clash, Unavailable
+from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
-from myoverlay.host.overlays import LocalOverlay
 from myoverlay.store import MAX_OPS, Entry
 from myoverlay.store.records import MARK, MAX_CLAIMS, Claim, Held, Published, Records, Ring
 from myoverlay.tally import Tally

@@ -17,7 +17,7 @@ import msgspec
 #: Operations in one commit: Consul before 1.14 takes 64 and answers 413 for the whole above that. A Delete counts
 #: twice: Consul's delete-cas of an absent key succeeds, so a check of its index goes beside it.
 MAX_OPS = 64
-#: Bytes of one value: Consul takes 512 KB after base64, with the JSON around it; a commit as a whole has that limit too.
+#: Bytes of one value: Consul takes 512 KB after base64 with the JSON around it, of a commit as a whole too.
 MAX_VALUE = 380 * 1024
 
 

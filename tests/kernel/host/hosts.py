@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from myoverlay.daemon import Daemon
 from myoverlay.host.converge import Ground
-from myoverlay.host.overlays import LocalOverlay
+from myoverlay.host.local import LocalOverlay
 from myoverlay.kernel import netns
 from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.netns import Namespace

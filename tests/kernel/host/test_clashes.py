@@ -11,7 +11,7 @@ import pytest
 from myoverlay.errors import Refused
 from myoverlay.host.converge import Converger
 from myoverlay.host.journal import Journal
-from myoverlay.host.overlays import LocalOverlay
+from myoverlay.host.local import LocalOverlay
 from myoverlay.plan import shape
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Endpoint, Mac

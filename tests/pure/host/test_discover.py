@@ -11,7 +11,7 @@ import pytest
 
 from myoverlay.host.converge import Converger
 from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
-from myoverlay.host.overlays import LocalOverlay
+from myoverlay.host.local import LocalOverlay
 from myoverlay.store import Delete
 from myoverlay.store.records import RING_LENGTH, Held, Member, Published, Ring
 from myoverlay.store.sqlite import SqliteStore

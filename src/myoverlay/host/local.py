@@ -1,0 +1,299 @@
+"""One overlay as this host holds it: its endpoints, its peers, its kernel side, under one lock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import msgspec
+
+from myoverlay.errors import Clash, Late, Refused, Unknown
+from myoverlay.host.converge import Converger, Ground
+from myoverlay.host.journal import Journal
+from myoverlay.plan import rows, shape
+from myoverlay.store.records import Held, believed
+from myoverlay.values import (
+    COUNT_LIMIT,
+    Address,
+    Endpoint,
+    HostId,
+    HostList,
+    Mac,
+    Neigh,
+    Network,
+    Peer,
+    Record,
+)
+
+log = logging.getLogger(__name__)
+
+
+class View(msgspec.Struct, frozen=True):
+    """What this host knows about the rest of an overlay; swapped whole, so that readers need no lock."""
+
+    lists: Mapping[HostId, Held[HostList]] | None = None
+    outsiders: tuple[Peer, ...] | None = None
+    peers: Mapping[Address, Peer] = {}
+    macs: Mapping[Mac, Peer] = {}
+    complete: bool = False
+
+
+class LocalOverlay:
+    """One overlay as this host holds it.
+
+    `_lock` guards the ground, the view's replacement and the journal's endpoints of this overlay; it is never held
+    across a store call, and never together with another overlay's.
+    """
+
+    def __init__(self, network: Network, journal: Journal, converger: Converger, eager: int) -> None:
+        self.network = network
+        self.view = View()
+        #: Set when the peers were listed once.
+        self.listed = threading.Event()
+        self._journal = journal
+        self._converger = converger
+        self._eager = eager
+        self._lock = threading.RLock()
+        self._ground: Ground | None = None
+        self._macs: dict[Address, Mac] = {}
+        self._pulled: set[Address] = set()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def build(self, deadline: float) -> None:
+        """Make the kernel's side, or adopt it."""
+        with self._locked(deadline):
+            self._stand(deadline)
+
+    def _stand(self, deadline: float) -> Ground:
+        if self._ground is None:
+            self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
+            # Containers here may hold in a warm cache what was true before this run of ours.
+            before = {row.address: row.mac for row in self._ground.rows.neigh}
+            before |= {record.address: record.mac for record in self.present()}
+            self._macs = before | self._macs
+        return self._ground
+
+    def bury(self) -> list[Endpoint]:
+        """Forget endpoints whose cable is gone: their container's namespace took it along when it died."""
+        with self._lock:
+            if self._ground is None:
+                return []
+            self._converger.look(self._ground)
+            dead = [one for one in self.endpoints() if one.port not in self._ground.ports]
+            for endpoint in dead:
+                self._journal.endpoints.drop(endpoint.endpoint)
+            return dead
+
+    def remove(self, deadline: float) -> None:
+        """Take the kernel's side away."""
+        with self._locked(deadline):
+            ground, self._ground = self._ground, None
+            self._converger.nothing(ground, self.network.overlay, deadline)
+
+    def close(self) -> None:
+        """Let go of the kernel's side; it stays as it is."""
+        with self._lock:
+            ground, self._ground = self._ground, None
+            if ground is not None:
+                ground.close()
+
+    # -- endpoints -------------------------------------------------------------------------------------------------
+
+    def endpoints(self) -> list[Endpoint]:
+        return [one for one in self._journal.endpoints.all() if one.network == self.network.network]
+
+    def records(self) -> tuple[Record, ...]:
+        """This host's endpoints as the others are told them."""
+        return _records(self.endpoints())
+
+    def present(self) -> tuple[Record, ...]:
+        """Those that have joined, so that they are reached over the bridge.
+
+        Before that another host may still have the address, and be in the right: its rows stay until Join.
+        """
+        return _records(one for one in self.endpoints() if one.joined)
+
+    def endpoint(self, endpoint: str) -> Endpoint:
+        """Raises Unknown."""
+        known = self._journal.endpoints.get(endpoint)
+        if known is None:
+            raise Unknown(f"endpoint {endpoint[:12]} does not exist on overlay {self.network.overlay}")
+        return known
+
+    def add_endpoint(self, endpoint: str, address: Address, mac: Mac | None, now: int, deadline: float) -> Endpoint:
+        """An endpoint with its cable. The same call again finds it; `now` is the least generation, in ms."""
+        with self._locked(deadline):
+            known = self._journal.endpoints.get(endpoint)
+            new = Endpoint(
+                endpoint=endpoint,
+                network=self.network.network,
+                address=address,
+                mac=mac or Mac.of(address),
+                generation=self._generation(address, now),
+            )
+            if known is not None:
+                if (known.network, known.address, known.mac) != (new.network, new.address, new.mac):
+                    raise Clash(f"endpoint {endpoint[:12]} exists with {known.address} and {known.mac}")
+                new = known
+            else:
+                self._make_room(new)
+                self._check_new(new)
+            self._journal.endpoints.put(endpoint, new)
+            try:
+                ground = self._stand(deadline)
+                self._converger.endpoint(ground, self.network, new, deadline)
+            except BaseException:
+                if known is None:
+                    self._journal.endpoints.drop(endpoint)
+                raise
+            return new
+
+    def _generation(self, address: Address, now: int) -> int:
+        peer = self.view.peers.get(address)
+        return max(now, min(peer.generation + 1, COUNT_LIMIT) if peer else 0)
+
+    def _make_room(self, new: Endpoint) -> None:
+        """A container that died with its engine keeps no address: Docker may start it anew before we noticed."""
+        if any(other.address == new.address or other.mac == new.mac for other in self.endpoints()):
+            self.bury()
+
+    def _check_new(self, new: Endpoint) -> None:
+        definition, others = self.network.definition, self.endpoints()
+        if not definition.subnet.is_host(new.address) or new.address == definition.gateway:
+            raise Refused(f"{new.address} is no container's address in {definition.subnet} of {definition.overlay}")
+        if len(others) >= shape.MAX_ENDPOINTS:
+            raise Refused(
+                f"overlay {definition.overlay} has {len(others)} endpoints on this host, as many as a bridge takes:"
+                " start the container on another host"
+            )
+        for other in others:
+            if other.address == new.address:
+                raise Clash(f"{new.address} is in use by another container on this host")
+            if other.mac == new.mac:
+                raise Clash(f"MAC {new.mac} is in use by {other.address} on this host: choose another --mac-address")
+
+    def join(self, endpoint: str, deadline: float) -> Endpoint:
+        """Docker is about to put the endpoint's interface into a container."""
+        with self._locked(deadline):
+            known, ground = self.endpoint(endpoint), self._stand(deadline)
+            self._converger.endpoint(ground, self.network, known, deadline)
+            joined = msgspec.structs.replace(known, joined=True)
+            self._journal.endpoints.put(endpoint, joined)
+            self._rows(ground)
+            self._tell_moved(ground, [Neigh(address=joined.address, mac=joined.mac)])
+            return joined
+
+    def leave(self, endpoint: str, deadline: float) -> None:
+        """The container goes: take the cable by our end, wherever the other is. Unknown endpoints have left already."""
+        with self._locked(deadline):
+            known = self._journal.endpoints.get(endpoint)
+            if known is not None and self._ground is not None:
+                self._converger.without(self._ground, known, deadline)
+
+    def delete_endpoint(self, endpoint: str, deadline: float) -> Endpoint | None:
+        """Forget an endpoint, with its cable. Returns what it was, None where it is unknown."""
+        with self._locked(deadline):
+            known = self._journal.endpoints.drop(endpoint)
+            if known is not None and self._ground is not None:
+                self._converger.without(self._ground, known, deadline)
+                self._rows(self._ground)
+                peer = self.view.peers.get(known.address)
+                if peer is not None:
+                    self._tell_moved(self._ground, [Neigh(address=peer.address, mac=peer.mac)])
+            return known
+
+    # -- peers -----------------------------------------------------------------------------------------------------
+
+    def learn(self, lists: Mapping[HostId, Held[HostList]], anew: bool, left: Collection[HostId] = ()) -> None:
+        """These hosts' lists read so, and these hosts have left the overlay: program it.
+
+        A list that was read before a newer one is passed over; `anew`: the store's order began again.
+        """
+        with self._lock:
+            merged = {
+                # In a new order any list is newer than what the old one left behind.
+                host: Held(held.value, 0) if anew else held
+                for host, held in (self.view.lists or {}).items()
+                if host not in left
+            }
+            for host, held in lists.items():
+                known = merged.get(host)
+                if known is None or held.index >= known.index:
+                    merged[host] = held
+            self._see(msgspec.structs.replace(self.view, lists=merged))
+
+    def learn_outsiders(self, outsiders: tuple[Peer, ...]) -> None:
+        """These are all outsiders: program them."""
+        with self._lock:
+            self._see(msgspec.structs.replace(self.view, outsiders=outsiders))
+
+    def _see(self, view: View) -> None:
+        lists = {host: held.value for host, held in (view.lists or {}).items()}
+        peers = rows.newest((*believed(self.network.definition, lists), *(view.outsiders or ())))
+        macs = {peer.mac: peer for peer in peers.values()}
+        complete = view.lists is not None and (view.outsiders is not None or not self.network.outsiders)
+        self.view = View(view.lists, view.outsiders, peers, macs, complete)
+        if self._ground is not None:
+            self._rows(self._ground)
+            self._tell_moved(self._ground, [Neigh(address=p.address, mac=p.mac) for p in peers.values()])
+        if complete:
+            self.listed.set()
+
+    def answer(self, peer: Peer) -> None:
+        """Somebody here asked for this peer: write its rows if they are not there, and tell whoever asked."""
+        with self._lock:
+            if self._ground is None:
+                return
+            self._pulled.add(peer.address)
+            more = rows.wanted({peer.address: peer}, self.present())
+            self._converger.refill(self._ground, more)
+            self._converger.announce(self._ground, peer.address, peer.mac, "miss")
+
+    def compare(self) -> int:
+        """Compare the tables with what is wanted and put them right; returns how many rows that took."""
+        with self._lock:
+            if self._ground is None or not self.view.complete:
+                return 0
+            return self._converger.compare(self._ground, self._wanted())
+
+    @property
+    def eager(self) -> bool:
+        """Are the peers programmed before anybody asks?"""
+        return len(self.view.peers) <= self._eager
+
+    @property
+    def ground(self) -> Ground | None:
+        return self._ground
+
+    def _wanted(self) -> rows.Rows:
+        return rows.wanted(self.view.peers, self.present(), None if self.eager else self._pulled)
+
+    def _rows(self, ground: Ground) -> None:
+        self._converger.peers(ground, self._wanted(), self.view.complete)
+
+    def _tell_moved(self, ground: Ground, now: Iterable[Neigh]) -> None:
+        """Containers here may hold the former MAC of an address that moved, wherever it moved from and to."""
+        current = {neigh.address: neigh.mac for neigh in now}
+        for neigh in rows.moved(self._macs, current):
+            self._converger.announce(ground, neigh.address, neigh.mac, "moved")
+        self._macs.update(current)
+
+    @contextmanager
+    def _locked(self, deadline: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise Late(f"overlay {self.network.overlay} is busy: try again")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+def _records(endpoints: Iterable[Endpoint]) -> tuple[Record, ...]:
+    return tuple(
+        Record(address=one.address, mac=one.mac, generation=one.generation)
+        for one in sorted(endpoints, key=lambda one: one.address.number)
+    )
