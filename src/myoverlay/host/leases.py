@@ -193,7 +193,12 @@ class Leases:
         return address, use.subnet
 
     def release(self, pool: str, address: Address, deadline: float) -> None:
-        """Docker needs the address no more. The store is told at once if it can be, else in the background."""
+        """Docker needs the address no more. The store is told at once if it can be, else in the background.
+
+        A release that comes late, when a container of this host has the address anew, is passed over.
+        """
+        if self._is_used(self._network(pool), address):
+            return
         lease = self.free(pool, address)
         if lease is not None:
             self._settle_quietly(lease, deadline)

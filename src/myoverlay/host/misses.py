@@ -55,11 +55,12 @@ class MissLoop(Loop):
         os.close(self._wake)
 
     def wake(self) -> None:
-        self.refresh()
+        os.eventfd_write(self._wake, 1)
 
     def refresh(self) -> None:
         """The overlays of this host changed."""
-        os.eventfd_write(self._wake, 1)
+        if not self.stopping.is_set():  # afterwards the number may be somebody else's
+            self.wake()
 
     def round(self) -> None:
         for key, _ in self._selector.select(_ROUND):
