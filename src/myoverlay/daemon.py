@@ -32,6 +32,7 @@ from myoverlay.host.leases import Leases
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.host.overlays import Overlays
+from myoverlay.host.pools import Pools
 from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler
 from myoverlay.kernel.links import Links
@@ -80,16 +81,14 @@ class Daemon:
         self.links = Links()
         self._vtep = settings.vtep
         self.liveness = Liveness(self.journal, self.records, settings.host_name, self._vteps, self.tally)
-        self.leases = Leases(
-            self.journal,
-            self.records,
-            settings.pools,
-            lambda deadline: self.links.routes(deadline=deadline),
-            self.liveness.name_of,
+        self.pools = Pools(
+            self.journal, self.records, settings.pools, lambda deadline: self.links.routes(deadline=deadline)
         )
+        self.leases = Leases(self.journal, self.records, self.pools, self.liveness.name_of)
         self.overlays = Overlays(
             self.journal,
             self.records,
+            self.pools,
             self.leases,
             self.links,
             Converger(self.links, Path(settings.run), self.tally),
@@ -108,7 +107,7 @@ class Daemon:
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
         self.app = create_app(
-            NetworkDriver(self.overlays, self.publisher), IpamDriver(self.leases), self.tally
+            NetworkDriver(self.overlays, self.publisher), IpamDriver(self.pools, self.leases), self.tally
         )  # fmt: skip
 
     def _vteps(self) -> tuple[Address, ...]:

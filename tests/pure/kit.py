@@ -11,6 +11,7 @@ from typing import Any
 from myoverlay.errors import Unavailable
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
+from myoverlay.host.pools import Pools
 from myoverlay.store import Put, Store
 from myoverlay.store.records import Records
 from myoverlay.store.sqlite import SqliteStore
@@ -183,7 +184,8 @@ class Host:
         names[self.me] = name
         self.records = Records(self.wire, PREFIX, self.me)
         taken = tuple(Subnet(route) for route in routes)
-        self.leases = Leases(self.journal, self.records, base, lambda _: taken, names.__getitem__, clock)
+        self.pools = Pools(self.journal, self.records, base, lambda _: taken, clock)
+        self.leases = Leases(self.journal, self.records, self.pools, names.__getitem__, clock)
 
     def live(self) -> str:
         """Be announced as alive; returns the session."""
@@ -193,7 +195,7 @@ class Host:
         return session
 
     def pool(self, subnet: str | None = str(SUBNET), within: str | None = None, overlay: str | None = None) -> PoolUse:
-        return self.leases.request_pool(
+        return self.pools.request(
             Subnet(subnet) if subnet else None,
             Subnet(within) if within else None,
             OverlayName(overlay) if overlay else None,
@@ -203,7 +205,7 @@ class Host:
     def network(self, use: PoolUse, overlay: str = "demo", **changes: Any) -> Network:
         """Docker made a network of the pool: bound in the store and noted in the journal."""
         name = OverlayName(overlay)
-        self.leases.bind(use, name, soon())
+        self.pools.bind(use, name, soon())
         held = self.records.pool(use.subnet)
         assert held is not None
         place = changes.pop("records", None)
@@ -223,7 +225,7 @@ class Host:
         for one in self.journal.endpoints.all():
             self.journal.endpoints.drop(one.endpoint)
         self.journal.networks.drop(on.network)
-        self.leases.release_pool(use.pool)
+        self.pools.release(use.pool)
 
     def claim(self, use: PoolUse, asked: str | None = None) -> Address:
         return self.leases.claim(use.pool, Address(asked) if asked else None, soon())[0]

@@ -7,15 +7,17 @@ from typing import Any
 from myoverlay.docker import wire
 from myoverlay.errors import Refused
 from myoverlay.host.leases import Leases
+from myoverlay.host.pools import Pools
 from myoverlay.values import Address, OverlayName, Subnet
 
 Answer = dict[str, Any]
 
 
 class IpamDriver:
-    """The methods of the IPAM driver, over the leases of this host."""
+    """The methods of the IPAM driver, over the pools and leases of this host."""
 
-    def __init__(self, leases: Leases) -> None:
+    def __init__(self, pools: Pools, leases: Leases) -> None:
+        self._pools = pools
         self._leases = leases
 
     def get_capabilities(self, deadline: float) -> Answer:
@@ -28,7 +30,7 @@ class IpamDriver:
     def request_pool(self, call: wire.RequestPool, deadline: float) -> Answer:
         if call.v6:
             raise Refused("overlays are IPv4 only so far: leave out --ipv6")
-        use = self._leases.request_pool(
+        use = self._pools.request(
             _pool(call.pool) if call.pool else None,
             wire.value(Subnet, call.within) if call.within else None,
             _overlay(call.options or {}),
@@ -37,14 +39,14 @@ class IpamDriver:
         return {"PoolID": use.pool, "Pool": use.subnet}
 
     def release_pool(self, call: wire.ReleasePool, deadline: float) -> Answer:
-        self._leases.release_pool(call.pool)
+        self._pools.release(call.pool)
         return {}
 
     def request_address(self, call: wire.RequestAddress, deadline: float) -> Answer:
         asked = wire.value(Address, call.address) if call.address else None
         options = call.options or {}
         if options.get(wire.ADDRESS_TYPE) == wire.GATEWAY:
-            address, subnet = self._leases.gateway(call.pool, asked, deadline)
+            address, subnet = self._pools.gateway(call.pool, asked, deadline)
         else:
             address, subnet = self._leases.claim(call.pool, asked, deadline)
         return {"Address": f"{address}/{subnet.prefixlen}"}

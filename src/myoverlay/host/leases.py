@@ -1,4 +1,4 @@
-"""Pools and addresses: the store decides, so that no two hosts ever give out one address.
+"""Addresses: the store decides, so that no two hosts ever give out one address.
 
 Each host keeps a few free addresses of each pool in reserve, leased in the store beforehand: with the store away a
 container starts on one of them. Everything this host holds is in the journal, so a release that the store could not be
@@ -16,7 +16,9 @@ from contextlib import contextmanager
 import msgspec
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
+from myoverlay.host.deadline import STORE, check, left
 from myoverlay.host.journal import Journal, lease_key
+from myoverlay.host.pools import RELEASED, Pools
 from myoverlay.plan import pools as plan
 from myoverlay.store.records import Held, Records
 from myoverlay.values import (
@@ -26,8 +28,6 @@ from myoverlay.values import (
     Lease,
     LocalLease,
     Network,
-    OverlayName,
-    Pool,
     PoolUse,
     Subnet,
 )
@@ -36,13 +36,10 @@ log = logging.getLogger(__name__)
 
 #: A pool without a network, or an address without an endpoint, after this long is what a failed call left behind.
 ABANDONED = 300.0
-#: A pool's `at` once Docker released it, until the store was told.
-RELEASED = 0.0
-_STORE = 3.0
 
 
 class Leases:
-    """The pools and leases of this host.
+    """The leases of this host.
 
     `_claiming` (guarded by `_lock`) are addresses that a running call is about to take, so that two calls never try
     the same one. The lock is never held across a store call.
@@ -52,135 +49,26 @@ class Leases:
         self,
         journal: Journal,
         records: Records,
-        base: Subnet,
-        routes: Callable[[float], tuple[Subnet, ...]],
+        pools: Pools,
         host_name: Callable[[HostId], str],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
         self._records = records
-        self._base = base
-        self._routes = routes
+        self._pools = pools
         self._host_name = host_name
         self._now = now
         self._lock = threading.Lock()
         self._claiming: set[str] = set()
-        self._pools = threading.Lock()
         #: Set when there is something for `settle` to do.
-        self.wanted = threading.Event()
-
-    # -- pools -----------------------------------------------------------------------------------------------------
-
-    def request_pool(
-        self, asked: Subnet | None, within: Subnet | None, overlay: OverlayName | None, deadline: float
-    ) -> PoolUse:
-        """A pool for a network that is about to be created. The same question again gets the same answer.
-
-        Without a subnet: that of the overlay's definition, else one that overlaps neither a route of this host nor
-        any overlay. Raises Clash where it is somebody else's, Refused where it makes no sense.
-        """
-        with self._held(self._pools, deadline):
-            subnet = asked or self._defined(overlay, deadline) or self._automatic(deadline)
-            if within is not None and not subnet.covers(within):
-                raise Refused(f"the range {within} is outside the pool {subnet}: choose an --ip-range inside it")
-            use = PoolUse(
-                pool=_pool_id(subnet, within),
-                subnet=subnet,
-                within=within,
-                written=asked is not None,
-                overlay=overlay,
-                at=self._now(),
-            )
-            self._check_bound(subnet)
-            while not self._use_pool(use, deadline):
-                _check_deadline(deadline, f"pool {subnet}")
-            self._journal.uses.put(use.pool, use)
-            return use
-
-    def _defined(self, overlay: OverlayName | None, deadline: float) -> Subnet | None:
-        held = self._records.definition(overlay, timeout=_left(deadline)) if overlay else None
-        return held.value.subnet if held else None
-
-    def _automatic(self, deadline: float) -> Subnet:
-        taken = [held.value.subnet for held in self._records.pools(timeout=_left(deadline))]
-        taken += [holder.subnet for holder in self._records.vnis(timeout=_left(deadline)).values()]
-        taken += self._routes(deadline)
-        taken += [network.subnet for network in self._journal.networks.all()]
-        return plan.choose_pool(self._base, taken)
-
-    def _check_bound(self, subnet: Subnet) -> None:
-        for network in self._journal.networks.all():
-            if network.pool is not None and network.subnet.overlaps(subnet):
-                raise Clash(
-                    f"pool {subnet} overlaps {network.subnet} of overlay {network.overlay}, which network"
-                    f" {network.network[:12]} of this host has already joined"
-                )
-
-    def _use_pool(self, use: PoolUse, deadline: float) -> bool:
-        """Enter this host as a user of the pool; False where it changed meanwhile."""
-        held_pools = self._records.pools(timeout=_left(deadline))
-        plan.check_pool(use.subnet, use.overlay, (held.value for held in held_pools))
-        mine = next((held for held in held_pools if held.value.subnet == use.subnet), None)
-        old = mine.value if mine else Pool(subnet=use.subnet, overlay=use.overlay)
-        users = tuple(sorted({*old.users, self._records.me}))
-        new = msgspec.structs.replace(old, users=users, overlay=old.overlay or use.overlay)
-        return self._records.write_pool(mine, new, timeout=_left(deadline))
-
-    def bind(self, use: PoolUse, overlay: OverlayName, deadline: float) -> None:
-        """The pool belongs to the overlay from now on. Raises Clash where it belongs to another."""
-        while True:
-            held = self._records.pool(use.subnet, timeout=_left(deadline))
-            old = held.value if held else Pool(subnet=use.subnet)
-            if old.overlay not in (None, overlay):
-                raise Clash(f"pool {use.subnet} belongs to overlay {old.overlay}, not to {overlay}")
-            users = tuple(sorted({*old.users, self._records.me}))
-            new = msgspec.structs.replace(old, overlay=overlay, users=users)
-            if new == old or self._records.write_pool(held, new, timeout=_left(deadline)):
-                return
-            _check_deadline(deadline, f"pool {use.subnet}")
-
-    def use_of(self, subnet: Subnet) -> PoolUse | None:
-        """The pool Docker was given from here for a network that does not exist yet."""
-        bound = {network.pool for network in self._journal.networks.all()}
-        fitting = [use for use in self._journal.uses.all() if use.subnet == subnet and use.pool not in bound]
-        return max(fitting, key=lambda use: use.at, default=None)
-
-    def release_pool(self, pool: str) -> None:
-        """Docker needs the pool no more; unknown ones are released already. The store is told in the background."""
-        use = self._journal.uses.get(pool)
-        if use is None:
-            return
-        self._journal.uses.put(pool, msgspec.structs.replace(use, at=RELEASED))
-        self.wanted.set()
+        self.wanted = pools.wanted
 
     # -- addresses -------------------------------------------------------------------------------------------------
 
-    def gateway(self, pool: str, asked: Address | None, deadline: float) -> tuple[Address, Subnet]:
-        """The gateway of a pool: one address for all hosts, never leased. The first to ask decides."""
-        use = self._use(pool)
-        while True:
-            held = self._records.pool(use.subnet, timeout=_left(deadline))
-            old = held.value if held else Pool(subnet=use.subnet, users=(self._records.me,))
-            if old.gateway is not None:
-                if asked not in (None, old.gateway):
-                    raise Refused(f"pool {use.subnet} has the gateway {old.gateway}, this host asks for {asked}")
-                return old.gateway, use.subnet
-            gateway = asked or self._free_gateway(use, deadline)
-            plan.check_address(use.subnet, gateway, None)
-            if self._records.lease(use.subnet, gateway, timeout=_left(deadline)):
-                raise Clash(f"{gateway} is taken by a container: choose another --gateway")
-            if self._records.write_pool(held, msgspec.structs.replace(old, gateway=gateway), timeout=_left(deadline)):
-                return gateway, use.subnet
-            _check_deadline(deadline, f"the gateway of pool {use.subnet}")
-
-    def _free_gateway(self, use: PoolUse, deadline: float) -> Address:
-        taken = self._records.leases(use.subnet, timeout=_left(deadline))
-        return next(plan.candidates(use.subnet, None, taken))
-
     def claim(self, pool: str, asked: Address | None, deadline: float) -> tuple[Address, Subnet]:
         """An address for an endpoint (or, before the network exists, an `--aux-address`)."""
-        use = self._use(pool)
-        network = self._network(pool)
+        use = self._pools.use(pool)
+        network = self._pools.network(pool)
         if network is None and asked is not None:
             return self._claim_aux(use, asked, deadline), use.subnet
         gateway = network.definition.gateway if network else None
@@ -197,7 +85,7 @@ class Leases:
 
         A release that comes late, when a container of this host has the address anew, is passed over.
         """
-        if self._is_used(self._network(pool), address):
+        if self._is_used(self._pools.network(pool), address):
             return
         lease = self.free(pool, address)
         if lease is not None:
@@ -222,7 +110,7 @@ class Leases:
                 return lease.address
         lost: set[Address] = set()
         while True:
-            leases = self._records.leases(use.subnet, timeout=_left(deadline))
+            leases = self._records.leases(use.subnet, timeout=left(deadline))
             taken = self._taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
                 if self._create(use.subnet, address, "endpoint", network, deadline):
@@ -232,13 +120,13 @@ class Leases:
                 break
             else:
                 return self._from_others(use, network, leases, deadline)
-            _check_deadline(deadline, f"an address of pool {use.subnet}")
+            check(deadline, f"an address of pool {use.subnet}")
 
     def _from_others(
         self, use: PoolUse, network: Network | None, leases: dict[Address, Held[Lease]], deadline: float
     ) -> Address:
         """Nothing is free: what living hosts keep in reserve is given back under pressure."""
-        alive = self._records.alive(timeout=_left(deadline))
+        alive = self._records.alive(timeout=left(deadline))
         for address, held in leases.items():
             spare = held.value.use == "reserve" and held.value.hosts[0] in alive
             if spare and (use.within is None or address in use.within) and self._take(use, held, network, deadline):
@@ -255,7 +143,7 @@ class Leases:
         if mine is not None and mine.use == "endpoint":
             return asked  # the answer to the first call was lost
         while True:
-            held = self._records.lease(use.subnet, asked, timeout=_left(deadline))
+            held = self._records.lease(use.subnet, asked, timeout=left(deadline))
             if held is None:
                 done = self._create(use.subnet, asked, "endpoint", network, deadline)
             else:
@@ -265,7 +153,7 @@ class Leases:
                 return asked
             if network is not None:
                 self._check_outsider(network, asked, deadline)
-            _check_deadline(deadline, f"the address {asked}")
+            check(deadline, f"the address {asked}")
 
     def _check_takeable(self, lease: Lease, asked: Address, deadline: float) -> None:
         owner = lease.hosts[0]
@@ -278,13 +166,13 @@ class Leases:
             raise Clash(
                 f"{asked} is in use by a container on host {name}: choose another --ip, or stop that container first"
             )
-        if owner not in self._records.alive(timeout=_left(deadline)):
+        if owner not in self._records.alive(timeout=left(deadline)):
             raise Clash(
                 f"{asked} is kept in reserve by host {name}, which cannot be asked just now: choose another --ip"
             )
 
     def _check_outsider(self, network: Network, asked: Address, deadline: float) -> None:
-        key = self._records.outsider(network.definition, asked, timeout=_left(deadline))
+        key = self._records.outsider(network.definition, asked, timeout=left(deadline))
         if key is not None:
             raise Clash(f"{asked} belongs to an outsider, by the key {key}: choose another --ip")
 
@@ -294,15 +182,15 @@ class Leases:
             raise Refused(f"{asked} is outside the pool {use.subnet}")
         me = self._records.me
         while True:
-            held = self._records.lease(use.subnet, asked, timeout=_left(deadline))
+            held = self._records.lease(use.subnet, asked, timeout=left(deadline))
             if held is not None and held.value.use != "aux":
                 self._check_takeable(held.value, asked, deadline)
             hosts = held.value.hosts if held and held.value.use == "aux" else ()
             new = Lease(address=asked, use="aux", hosts=tuple(sorted({*hosts, me})))
-            if self._records.write_lease(use.subnet, held, new, timeout=_left(deadline)):
+            if self._records.write_lease(use.subnet, held, new, timeout=left(deadline)):
                 self._enter(use.subnet, asked, "aux")
                 return asked
-            _check_deadline(deadline, f"the address {asked}")
+            check(deadline, f"the address {asked}")
 
     # -- one address -----------------------------------------------------------------------------------------------
 
@@ -312,7 +200,7 @@ class Leases:
             if not alone:
                 return False
             new = Lease(address=address, use=kind, hosts=(self._records.me,))
-            done = self._records.write_lease(subnet, None, new, besides, timeout=_left(deadline))
+            done = self._records.write_lease(subnet, None, new, besides, timeout=left(deadline))
             if done:
                 self._enter(subnet, address, kind)
             return done
@@ -321,7 +209,7 @@ class Leases:
         besides = network.definition if network is not None and network.outsiders else None
         new = Lease(address=held.value.address, use="endpoint", hosts=(self._records.me,))
         with self._claim_alone(use.subnet, new.address) as alone:
-            if alone and self._records.write_lease(use.subnet, held, new, besides, timeout=_left(deadline)):
+            if alone and self._records.write_lease(use.subnet, held, new, besides, timeout=left(deadline)):
                 self._enter(use.subnet, new.address, "endpoint")
                 return True
         return False
@@ -332,13 +220,13 @@ class Leases:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return False
             try:
-                held = self._records.lease(lease.subnet, lease.address, timeout=min(1.0, _left(deadline)))
+                held = self._records.lease(lease.subnet, lease.address, timeout=min(1.0, left(deadline)))
                 if held is None or held.value.hosts != (self._records.me,):
                     self._journal.leases.drop(lease_key(lease))  # another host took it, or the store was emptied
                     return False
                 new = Lease(address=lease.address, use="endpoint", hosts=(self._records.me,))
                 besides = network.definition if network is not None and network.outsiders else None
-                if not self._records.write_lease(lease.subnet, held, new, besides, timeout=min(1.0, _left(deadline))):
+                if not self._records.write_lease(lease.subnet, held, new, besides, timeout=min(1.0, left(deadline))):
                     return False
                 self._enter(lease.subnet, lease.address, "endpoint")
             except Unavailable as error:
@@ -372,15 +260,13 @@ class Leases:
         for use in self._journal.uses.all():
             if use.at == RELEASED:
                 self._settle_pool(use, deadline)
-            elif self._network(use.pool) is not None:
+            elif self._pools.network(use.pool) is not None:
                 self._fill(use, deadline)
 
     def _abandon(self) -> None:
         """Calls that failed half-way leave pools without a network and addresses without an endpoint."""
         before = self._now() - ABANDONED
-        for use in self._journal.uses.all():
-            if RELEASED < use.at < before and self._network(use.pool) is None:
-                self.release_pool(use.pool)
+        self._pools.abandon(before)
         used = {(n.subnet, e.address) for n, e in self._endpoints()}
         for lease in self._journal.leases.all():
             if lease.use == "endpoint" and lease.at < before and (lease.subnet, lease.address) not in used:
@@ -397,57 +283,47 @@ class Leases:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # a call has just taken the address again, or is about to
             while not self._tell_release(lease, deadline):
-                _check_deadline(deadline, f"the release of {lease.address}")
+                check(deadline, f"the release of {lease.address}")
             self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
 
     def _tell_release(self, lease: LocalLease, deadline: float) -> bool:
         """Take this host out of a lease; False where it changed meanwhile."""
         me = self._records.me
-        held = self._records.lease(lease.subnet, lease.address, timeout=_left(deadline))
+        held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
         if held is None or me not in held.value.hosts:
             return True
         others = tuple(host for host in held.value.hosts if host != me)
         if others:
             new = msgspec.structs.replace(held.value, hosts=others)
-            return self._records.write_lease(lease.subnet, held, new, timeout=_left(deadline))
-        return self._records.drop_lease(lease.subnet, held, timeout=_left(deadline))
+            return self._records.write_lease(lease.subnet, held, new, timeout=left(deadline))
+        return self._records.drop_lease(lease.subnet, held, timeout=left(deadline))
 
     def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
-        held = self._records.lease(lease.subnet, lease.address, timeout=_left(deadline))
+        held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
         me = self._records.me
         if held is not None and held.value.hosts != (me,):
             name = self._host_name(held.value.hosts[0])
             log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
             return
         new = Lease(address=lease.address, use="endpoint", hosts=(me,))
-        if self._records.write_lease(lease.subnet, held, new, timeout=_left(deadline)):
+        if self._records.write_lease(lease.subnet, held, new, timeout=left(deadline)):
             kept = msgspec.structs.replace(lease, promised=False)
             self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
 
     def _settle_pool(self, use: PoolUse, deadline: float) -> None:
         """Leave a pool that Docker released, with all that is held of it."""
-        if not any(one.subnet == use.subnet and one.at != RELEASED for one in self._journal.uses.all()):
+        if not self._pools.is_shared(use):
             for lease in self._of(use.subnet):
                 self._settle_release(self._mark(lease, "releasing"), deadline)
-            while not self._leave_pool(use.subnet, deadline):
-                _check_deadline(deadline, f"leaving pool {use.subnet}")
-        self._journal.uses.change(use.pool, lambda now: None if now == use else now)
-
-    def _leave_pool(self, subnet: Subnet, deadline: float) -> bool:
-        held = self._records.pool(subnet, timeout=_left(deadline))
-        if held is None:
-            return True
-        users = tuple(host for host in held.value.users if host != self._records.me)
-        new = msgspec.structs.replace(held.value, users=users)
-        return self._records.write_pool(held, new, timeout=_left(deadline))
+        self._pools.leave(use, deadline)
 
     def _fill(self, use: PoolUse, deadline: float) -> None:
         """Bring the reserve of a pool to its size."""
-        network = self._network(use.pool)
+        network = self._pools.network(use.pool)
         missing = plan.reserve_size(use.within or use.subnet) - len(self._of(use.subnet, "reserve"))
         if missing <= 0:
             return
-        leases = self._records.leases(use.subnet, timeout=_left(deadline))
+        leases = self._records.leases(use.subnet, timeout=left(deadline))
         taken = self._taken(use.subnet, leases, network)
         for address in plan.candidates(use.subnet, use.within, taken):
             if missing <= 0 or self._journal.uses.get(use.pool) != use:
@@ -456,15 +332,6 @@ class Leases:
                 missing -= 1
 
     # -- what is here ----------------------------------------------------------------------------------------------
-
-    def _use(self, pool: str) -> PoolUse:
-        use = self._journal.uses.get(pool)
-        if use is None:
-            raise Unknown(f"pool {pool!r} is not one that this host was given")
-        return use
-
-    def _network(self, pool: str) -> Network | None:
-        return next((network for network in self._journal.networks.all() if network.pool == pool), None)
 
     def _endpoints(self) -> Iterator[tuple[Network, Endpoint]]:
         for endpoint in self._journal.endpoints.all():
@@ -486,7 +353,7 @@ class Leases:
         if network is not None and network.definition.gateway is not None:
             taken.add(network.definition.gateway)
         if network is not None and network.outsiders:
-            seen = self._records.outsiders(network.definition, 0, timeout=_STORE)
+            seen = self._records.outsiders(network.definition, 0, timeout=STORE)
             taken |= getattr(seen, "addresses", frozenset())
         with self._lock:
             prefix = f"{subnet.key}/"
@@ -508,34 +375,9 @@ class Leases:
                 with self._lock:
                     self._claiming.discard(key)
 
-    @contextmanager
-    def _held(self, lock: threading.Lock, deadline: float) -> Iterator[None]:
-        if not lock.acquire(timeout=_left(deadline)):
-            raise Late("another request for a pool takes too long: try again")
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-def _pool_id(subnet: Subnet, within: Subnet | None) -> str:
-    return f"{subnet.key}+{within.key}" if within else subnet.key
-
 
 def _subnet_of(pool: str) -> Subnet:
     try:
         return Subnet.from_key(pool.partition("+")[0])
     except ValueError:
         raise Unknown(f"{pool!r} is no pool of ours") from None
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise Late("the store took too long: try again")
-    return min(left, _STORE)
-
-
-def _check_deadline(deadline: float, what: str) -> None:
-    if time.monotonic() >= deadline:
-        raise Late(f"{what} is fought over by several hosts: try again")

@@ -12,9 +12,11 @@ import msgspec
 
 from myoverlay.errors import Clash, Late, MyoverlayError, Unavailable, Unknown
 from myoverlay.host.converge import Converger, Ground
+from myoverlay.host.deadline import left
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.local import LocalOverlay
+from myoverlay.host.pools import Pools
 from myoverlay.kernel.links import Links
 from myoverlay.plan import definition as plan
 from myoverlay.store.records import Held, Member, Records
@@ -58,6 +60,7 @@ class Overlays:
         self,
         journal: Journal,
         records: Records,
+        pools: Pools,
         leases: Leases,
         links: Links,
         converger: Converger,
@@ -68,6 +71,7 @@ class Overlays:
     ) -> None:
         self._journal = journal
         self._records = records
+        self._pools = pools
         self._leases = leases
         self._links = links
         self._converger = converger
@@ -153,7 +157,7 @@ class Overlays:
             self._creating.release()
 
     def _create(self, request: Request, deadline: float) -> LocalOverlay:
-        use = self._leases.use_of(request.subnet)
+        use = self._pools.use_of(request.subnet)
         name = plan.name_of(
             request.options.overlay, use.overlay if use else None, request.subnet, use.written if use else None
         )
@@ -162,7 +166,7 @@ class Overlays:
             raise Clash(f"overlay {name} is joined already by network {other.network.network[:12]} of this host")
         vtep, underlay, mtu = self._links.address_of(request.options.vtep or self._vtep, deadline=deadline)
         if use is not None:
-            self._leases.bind(use, name, deadline)
+            self._pools.bind(use, name, deadline)
         held = self._agree(name, request, vtep, mtu, underlay, deadline)
         network = _network(request, held.value, vtep, underlay, use)
         local = LocalOverlay(network, self._journal, self._converger, self._eager)
@@ -184,11 +188,11 @@ class Overlays:
         """Join the overlay as it is defined, or define it. Raises Refused or Clash with both values."""
         member = self._member(vtep)
         while True:
-            held = self._records.definition(name, timeout=_left(deadline))
+            held = self._records.definition(name, timeout=left(deadline))
             if held is None:
                 new = self._propose(name, request, plan.carries(mtu, vtep), deadline)
                 plan.check_fits(new, plan.carries(mtu, vtep), f"{underlay} of this host")
-                failed = self._records.found(new, member, timeout=_left(deadline))
+                failed = self._records.found(new, member, timeout=left(deadline))
                 if failed is None:
                     return Held(new, 0)
                 if failed == "vni" and request.options.vni is not None:
@@ -197,14 +201,14 @@ class Overlays:
             plan.agree(held.value, request.options, request.subnet, request.gateway)
             plan.check_fits(held.value, plan.carries(mtu, vtep), f"{underlay} of this host")
             self._check_paths(held.value, deadline)
-            if self._records.join(held, member, timeout=_left(deadline)):
+            if self._records.join(held, member, timeout=left(deadline)):
                 return held
 
     def _propose(self, name: OverlayName, request: Request, carried: int, deadline: float) -> Definition:
         options = request.options
         vni = options.vni
         if vni is None:
-            taken = self._records.vnis(timeout=_left(deadline))
+            taken = self._records.vnis(timeout=left(deadline))
             vni = next(vni for vni in plan.vnis(name) if vni not in taken)
         return Definition(
             overlay=name,
@@ -218,11 +222,11 @@ class Overlays:
         )
 
     def _vni_clash(self, vni: int, deadline: float) -> Clash:
-        holder = self._records.vnis(timeout=_left(deadline)).get(vni)
+        holder = self._records.vnis(timeout=left(deadline)).get(vni)
         return plan.vni_taken(vni, f"overlay {holder.overlay}" if holder else "another overlay")
 
     def _check_paths(self, definition: Definition, deadline: float) -> None:
-        for host, member in self._records.members(definition.overlay, timeout=_left(deadline)).items():
+        for host, member in self._records.members(definition.overlay, timeout=left(deadline)).items():
             if host != self._records.me:
                 carried = plan.carries(self._links.route_mtu(member.vtep, deadline=deadline), member.vtep)
                 plan.check_fits(definition, carried, f"the route to host {member.name} ({member.vtep})")
@@ -256,18 +260,18 @@ class Overlays:
 
     def settle(self, deadline: float) -> None:
         """Tell the store which overlays this host has left. Raises Unavailable or Late when it could not be told."""
-        for left in self._journal.leaving.all():
-            if self.named(left.overlay) is not None:
-                self._journal.leaving.drop(left.overlay)
+        for gone in self._journal.leaving.all():
+            if self.named(gone.overlay) is not None:
+                self._journal.leaving.drop(gone.overlay)
                 continue
             while True:
-                held = self._records.definition(left.overlay, timeout=_left(deadline))
+                held = self._records.definition(gone.overlay, timeout=left(deadline))
                 if held is None or self._records.me not in held.value.holders:
                     break
-                withdrawn = self._records.withdraw(held.value, timeout=_left(deadline))
-                if withdrawn and self._records.leave(held, timeout=_left(deadline)):
+                withdrawn = self._records.withdraw(held.value, timeout=left(deadline))
+                if withdrawn and self._records.leave(held, timeout=left(deadline)):
                     break
-            self._journal.leaving.drop(left.overlay)
+            self._journal.leaving.drop(gone.overlay)
 
     # -- the kernel's questions ------------------------------------------------------------------------------------
 
@@ -290,10 +294,3 @@ def _network(request: Request, definition: Definition, vtep: Address, underlay: 
         outsiders=definition.records is not None if outsiders is None else outsiders,
         pool=use.pool if use else None,
     )
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise Late("the store took too long: try again")
-    return min(left, 3.0)

@@ -106,20 +106,25 @@ class FakePublisher:
         self.said.append(f"pardon {address}")
 
 
-class FakeLeases:
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, ...]] = []
+class FakePools:
+    def __init__(self, asked: list[tuple[Any, ...]]) -> None:
+        self.asked = asked
 
-    def request_pool(self, asked: Subnet | None, within: Subnet | None, overlay: Any, deadline: float) -> Any:
+    def request(self, asked: Subnet | None, within: Subnet | None, overlay: Any, deadline: float) -> Any:
         self.asked.append(("pool", asked, within, overlay))
         return SimpleNamespace(pool="p1", subnet=asked or SUBNET)
 
-    def release_pool(self, pool: str) -> None:
+    def release(self, pool: str) -> None:
         self.asked.append(("release_pool", pool))
 
     def gateway(self, pool: str, asked: Address | None, deadline: float) -> tuple[Address, Subnet]:
         self.asked.append(("gateway", pool, asked))
         return asked or Address("10.5.0.1"), SUBNET
+
+
+class FakeLeases:
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
 
     def claim(self, pool: str, asked: Address | None, deadline: float) -> tuple[Address, Subnet]:
         self.asked.append(("claim", pool, asked))
@@ -140,7 +145,7 @@ class Docker:
             Tally(),
         )
         self.network = NetworkDriver(self.overlays, self.publisher)  # type: ignore[arg-type]
-        self.ipam = IpamDriver(self.leases)  # type: ignore[arg-type]
+        self.ipam = IpamDriver(FakePools(self.leases.asked), self.leases)  # type: ignore[arg-type]
         self.client: flask.testing.FlaskClient = create_app(self.network, self.ipam, self.tally).test_client()
 
     def raw(self, method: str, body: bytes) -> werkzeug.test.TestResponse:

@@ -24,7 +24,7 @@ GATEWAY = Address("10.5.0.1")
 def ready(one: Host, subnet: str = "10.5.0.0/24", **changes: Any) -> tuple[PoolUse, Network]:
     """The host has a network of the pool, as after `docker network create --subnet`, and is alive."""
     use = one.pool(subnet, changes.pop("within", None))
-    one.leases.gateway(use.pool, None, soon())
+    one.pools.gateway(use.pool, None, soon())
     on = one.network(use, **changes)
     one.live()
     return use, on
@@ -63,7 +63,7 @@ def test_a_pool_is_used_by_many_hosts(host: Make) -> None:
     assert set(held.value.users) == {one.me for one in hosts}
     for one, use in zip(hosts, uses, strict=True):
         assert one.records.pool(use.subnet) is not None
-        one.leases.release_pool(use.pool)
+        one.pools.release(use.pool)
         one.settle()
     assert hosts[0].records.pool(Subnet("10.5.0.0/24")) is None
 
@@ -143,10 +143,10 @@ def test_the_pool_of_a_new_network_is_found_by_its_subnet(host: Make) -> None:
     """CreateNetwork names no pool: it is the newest of that subnet that no network has."""
     ann = host("ann")
     use = ann.pool()
-    assert ann.leases.use_of(use.subnet) == use
-    assert ann.leases.use_of(Subnet("10.9.0.0/24")) is None
+    assert ann.pools.use_of(use.subnet) == use
+    assert ann.pools.use_of(Subnet("10.9.0.0/24")) is None
     ann.network(use)
-    assert ann.leases.use_of(use.subnet) is None
+    assert ann.pools.use_of(use.subnet) is None
 
 
 def test_the_gateway_is_agreed(host: Make) -> None:
@@ -155,7 +155,7 @@ def test_the_gateway_is_agreed(host: Make) -> None:
     uses = [one.pool() for one in hosts]
     asked = ["10.5.0.9", "10.5.0.8", None]
     answers = together(*[
-        lambda one=one, use=use, text=text: one.leases.gateway(use.pool, Address(text) if text else None, soon())
+        lambda one=one, use=use, text=text: one.pools.gateway(use.pool, Address(text) if text else None, soon())
         for one, use, text in zip(hosts, uses, asked, strict=True)
     ])  # fmt: skip
     given = [answer for answer in answers if not isinstance(answer, Exception)]
@@ -164,7 +164,7 @@ def test_the_gateway_is_agreed(host: Make) -> None:
     gateway, subnet = given[0]
     assert subnet == "10.5.0.0/24"
     assert all(f"has the gateway {gateway}, this host asks for" in str(error) for error in refused)
-    assert hosts[2].leases.gateway(uses[2].pool, None, soon()) == (gateway, subnet)
+    assert hosts[2].pools.gateway(uses[2].pool, None, soon()) == (gateway, subnet)
 
 
 def test_a_gateway_is_a_free_host_address(host: Make) -> None:
@@ -174,10 +174,10 @@ def test_a_gateway_is_a_free_host_address(host: Make) -> None:
     on = ann.network(use)
     assert ann.claim(use) == "10.5.0.1"
     with pytest.raises(Clash, match=r"10\.5\.0\.1 is taken by a container: choose another --gateway"):
-        ann.leases.gateway(use.pool, GATEWAY, soon())
+        ann.pools.gateway(use.pool, GATEWAY, soon())
     with pytest.raises(Refused, match=r"10\.5\.0\.255 is no host address"):
-        ann.leases.gateway(use.pool, Address("10.5.0.255"), soon())
-    assert ann.leases.gateway(use.pool, None, soon()) == ("10.5.0.2", on.subnet)
+        ann.pools.gateway(use.pool, Address("10.5.0.255"), soon())
+    assert ann.pools.gateway(use.pool, None, soon()) == ("10.5.0.2", on.subnet)
 
 
 # -- addresses -----------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_unknown_pools(host: Make) -> None:
     with pytest.raises(Unknown, match=r"'10.9.0.0-24' is not one that this host was given"):
         ann.leases.claim("10.9.0.0-24", None, soon())
     ann.leases.release("10.9.0.0-24", Address("10.9.0.2"), soon())
-    ann.leases.release_pool("10.9.0.0-24")
+    ann.pools.release("10.9.0.0-24")
 
 
 def test_releasing_twice_or_what_was_never_leased_succeeds(host: Make, store: SqliteStore) -> None:
@@ -463,7 +463,7 @@ def test_settling_is_told_to_come(host: Make) -> None:
     for act in (
         lambda: ann.claim(use, "10.5.0.9"),
         lambda: ann.leases.release(use.pool, Address("10.5.0.9"), soon()),
-        lambda: ann.leases.release_pool(use.pool),
+        lambda: ann.pools.release(use.pool),
     ):
         ann.leases.wanted.clear()
         act()
@@ -474,7 +474,7 @@ def test_settling_with_the_store_away_says_so(host: Make) -> None:
     """Unfinished work raises, so that it is tried again, and loses nothing."""
     ann = host("ann")
     use, _ = ready(ann)
-    ann.leases.release_pool(use.pool)
+    ann.pools.release(use.pool)
     ann.wire.off = True
     with pytest.raises(Unavailable):
         ann.settle()
@@ -566,7 +566,7 @@ def test_after_everything_is_released_nothing_is_left(host: Make, store: SqliteS
     for one in hosts:
         use = one.pool()
         one.claim(use, "10.5.0.2")
-        one.leases.gateway(use.pool, None, soon())
+        one.pools.gateway(use.pool, None, soon())
         made.append((one, use, one.network(use)))
         one.live()
     for one, use, on in made:
@@ -587,10 +587,10 @@ def test_a_pool_of_two_networks_stays_with_the_second(host: Make, store: SqliteS
     ann = host("ann")
     one, two = ann.pool("10.5.0.0/24"), ann.pool("10.5.0.0/24", "10.5.0.128/25")
     assert one.pool != two.pool
-    ann.leases.release_pool(one.pool)
+    ann.pools.release(one.pool)
     ann.settle()
     assert ann.records.pool(one.subnet) is not None
-    ann.leases.release_pool(two.pool)
+    ann.pools.release(two.pool)
     ann.settle()
     assert nothing_left(store)
 
