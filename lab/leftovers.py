@@ -49,12 +49,16 @@ def snapshot() -> Snapshot:
 
 
 def compare(before: Snapshot, after: Snapshot, labs: Iterable[str] | None = None) -> list[str]:
-    """Every difference as a sentence; with `labs`, what belongs to other laboratories does not count."""
+    """Every difference as a sentence; with `labs`, what belongs to other laboratories does not count.
+
+    Nor do processes then that only live in namespaces of their own: anybody's service may have started meanwhile.
+    """
     mine = None if labs is None else {f"laboratory {name}:" for name in labs}
     differences = [f"left behind: {fact}" for fact in sorted(after.facts - before.facts)]
     differences += [f"gone: {fact}" for fact in sorted(before.facts - after.facts)]
     if mine is None:
         return differences
+    differences = [line for line in differences if not line.startswith(("left behind: process", "gone: process"))]
     return [line for line in differences if "laboratory " not in line or any(name in line for name in mine)]
 
 
@@ -72,6 +76,7 @@ def _processes() -> Iterator[str]:
             if foreign or lab or program.startswith(str(places.HOME)):
                 name = Path(f"/proc/{entry}/comm").read_text().strip()
                 owner = f"laboratory {lab[1]}: " if lab else ""
+                owner = owner or ("by its file: " if program.startswith(str(places.HOME)) else "")
                 yield f"{owner}process {entry} ({name})"
 
 
