@@ -410,24 +410,31 @@ class Bridge(Value, frozen=True, kw_only=True):
 
 
 class Vxlan(Value, frozen=True, kw_only=True):
-    """The tunnel device, a port of the bridge. `local` is this host's VTEP, where its UDP socket lives."""
+    """The tunnel device, a port of the bridge. `local` is this host's VTEP; without one each route chooses its own."""
 
     name: str
     bridge: str
     vni: int
     port: int
-    local: Address
+    local: Address | None
     mtu: int
+    learning: bool = False
+    proxy: bool = True
+    l2miss: bool = True
+    l3miss: bool = True
 
 
 class Veth(Value, frozen=True, kw_only=True):
-    """A cable: `port` is the bridge's end, `link` the container's, which starts in the host's namespace with `mac`."""
+    """A cable: `port` is the bridge's end, `link` the container's, which starts in the host's namespace with `mac`.
+
+    Without `link` it is a tap, for a VM's process to hold. `address` is noted on cables laid by hand."""
 
     port: str
-    link: str
+    link: str | None
     bridge: str
     mac: Mac
     mtu: int
+    address: Address | None = None
 
 
 def check_vni(vni: int) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from myoverlay.host.local import LocalOverlay
-from myoverlay.host.loop import Loop
+from myoverlay.host.loop import COALESCE, WAIT, Loop
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.records import Records, Ring
 from myoverlay.tally import Tally
@@ -21,10 +21,6 @@ from myoverlay.values import HostId
 
 log = logging.getLogger(__name__)
 
-#: A blocking query's length, seconds.
-WAIT = 55.0
-#: After a change, others that follow within this time are taken together, seconds.
-COALESCE = 0.05
 #: Everything is listed again after this, seconds.
 RELIST = 300.0
 

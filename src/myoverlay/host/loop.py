@@ -11,6 +11,10 @@ from myoverlay.tally import Tally
 
 log = logging.getLogger(__name__)
 
+#: A blocking query's length, seconds.
+WAIT = 55.0
+#: After a change, others that follow within this time are taken together, seconds.
+COALESCE = 0.05
 #: After a round that failed, seconds: at first, at most.
 RETRY = (0.2, 5.0)
 

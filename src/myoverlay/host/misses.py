@@ -23,16 +23,13 @@ from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
 from myoverlay.kernel.neigh import Overrun
 from myoverlay.plan import answers
+from myoverlay.plan.gate import BURST, QUIET, RATE, Gate
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Miss, Peer
 
 log = logging.getLogger(__name__)
 
-#: Look-ups in the store: so many at once, then so many a second.
-BURST, RATE = 100, 100.0
-#: How long "nobody has it" is believed, seconds.
-NEGATIVE = 2.0
 _DEADLINE = 1.0
 _ROUND = 1.0
 
@@ -122,7 +119,7 @@ class _Question(msgspec.Struct, frozen=True):
 class Lookup(Loop):
     """Owns the thread `lookup`: asks the store what nobody here knows, each question once.
 
-    `_lock` guards the table of open and answered questions and the bucket.
+    `_lock` guards the gate.
     """
 
     def __init__(
@@ -133,9 +130,7 @@ class Lookup(Loop):
         self._discovery = discovery
         self._now = now
         self._lock = threading.Lock()
-        self._until: dict[tuple[str, str], float] = {}
-        self._tokens = float(BURST)
-        self._filled = now()
+        self._gate = Gate(BURST, RATE, QUIET)
         self._queue: queue.SimpleQueue[_Question | LocalOverlay | None] = queue.SimpleQueue()
 
     def wake(self) -> None:
@@ -149,16 +144,8 @@ class Lookup(Loop):
         """Have the store asked; False where it was asked just now, or too often."""
         question, now = _Question(local, ask), self._now()
         with self._lock:
-            if self._until.get(question.name, 0.0) > now:
+            if not self._gate.admits(question.name, now):
                 return False
-            self._tokens = min(float(BURST), self._tokens + (now - self._filled) * RATE)
-            self._filled = now
-            if self._tokens < 1.0:
-                return False
-            self._tokens -= 1.0
-            if len(self._until) > 10 * BURST:
-                self._until = {name: until for name, until in self._until.items() if until > now}
-            self._until[question.name] = now + NEGATIVE
         self._queue.put(question)
         return True
 

@@ -34,10 +34,10 @@ VXLAN_PORT_FLAGS = _PORT | {"IFLA_BRPORT_UNICAST_FLOOD": 1, "IFLA_BRPORT_NEIGH_S
 #: Each container's MAC is a static row, so no container ever needs to see another's unicast.
 VETH_PORT_FLAGS = _PORT | {"IFLA_BRPORT_UNICAST_FLOOD": 0}
 BRIDGE_DATA = {"IFLA_BR_STP_STATE": 0, "IFLA_BR_FORWARD_DELAY": 0, "IFLA_BR_MCAST_SNOOPING": 0}
-#: Learning together with permanent rows drops frames whose outer source differs from the row: 0 of 5 arrived.
-VXLAN_DATA = {"IFLA_VXLAN_LEARNING": 0, "IFLA_VXLAN_PROXY": 1, "IFLA_VXLAN_L2MISS": 1, "IFLA_VXLAN_L3MISS": 1}
+#: A tap that outlives who opens it (linux/if_tun.h: IFF_TAP).
+TAP_DATA = {"IFLA_TUN_TYPE": 2, "IFLA_TUN_PERSIST": 1}
 
-_LABEL = re.compile(r"myoverlay veth link=(\S+) mac=(\S+)")
+_LABEL = re.compile(r"myoverlay (?:veth link=(\S+)|tap) mac=(\S+?)(?: address=(\S+))?")
 
 
 class Observed(Value, frozen=True, kw_only=True):
@@ -91,27 +91,43 @@ def bridge_form(bridge: Bridge) -> Form:
 
 
 def vxlan_form(vxlan: Vxlan) -> Form:
-    local = "IFLA_VXLAN_LOCAL" if vxlan.local.version == 4 else "IFLA_VXLAN_LOCAL6"
-    birth = VXLAN_DATA | {"IFLA_VXLAN_ID": vxlan.vni, "IFLA_VXLAN_PORT": vxlan.port, local: str(vxlan.local)}
+    version = vxlan.local.version if vxlan.local else 0
+    birth = {
+        "IFLA_VXLAN_ID": vxlan.vni,
+        "IFLA_VXLAN_PORT": vxlan.port,
+        "IFLA_VXLAN_LOCAL": vxlan.local if version == 4 else None,
+        "IFLA_VXLAN_LOCAL6": vxlan.local if version == 6 else None,
+        "IFLA_VXLAN_LEARNING": int(vxlan.learning),
+        "IFLA_VXLAN_PROXY": int(vxlan.proxy),
+        "IFLA_VXLAN_L2MISS": int(vxlan.l2miss),
+        "IFLA_VXLAN_L3MISS": int(vxlan.l3miss),
+    }
     return Form(vxlan.name, "vxlan", vxlan.mtu, master=vxlan.bridge, birth=birth, port=VXLAN_PORT_FLAGS)
 
 
 def veth_form(veth: Veth) -> Form:
-    return Form(veth.port, "veth", veth.mtu, master=veth.bridge, alias=label(veth), port=VETH_PORT_FLAGS)
+    kind, birth = ("tun", TAP_DATA) if veth.link is None else ("veth", {})
+    return Form(veth.port, kind, veth.mtu, master=veth.bridge, alias=label(veth), birth=birth, port=VETH_PORT_FLAGS)
 
 
 def label(veth: Veth) -> str:
     """What the bridge's end carries as its alias: a container's end that has moved away cannot be seen any more."""
-    return f"myoverlay veth link={veth.link} mac={veth.mac}"
+    kind = "tap" if veth.link is None else f"veth link={veth.link}"
+    return f"myoverlay {kind} mac={veth.mac}" + (f" address={veth.address}" if veth.address else "")
 
 
-def read_label(alias: str | None) -> tuple[str, Mac] | None:
-    """Link name and MAC of a label, or None for anything else."""
+def read_label(alias: str | None) -> tuple[str | None, Mac] | None:
+    """Link name (a tap has none) and MAC of a label, or None for anything else."""
     found = _LABEL.fullmatch(alias or "")
     try:
         return (found[1], Mac(found[2])) if found else None
     except ValueError:
         return None
+
+
+def _labelled_address(alias: str | None) -> Address | None:
+    found = _LABEL.fullmatch(alias or "")
+    return Address(found[3]) if found and found[3] else None
 
 
 def decode_link(body: bytes) -> Seen | None:
@@ -196,8 +212,10 @@ _DATA: Mapping[str, _Names] = {
         15: ("IFLA_VXLAN_PORT", _network_number),
         17: ("IFLA_VXLAN_LOCAL6", _ip),
     },
+    "tun": {3: ("IFLA_TUN_TYPE", _number), 6: ("IFLA_TUN_PERSIST", _number)},
 }
 _BRPORT: _Names = {
+    1: ("IFLA_BRPORT_STATE", _number),
     8: ("IFLA_BRPORT_LEARNING", _number),
     9: ("IFLA_BRPORT_UNICAST_FLOOD", _number),
     27: ("IFLA_BRPORT_MCAST_FLOOD", _number),
@@ -217,14 +235,17 @@ def must_be_made_anew(form: Form, link: Seen) -> bool:
 
 
 def born(form: Form, master: int | None) -> dict[str, Any]:
-    """The attributes of the one request that makes the link, down and with all that can be given at birth."""
+    """The attributes of the one request that makes the link, down and with all that can be given at birth.
+
+    An attribute that is None is one that must not be there.
+    """
     given: dict[str, Any] = {"IFLA_IFNAME": form.name, "IFLA_MTU": form.mtu}
     if form.mac is not None:
         given["IFLA_ADDRESS"] = form.mac
     if master is not None:
         given["IFLA_MASTER"] = master
     info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", form.kind)]
-    if data := [*form.birth.items(), *form.data.items()]:
+    if data := [(name, value) for name, value in {**form.birth, **form.data}.items() if value is not None]:
         info.append(("IFLA_INFO_DATA", {"attrs": data}))
     given["IFLA_LINKINFO"] = {"attrs": info}
     return given
@@ -286,13 +307,28 @@ def _value(link: Seen, master: str, addresses: tuple[tuple[Address, int], ...]) 
         address, prefixlen = addresses[0] if addresses else (None, 0)
         return Bridge(name=link.name, mac=Mac(link.mac), mtu=link.mtu, address=address, prefixlen=prefixlen)
     if link.kind == "vxlan":
-        local = link.data.get("IFLA_VXLAN_LOCAL") or link.data.get("IFLA_VXLAN_LOCAL6") or ""
-        vni, port = link.data.get("IFLA_VXLAN_ID", 0), link.data.get("IFLA_VXLAN_PORT", 0)
-        return Vxlan(name=link.name, bridge=master, vni=vni, port=port, local=Address(local), mtu=link.mtu)
-    labelled = read_label(link.alias) if link.kind == "veth" else None
-    if labelled is None:
+        return _vxlan(link, master)
+    labelled = read_label(link.alias)
+    if labelled is None or link.kind != ("tun" if labelled[0] is None else "veth"):
         return None
-    return Veth(port=link.name, link=labelled[0], bridge=master, mac=labelled[1], mtu=link.mtu)
+    address = _labelled_address(link.alias)
+    return Veth(port=link.name, link=labelled[0], bridge=master, mac=labelled[1], mtu=link.mtu, address=address)
+
+
+def _vxlan(link: Seen, master: str) -> Vxlan:
+    local = link.data.get("IFLA_VXLAN_LOCAL") or link.data.get("IFLA_VXLAN_LOCAL6")
+    return Vxlan(
+        name=link.name,
+        bridge=master,
+        vni=link.data.get("IFLA_VXLAN_ID", 0),
+        port=link.data.get("IFLA_VXLAN_PORT", 0),
+        local=Address(local) if local else None,
+        mtu=link.mtu,
+        **{
+            flag: bool(link.data.get(f"IFLA_VXLAN_{flag.upper()}"))
+            for flag in ("learning", "proxy", "l2miss", "l3miss")
+        },
+    )
 
 
 def _faults(

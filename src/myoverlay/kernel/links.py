@@ -95,6 +95,18 @@ class Links:
             held.close()
             raise
 
+    def equip(self, ns: Namespace, name: str, address: Address, prefixlen: int, *, deadline: float) -> None:
+        """Give a container's end an address beside those it has, and set it up, in the container's namespace."""
+        self._ask(f"setting up {name}", deadline, ns, lambda own: self._worker.equip(own, name, address, prefixlen))
+
+    def far_ends(self, ns: Namespace, *, deadline: float) -> dict[str, str]:
+        """Which veths of another namespace have their other end in the host's, and what it is called there."""
+        return self._ask("following cables", deadline, ns, self._worker.far_ends)
+
+    def forwards(self, ns: Namespace, port: str, *, deadline: float) -> bool:
+        """Does the bridge's port forward? The kernel's link watch opens it some time after its far end came up."""
+        return self._ask(f"looking at {port}", deadline, ns, lambda own: self._worker.forwards(own, port))
+
     def observe(self, ns: Namespace, *, deadline: float) -> tuple[Observed, ...]:
         """All links of the namespace but `lo`, each as the value it amounts to and what is wrong with it."""
         return self._ask("observing links", deadline, ns, self._worker.observe)

@@ -22,7 +22,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from myoverlay.errors import KernelRefused, Unknown
-from myoverlay.kernel import linkforms, netns, underlay
+from myoverlay.kernel import linkforms, netns, tap, underlay
 from myoverlay.kernel.linkforms import IFINFO, Form, Observed, Seen, Thing
 from myoverlay.kernel.neigh import bridge_rows, del_static_row, port_rows, static_row
 from myoverlay.kernel.netns import Namespace, refusal
@@ -31,6 +31,7 @@ from myoverlay.values import Address, Bridge, Mac, Subnet, Veth, Vxlan
 
 RTM_GETLINK, RTM_GETNSID = 18, 90
 NETNSA_NSID, NETNSA_FD = 1, 3
+BR_STATE_FORWARDING = 3
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 _NO_STATISTICS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
 #: linux/if_addr.h. The same gateway address is on every host of an overlay: a duplicate is what we want.
@@ -158,14 +159,17 @@ class Worker:
             fresh = link is None
             if link is None:
                 self._create(ns, channel, thing, linkforms.born(form, master))
-                link = linkforms.newborn(form, channel.need(form.name).index, master)
+                link = channel.need(form.name)
+                if form.kind != "tun":  # whose maker takes no attributes
+                    link = linkforms.newborn(form, link.index, master)
             ipv6 = ipv6 or (bridge is not None and bridge.ipv6_off is False)
             shortfalls = _set_sysctls(ns, thing, link, ipv6)
             with _attempt(f"setting up {form.name}"):
                 for step in linkforms.corrections(form, link, master):
                     channel.set(link.index, **step)
             if isinstance(thing, Bridge):
-                _correct_addresses(channel, link.index, thing)
+                own = {(thing.address, thing.prefixlen)} if thing.address is not None else set()
+                _correct_addresses(channel, link.index, thing.name, own)
             elif isinstance(thing, Veth):
                 there = set() if fresh else port_rows(channel.wire, link.index)
                 _correct_rows(channel, thing, link, there)
@@ -180,7 +184,11 @@ class Worker:
             with _attempt(f"creating the VXLAN device {thing.name}, VNI {thing.vni}, port {thing.port}"):
                 self._at_home().ipr.link("add", **given)
             return
-        if isinstance(thing, Veth):
+        if isinstance(thing, Veth) and thing.link is None:
+            with _attempt(f"creating the tap {thing.port}"):
+                ns.call(lambda: tap.create(thing.port))
+            return
+        if isinstance(thing, Veth) and thing.link is not None:
             # Both ends in place at once: moving one later waits for RCU, 23 ms instead of 2.
             far = {"IFLA_IFNAME": thing.link, "IFLA_ADDRESS": str(thing.mac), "IFLA_MTU": thing.mtu}
             peer = {"attrs": [*far.items(), ("IFLA_NET_NS_FD", self._host.fd)]}
@@ -198,7 +206,7 @@ class Worker:
     def _correct_far_end(self, veth: Veth, port: Seen) -> None:
         """Mend the container's end while it is still in the host's namespace; elsewhere it is no more ours."""
         home = self._at_home()
-        far = home.find(veth.link)
+        far = home.find(veth.link) if veth.link is not None else None
         if far is None or far.kind != "veth" or far.far != port.index or port.far != far.index:
             return
         wrong: dict[str, Any] = {}
@@ -209,6 +217,27 @@ class Worker:
         if wrong:
             with _attempt(f"correcting {veth.link}"):
                 home.set(far.index, **wrong)
+
+    def equip(self, ns: Namespace, name: str, address: Address, prefixlen: int) -> None:
+        with self._at(ns) as channel:
+            link = channel.need(name)
+            _correct_addresses(channel, link.index, name, {(address, prefixlen)}, keep=True)
+            if not link.up:
+                with _attempt(f"setting up {name}"):
+                    channel.set(link.index, flags=linkforms.IFF_UP, change=linkforms.IFF_UP)
+
+    def far_ends(self, ns: Namespace) -> dict[str, str]:
+        there = {link.index: link.name for link in self._at_home().all()}
+        with self._at(ns) as channel:
+            # The dump is what gives the other namespace its number, where it had none (rtnl_fill_link_netnsid).
+            here = channel.all()
+            nsid = channel.nsid(self._host)
+            ours = [link for link in here if link.kind == "veth" and link.far_ns is not None and link.far_ns == nsid]
+            return {link.name: there[link.far] for link in ours if link.far in there}
+
+    def forwards(self, ns: Namespace, name: str) -> bool:
+        with self._at(ns) as channel:
+            return bool(channel.need(name).port.get("IFLA_BRPORT_STATE") == BR_STATE_FORWARDING)
 
     def remove(self, ns: Namespace, name: str) -> None:
         with self._at(ns) as channel:
@@ -303,11 +332,12 @@ def _set_sysctls(ns: Namespace, thing: Thing, link: Seen, ipv6: bool) -> tuple[s
     return tuple(f"{key} was not set: {os.strerror(code)}" for key, code in failed.items() if code != errno.ENOENT)
 
 
-def _correct_addresses(channel: Channel, index: int, bridge: Bridge) -> None:
-    wanted = {(bridge.address, bridge.prefixlen)} if bridge.address is not None else set()
-    with _attempt(f"setting the address of {bridge.name}"):
+def _correct_addresses(
+    channel: Channel, index: int, name: str, wanted: set[tuple[Address, int]], *, keep: bool = False
+) -> None:
+    with _attempt(f"setting the address of {name}"):
         there = {(place.address, place.prefixlen) for place in underlay.places(channel.wire) if place.index == index}
-        for address, length in there - wanted:
+        for address, length in set() if keep else there - wanted:
             channel.ipr.addr("del", index=index, address=str(address), prefixlen=length)
         for address, length in wanted - there:
             flags = {"IFA_FLAGS": IFA_F_NODAD} if address.version == 6 else {}

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.netns import Namespace, refusal
@@ -154,6 +154,44 @@ def _mac(raw: bytes | None) -> Mac | None:
 _vtep = lru_cache(maxsize=4096)(_address)
 
 
+class SeenRow(NamedTuple):
+    """A row of either table as it is, whoever wrote it. `key` is an address or MAC, `to` the MAC or VTEP, if any."""
+
+    table: str
+    key: str
+    to: str
+    state: str
+
+
+_STATES = (
+    (0x01, "incomplete"),
+    (0x02, "reachable"),
+    (0x04, "stale"),
+    (0x08, "delay"),
+    (0x10, "probe"),
+    (0x20, "failed"),
+)
+
+
+def seen_row(body: bytes, ifindex: int) -> SeenRow | None:
+    """Any row of the device's own tables, in words; None for another device's and for the bridge's view of it."""
+    if len(body) < NDM.size:
+        return None
+    family, index, state, flags, _type = NDM.unpack_from(body)
+    found = attributes(body, NDM.size)
+    mac = found.get(NDA_LLADDR, b"").hex(":")
+    address = _address(found.get(NDA_DST)) or ""
+    if index != ifindex or (family != socket.AF_BRIDGE and state == NUD_NOARP):
+        return None  # the kernel's own for multicast, which `ip neigh` does not show either
+    # The FDB's rows are NOARP|PERMANENT or NOARP when a person wrote them, and REACHABLE when the device learned them.
+    words = [word for bit, word in _STATES if state & bit]
+    words = ["permanent"] if state & NUD_PERMANENT else words or (["noarp"] if state & NUD_NOARP else ["none"])
+    if family == socket.AF_BRIDGE:
+        learned = not state & (NUD_PERMANENT | NUD_NOARP)
+        return SeenRow("fdb", mac, address, "learned" if learned else words[0]) if flags & NTF_SELF else None
+    return SeenRow("arp", address, mac, words[0])
+
+
 class Tables:
     """Both tables of one VXLAN device. Safe from several threads; batches do not mix."""
 
@@ -194,6 +232,23 @@ class Tables:
             elif row is not None:
                 fdbs.add(row)
         return neighs, fdbs
+
+    def everything(self) -> list[SeenRow]:
+        """All rows of both tables, also what `dump` leaves out: learned, ageing, multicast, the default."""
+        device = attribute(NDA_IFINDEX, struct.pack("=I", self.ifindex))
+        families = (socket.AF_UNSPEC, socket.AF_BRIDGE)
+        with self._lock:
+            bodies = [
+                body
+                for family in families
+                for body in self._wire.dump(RTM_GETNEIGH, NDM.pack(family, 0, 0, 0, 0) + device)
+            ]
+        return [row for body in bodies if (row := seen_row(body, self.ifindex)) is not None]
+
+    def drop(self, rows: Sequence[Row]) -> Failed:
+        """Remove the rows whatever their state and, for a neighbour, whatever its MAC. Absent is success."""
+        with self._lock:
+            return [(row, said) for row, said in self._commit("removing", rows, del_row) if said.code != errno.ENOENT]
 
     def close(self) -> None:
         with self._lock:

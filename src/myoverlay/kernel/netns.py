@@ -26,7 +26,7 @@ from myoverlay.errors import KernelRefused, Late, Refused, Unknown
 T = TypeVar("T")
 
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
-MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 1 << 12, 1 << 14, 1 << 18, 1 << 20
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 NS_GET_NSTYPE = 0xB703
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
@@ -223,6 +223,21 @@ def create(path: Path) -> Namespace:
     except BaseException:
         _unpin(path, unlink=ours)
         raise
+
+
+def share(folder: Path) -> None:
+    """Make a directory of pins a shared mount of its own, as the first `ip netns add` does; repeating is free.
+
+    Without it a later `ip netns add` would lay a copy of all pins over ours, and ours could not be removed any more.
+    """
+    raw = os.fsencode(folder)
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if _libc.mount(None, raw, None, MS_SHARED | MS_REC, None) != 0:  # no mount yet
+            _check(_libc.mount(raw, raw, None, MS_BIND | MS_REC, None))
+            _check(_libc.mount(None, raw, None, MS_SHARED | MS_REC, None))
+    except OSError as error:
+        raise refusal(f"preparing {folder}", error) from error
 
 
 def delete(path: Path) -> None:

@@ -5,6 +5,7 @@ By struct. Sources: rtnetlink(7), include/uapi/linux/{if_addr,rtnetlink}.h, net/
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -160,7 +161,13 @@ class _Route:
 
 def _main_routes(wire: Wire, family: int) -> Iterator[_Route]:
     request = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)
-    for body in wire.dump(RTM_GETROUTE, request + attribute(RTA_TABLE, struct.pack("=I", RT_TABLE_MAIN))):
+    try:
+        bodies = wire.dump(RTM_GETROUTE, request + attribute(RTA_TABLE, struct.pack("=I", RT_TABLE_MAIN)))
+    except KernelRefused as said:
+        if said.code != errno.ENOENT:  # the table is born with the namespace's first route (fib_new_table)
+            raise
+        return
+    for body in bodies:
         route = _Route.decode(body)
         if route is not None and (route.family, route.table, route.kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
             yield route

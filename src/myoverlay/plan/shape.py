@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from myoverlay.values import Bridge, Endpoint, Mac, Network, Veth, Vxlan
+from myoverlay.values import Address, Bridge, Endpoint, Mac, Network, Veth, Vxlan
 
 BRIDGE = "br0"
 VXLAN = "vxlan1"
@@ -42,8 +42,12 @@ def name_of(thing: Thing) -> str:
 def bridge_mac(network: Network) -> Mac:
     """br0's MAC: derived from the gateway and the same on every host, so that whoever moves keeps a warm cache."""
     definition = network.definition
-    base = definition.gateway or definition.subnet.at(definition.subnet.first)
-    return Mac.unpack(b"\x02\x6f" + base.packed[-4:])
+    return mac_for(definition.gateway or definition.subnet.at(definition.subnet.first))
+
+
+def mac_for(gateway: Address) -> Mac:
+    """A bridge's MAC from its address: 02:6f, so that it is no container's (02:42)."""
+    return Mac.unpack(b"\x02\x6f" + gateway.packed[-4:])
 
 
 def bridge(network: Network) -> Bridge:
@@ -73,6 +77,16 @@ def veth(network: Network, endpoint: Endpoint) -> Veth:
     return Veth(
         port=endpoint.port, link=endpoint.link, bridge=BRIDGE, mac=endpoint.mac, mtu=network.definition.mtu
     )  # fmt: skip
+
+
+def cable(bridge: str, link: str | None, address: Address, mac: Mac, mtu: int) -> Veth:
+    """A cable laid by hand: named after its MAC, which an overlay has only once."""
+    return Veth(port=f"h{mac.packed.hex()}", link=link, bridge=bridge, mac=mac, mtu=mtu, address=address)
+
+
+def tap(bridge: str, name: str, address: Address, mac: Mac, mtu: int) -> Veth:
+    """A tap laid by hand, which a VM asks for by its name."""
+    return Veth(port=name, link=None, bridge=bridge, mac=mac, mtu=mtu, address=address)
 
 
 def wanted(network: Network, endpoints: Iterable[Endpoint]) -> tuple[Thing, ...]:

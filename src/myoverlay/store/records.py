@@ -74,6 +74,26 @@ _VNI = re.compile(r"[0-9]{1,8}")
 T = TypeVar("T")
 
 
+def arp_key(place: str, address: Address) -> str:
+    return f"{place}/arp/{address}"
+
+
+def fib_key(place: str, mac: Mac) -> str:
+    return f"{place}/fib/{mac}"
+
+
+#: What an `arp/` or a `fib/` key says.
+Row = tuple[Address, Mac] | tuple[Mac, Address]
+
+
+def read_row(place: str, entry: Entry) -> Row | None:
+    """What one of the tutorial's keys says; None for a key that is none. Raises ValueError for a bad one."""
+    kind, _, name = entry.key.removeprefix(f"{place}/").partition("/")
+    if kind == "arp":
+        return Address(name), Mac(_text(entry.value))
+    return (Mac(name), _vtep(_text(entry.value))) if kind == "fib" else None
+
+
 class Held(msgspec.Struct, Generic[T], frozen=True):
     """A value and the index it was read at: what a compare-and-set needs."""
 
@@ -177,10 +197,10 @@ class Records:
         return definition.records or self._key("overlays", definition.overlay, "records")
 
     def arp(self, definition: Definition, address: Address) -> str:
-        return f"{self.place(definition)}/arp/{address}"
+        return arp_key(self.place(definition), address)
 
     def fib(self, definition: Definition, mac: Mac) -> str:
-        return f"{self.place(definition)}/fib/{mac}"
+        return fib_key(self.place(definition), mac)
 
     def _list_key(self, host: HostId, overlay: OverlayName) -> str:
         return self._key("hosts", host, "overlays", overlay)
@@ -460,15 +480,12 @@ class Records:
         peers = tuple(Peer(address=a, mac=m, vtep=vteps[m]) for a, m in macs.items() if m in vteps)
         return Outsiders(peers, frozenset(taken), seen.index)
 
-    def _row(self, definition: Definition, entry: Entry) -> tuple[Address, Mac] | tuple[Mac, Address] | None:
-        kind, _, name = entry.key.removeprefix(self.place(definition) + "/").partition("/")
-        if kind not in ("arp", "fib"):
-            return None
+    def _row(self, definition: Definition, entry: Entry) -> Row | None:
         try:
-            text = _text(entry.value)
-            if kind == "arp":
-                return _inside(definition, Address(name)), Mac(text)
-            return Mac(name), _vtep(text)
+            row = read_row(self.place(definition), entry)
+            if row is not None and not isinstance(row[0], Mac):
+                _inside(definition, row[0])
+            return row
         except ValueError as error:
             self._distrust(entry.key, str(error))
             return None
