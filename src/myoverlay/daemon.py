@@ -97,11 +97,13 @@ class Daemon:
             settings.port,
             settings.eager,
         )
-        self.publisher = Publisher(self.records, self.overlays.named, self.liveness.name_of, self.tally)
+        self.publisher = Publisher(
+            self.records, self.overlays.named, self.liveness.name_of, self.tally, self._may_write
+        )
         self.discovery = Discovery(self.records, self.tally)
         self.lookup = Lookup(self.records, self.discovery, self.tally)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
-        self.reconciler = Reconciler(self.overlays, self.leases, self.tally)
+        self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write)
         self.overlays.on_use = self._in_use
         self.overlays.on_gone = self._gone
         self.overlays.on_change = self._changed
@@ -111,8 +113,11 @@ class Daemon:
         )  # fmt: skip
 
     def _vteps(self) -> tuple[Address, ...]:
-        """This host's VTEPs: those in use, else the one that the next network would get."""
-        used = {local.network.vtep for local in self.overlays.all()}
+        """This host's VTEPs: those in use, else the one that the next network would get.
+
+        Only addresses that the machine really has: a clone's journal names the original's.
+        """
+        used = {local.network.vtep for local in self.overlays.all() if self._is_here(local.network.vtep)}
         if not used:
             try:
                 used = {self.links.address_of(self._vtep, deadline=time.monotonic() + 1.0)[0]}
@@ -120,11 +125,22 @@ class Daemon:
                 log.warning("this host has no VTEP yet: %s", error)
         return tuple(sorted(used))
 
+    def _is_here(self, vtep: Address) -> bool:
+        try:
+            return self.links.address_of(vtep, deadline=time.monotonic() + 1.0)[0] == vtep
+        except MyoverlayError:
+            return False
+
+    def _may_write(self) -> bool:
+        """May this host's records and leases be changed? Not before it is known that nobody else has its id."""
+        return self.liveness.announced.is_set() and self.liveness.barred() is None
+
     def _in_use(self, local: LocalOverlay) -> None:
         self.discovery.follow(local)
         self.misses.refresh()
 
-    def _changed(self, local: LocalOverlay) -> None:
+    def _changed(self, local: LocalOverlay, address: Address) -> None:
+        self.publisher.pardon(local.network.overlay, address)
         self.publisher.offer(local.network.overlay)
 
     def _gone(self, local: LocalOverlay) -> None:

@@ -55,7 +55,7 @@ class Watch(Loop):
                 self._index = 0
             return
         changed = self._changed(seen.rings)
-        if fresh or changed is None:
+        if fresh or changed is None or self._now() - self._listed_at > RELIST:
             self.tally.add("watch_rounds", "listing")
             self._listed_at = self._now()
             changed = self._records.hosts_of(overlay) | set(self._local.view.lists or ())
@@ -67,7 +67,9 @@ class Watch(Loop):
             self.stopping.wait(COALESCE)
 
     def _changed(self, rings: dict[str, Ring]) -> set[HostId] | None:
-        """The hosts that changed since the last answer; None where a ring does not go back that far."""
+        """The hosts that changed since the last answer; None where a ring is gone or does not go back that far."""
+        if self._rings.keys() - rings.keys():
+            return None
         hosts: set[HostId] = set()
         for name, ring in rings.items():
             missed = ring.since(self._rings.get(name, Ring()).last)

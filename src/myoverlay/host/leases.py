@@ -69,6 +69,8 @@ class Leases:
         """An address for an endpoint (or, before the network exists, an `--aux-address`)."""
         use = self._pools.use(pool)
         network = self._pools.network(pool)
+        if network is None and asked is None:
+            raise Refused("--ipam-driver myoverlay serves networks of -d myoverlay only")
         if network is None and asked is not None:
             return self._claim_aux(use, asked, deadline), use.subnet
         gateway = network.definition.gateway if network else None
@@ -240,7 +242,7 @@ class Leases:
 
     def _mark(self, lease: LocalLease, kind: str) -> LocalLease:
         new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False)
-        self._journal.leases.put(lease_key(new), new)
+        self._journal.leases.change(lease_key(lease), lambda now: new if now == lease else now)
         self.wanted.set()
         return new
 
@@ -299,8 +301,14 @@ class Leases:
         return self._records.drop_lease(lease.subnet, held, timeout=left(deadline))
 
     def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
-        held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
+        with self._claim_alone(lease.subnet, lease.address) as alone:
+            if not alone or self._journal.leases.get(lease_key(lease)) != lease:
+                return  # it was released meanwhile, or is about to be
+            self._keep_promise(lease, deadline)
+
+    def _keep_promise(self, lease: LocalLease, deadline: float) -> None:
         me = self._records.me
+        held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
         if held is not None and held.value.hosts != (me,):
             name = self._host_name(held.value.hosts[0])
             log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
@@ -314,6 +322,8 @@ class Leases:
         """Leave a pool that Docker released, with all that is held of it."""
         if not self._pools.is_shared(use):
             for lease in self._of(use.subnet):
+                if self._journal.uses.get(use.pool) != use:
+                    return  # Docker asked for it again meanwhile
                 self._settle_release(self._mark(lease, "releasing"), deadline)
         self._pools.leave(use, deadline)
 

@@ -232,12 +232,15 @@ class LocalOverlay:
             self._see(msgspec.structs.replace(self.view, outsiders=outsiders))
 
     def _see(self, view: View) -> None:
+        was_eager = self.eager
         lists = {host: held.value for host, held in (view.lists or {}).items()}
         peers = rows.newest((*believed(self.network.definition, lists), *(view.outsiders or ())))
         macs = {peer.mac: peer for peer in peers.values()}
         complete = view.lists is not None and (view.outsiders is not None or not self.network.outsiders)
         self.view = View(view.lists, view.outsiders, peers, macs, complete)
         if self._ground is not None:
+            if was_eager and not self.eager:  # what is programmed may be in use: it counts as pulled
+                self._pulled |= {row.address for row in self._ground.rows.neigh}
             self._rows(self._ground)
             self._tell_moved(self._ground, [Neigh(address=p.address, mac=p.mac) for p in peers.values()])
         if complete:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from myoverlay.errors import KernelRefused
 from myoverlay.host.converge import Ground
 from myoverlay.host.discover import Discovery
 from myoverlay.host.local import LocalOverlay
@@ -86,7 +87,7 @@ class MissLoop(Loop):
             self.tally.add("overruns")
             self._lookup.compare(local)
             return
-        except OSError as error:
+        except (OSError, KernelRefused) as error:
             log.info("overlay %s: its miss socket is closed: %s", local.network.overlay, error)
             return
         for miss in misses:
@@ -153,11 +154,16 @@ class Lookup(Loop):
         item = self._queue.get()
         if isinstance(item, LocalOverlay):
             item.compare()
-        elif item is not None:
+        elif item is not None and self._is_wanted(item):
             peer = self._find(item)
             self.tally.add("misses", "found" if peer else "unknown")
             if peer is not None:
                 item.local.answer(peer)
+
+    def _is_wanted(self, question: _Question) -> bool:
+        """Questions that waited too long, because the store was away, are dropped: who wants to know asks again."""
+        with self._lock:
+            return self._gate.is_open(question.name, self._now())
 
     def _find(self, question: _Question) -> Peer | None:
         """The peer the question is about. What carries our mark is believed only from its owner's list."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -30,6 +31,8 @@ from myoverlay.values import (
 )
 
 log = logging.getLogger(__name__)
+
+_BRIEFLY = 0.1
 
 #: How long Docker waits for an endpoint's record to be in the store, and for the first listing of the peers.
 PATIENCE = 0.5
@@ -80,13 +83,14 @@ class Overlays:
         self._port = port
         self._eager = eager
         self._lock = threading.Lock()
-        self._creating = threading.Lock()
+        self._creating = threading.RLock()
+        self._doomed: list[LocalOverlay] = []
         self._overlays: dict[str, LocalOverlay] = {}
         #: Called with an overlay that has an endpoint for the first time, and with one that goes.
         self.on_use: Callable[[LocalOverlay], None] = lambda _: None
         self.on_gone: Callable[[LocalOverlay], None] = lambda _: None
         #: Called with an overlay whose endpoints changed without a call from Docker.
-        self.on_change: Callable[[LocalOverlay], None] = lambda _: None
+        self.on_change: Callable[[LocalOverlay, Address], None] = lambda _, __: None
         #: Why this host may not take part, in one sentence; None while it may.
         self.barred: Callable[[], str | None] = lambda: None
 
@@ -143,7 +147,7 @@ class Overlays:
         for endpoint in local.bury():
             log.warning("endpoint %s (%s) died with its container", endpoint.endpoint[:12], endpoint.address)
             self._leases.free(local.network.pool, endpoint.address)
-            self.on_change(local)
+            self.on_change(local, endpoint.address)
 
     def create(self, request: Request, deadline: float) -> LocalOverlay:
         """A network of this host joins its overlay, which is defined if nobody has. The same call again finds it."""
@@ -173,7 +177,7 @@ class Overlays:
         try:
             local.build(deadline)
         except BaseException:
-            self._part(held.value)
+            self._part(held.value, deadline)
             raise
         self._journal.leaving.drop(name)
         self._journal.networks.put(network.network, network)
@@ -192,7 +196,8 @@ class Overlays:
             if held is None:
                 new = self._propose(name, request, plan.carries(mtu, vtep), deadline)
                 plan.check_fits(new, plan.carries(mtu, vtep), f"{underlay} of this host")
-                failed = self._records.found(new, member, timeout=left(deadline))
+                with self._taken_back(new):
+                    failed = self._records.found(new, member, timeout=left(deadline))
                 if failed is None:
                     return Held(new, 0)
                 if failed == "vni" and request.options.vni is not None:
@@ -201,8 +206,20 @@ class Overlays:
             plan.agree(held.value, request.options, request.subnet, request.gateway)
             plan.check_fits(held.value, plan.carries(mtu, vtep), f"{underlay} of this host")
             self._check_paths(held.value, deadline)
-            if self._records.join(held, member, timeout=left(deadline)):
+            with self._taken_back(held.value):
+                joined = self._records.join(held, member, timeout=left(deadline))
+            if joined:
                 return held
+
+    @contextmanager
+    def _taken_back(self, definition: Definition) -> Iterator[None]:
+        """A write that the store did not answer may be done all the same: it is then taken back in the background."""
+        try:
+            yield
+        except Unavailable:
+            self._journal.leaving.put(definition.overlay, definition)
+            self._leases.wanted.set()
+            raise
 
     def _propose(self, name: OverlayName, request: Request, carried: int, deadline: float) -> Definition:
         options = request.options
@@ -246,32 +263,52 @@ class Overlays:
             if endpoint.network == network:
                 self._journal.endpoints.drop(endpoint.endpoint)
         self.on_gone(local)
-        local.remove(deadline)
-        self._part(local.network.definition)
+        try:
+            local.remove(deadline)
+        except MyoverlayError as error:
+            log.error("overlay %s is taken away later: %s", local.network.overlay, error)
+            self._doomed.append(local)
+        self._part(local.network.definition, deadline)
 
-    def _part(self, definition: Definition) -> None:
+    def remove_doomed(self, deadline: float) -> None:
+        """Take away the kernel side of networks that Docker has forgotten, and that could not be taken away before."""
+        for local in tuple(self._doomed):
+            if self.named(local.network.overlay) is None:
+                local.remove(deadline)
+            self._doomed.remove(local)
+
+    def _part(self, definition: Definition, deadline: float) -> None:
         """Leave an overlay in the store now, or have it done in the background."""
         self._journal.leaving.put(definition.overlay, definition)
         try:
-            self.settle(time.monotonic() + 2.0)
+            self.settle(min(deadline, time.monotonic() + 2.0))
         except (Unavailable, Late) as error:
             log.info("leaving overlay %s will be told later: %s", definition.overlay, error)
         self._leases.wanted.set()
 
     def settle(self, deadline: float) -> None:
-        """Tell the store which overlays this host has left. Raises Unavailable or Late when it could not be told."""
-        for gone in self._journal.leaving.all():
-            if self.named(gone.overlay) is not None:
+        """Tell the store which overlays this host has left. Raises Unavailable or Late when it could not be told.
+
+        Never beside a creation: that may be joining the very overlay again.
+        """
+        if not self._creating.acquire(timeout=_BRIEFLY):
+            raise Late("a network is being created: what was left is told afterwards")
+        try:
+            for gone in self._journal.leaving.all():
+                if self.named(gone.overlay) is None:
+                    self._leave(gone.overlay, deadline)
                 self._journal.leaving.drop(gone.overlay)
-                continue
-            while True:
-                held = self._records.definition(gone.overlay, timeout=left(deadline))
-                if held is None or self._records.me not in held.value.holders:
-                    break
-                withdrawn = self._records.withdraw(held.value, timeout=left(deadline))
-                if withdrawn and self._records.leave(held, timeout=left(deadline)):
-                    break
-            self._journal.leaving.drop(gone.overlay)
+        finally:
+            self._creating.release()
+
+    def _leave(self, overlay: OverlayName, deadline: float) -> None:
+        while True:
+            held = self._records.definition(overlay, timeout=left(deadline))
+            if held is None or self._records.me not in held.value.holders:
+                return
+            withdrawn = self._records.withdraw(held.value, timeout=left(deadline))
+            if withdrawn and self._records.leave(held, timeout=left(deadline)):
+                return
 
     # -- the kernel's questions ------------------------------------------------------------------------------------
 

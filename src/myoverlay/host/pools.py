@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from myoverlay.errors import Clash, Late, Refused, Unknown
+from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
 from myoverlay.host.deadline import check, left
 from myoverlay.host.journal import Journal
 from myoverlay.plan import pools as plan
@@ -64,10 +64,20 @@ class Pools:
                 at=self._now(),
             )
             self._check_bound(subnet)
-            while not self._use_pool(use, deadline):
+            while not self._try(use, deadline):
                 check(deadline, f"pool {subnet}")
             self._journal.uses.put(use.pool, use)
             return use
+
+    def _try(self, use: PoolUse, deadline: float) -> bool:
+        """A write that the store did not answer may be done all the same: it is then taken back in the background."""
+        try:
+            return self._use_pool(use, deadline)
+        except Unavailable:
+            released = msgspec.structs.replace(use, at=RELEASED)
+            self._journal.uses.change(use.pool, lambda now: now or released)
+            self.wanted.set()
+            raise
 
     def _defined(self, overlay: OverlayName | None, deadline: float) -> Subnet | None:
         held = self._records.definition(overlay, timeout=left(deadline)) if overlay else None
@@ -114,7 +124,11 @@ class Pools:
     def use_of(self, subnet: Subnet) -> PoolUse | None:
         """The pool Docker was given from here for a network that does not exist yet."""
         bound = {network.pool for network in self._journal.networks.all()}
-        fitting = [use for use in self._journal.uses.all() if use.subnet == subnet and use.pool not in bound]
+        fitting = [
+            use
+            for use in self._journal.uses.all()
+            if use.subnet == subnet and use.pool not in bound and use.at != RELEASED
+        ]
         return max(fitting, key=lambda use: use.at, default=None)
 
     def release(self, pool: str) -> None:

@@ -50,9 +50,11 @@ class Publisher(Loop):
         find: Callable[[OverlayName], LocalOverlay | None],
         host_name: Callable[[HostId], str],
         tally: Tally,
+        may_write: Callable[[], bool],
         contest: float = CONTEST,
     ) -> None:
         super().__init__("publish", tally)
+        self._may_write = may_write
         self._contest = contest
         self._records = records
         self._find = find
@@ -121,6 +123,8 @@ class Publisher(Loop):
             self._known.pop(overlay, None)
             return
         try:
+            if not self._may_write():
+                raise Unavailable("this host is not announced in the store yet")
             contested = self._publish(local)
         except Exception as error:
             self.tally.add("published", "failed")

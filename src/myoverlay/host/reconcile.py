@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from myoverlay.errors import Late, MyoverlayError, Unavailable
 from myoverlay.host.leases import Leases
+from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
 from myoverlay.tally import Tally
@@ -23,9 +24,15 @@ class Reconciler(Loop):
     """Owns the thread `reconcile`."""
 
     def __init__(
-        self, overlays: Overlays, leases: Leases, tally: Tally, now: Callable[[], float] = time.monotonic
+        self,
+        overlays: Overlays,
+        leases: Leases,
+        tally: Tally,
+        may_write: Callable[[], bool],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("reconcile", tally)
+        self._may_write = may_write
         self._overlays = overlays
         self._leases = leases
         self._now = now
@@ -49,19 +56,32 @@ class Reconciler(Loop):
 
     def settle(self) -> None:
         """Tell the store what it could not be told. Raises Unavailable or Late."""
+        if not self._may_write():
+            raise Unavailable("this host is not announced in the store yet")
         deadline = self._now() + _DEADLINE
         self._overlays.settle(deadline)
         self._leases.settle(deadline)
 
     def compare(self) -> None:
-        """Compare each overlay's rows with what is wanted; build what could not be built before."""
+        """Compare each overlay's rows with what is wanted; build what could not be built before.
+
+        What cannot be done for one overlay keeps nobody from the others.
+        """
         for local in self._overlays.all():
             try:
-                local.build(self._now() + _DEADLINE)
+                self._compare(local)
             except MyoverlayError as error:
-                log.error("overlay %s cannot be built: %s", local.network.overlay, error)
-                continue
-            self._overlays.bury(local)
-            repaired = local.compare()
-            if repaired:
-                log.warning("overlay %s: %d rows were put right", local.network.overlay, repaired)
+                log.error("overlay %s cannot be compared: %s", local.network.overlay, error)
+        try:
+            self._overlays.remove_doomed(self._now() + _DEADLINE)
+        except MyoverlayError as error:
+            log.error("a removed network's namespace stays: %s", error)
+
+    def _compare(self, local: LocalOverlay) -> None:
+        local.build(self._now() + _DEADLINE)
+        self._overlays.bury(local)
+        if local.endpoints():
+            self._overlays.on_use(local)
+        repaired = local.compare()
+        if repaired:
+            log.warning("overlay %s: %d rows were put right", local.network.overlay, repaired)

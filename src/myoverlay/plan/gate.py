@@ -23,7 +23,7 @@ class Gate:
 
     def admits(self, question: Hashable, now: float) -> bool:
         """May it be asked now? Yes means that it is."""
-        if self._until.get(question, now) > now:
+        if self.is_open(question, now):
             return False
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled) * self._rate)
         self._filled = now
@@ -34,6 +34,10 @@ class Gate:
             self._until = {asked: until for asked, until in self._until.items() if until > now}
         self._until[question] = now + self._quiet
         return True
+
+    def is_open(self, question: Hashable, now: float) -> bool:
+        """Was it asked so lately that the answer is still wanted?"""
+        return self._until.get(question, now) > now
 
     def answered(self, question: Hashable) -> None:
         """It has an answer: if it is asked again, that answer is no longer there."""

@@ -47,6 +47,7 @@ class Writer:
             lambda overlay: self.local if self.here else None,  # type: ignore[arg-type, return-value]
             names.__getitem__,
             self.tally,
+            lambda: True,
             CONTEST,
         )
         self.publisher.start()
