@@ -84,12 +84,14 @@ class Switch:
     """A host's way to the store, which can be cut: then every call raises Unavailable.
 
     `calls` are the calls that reached the store, by name and first argument; `before` is told of each beforehand.
-    `patience` bounds what waits may take, so that nothing blocks for a minute.
+    With `unheard` writes are done, and their answers are lost. `patience` bounds what waits may take, so that nothing
+    blocks for a minute.
     """
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.off = False
+        self.unheard = False
         self.calls: list[tuple[str, Any]] = []
         self.before: Callable[[str, Any], None] = lambda _name, _what: None
         self.patience = 5.0
@@ -103,7 +105,10 @@ class Switch:
             self.before(name, what)
             if name.startswith("wait"):
                 kwargs["timeout"] = min(self.patience, kwargs["timeout"])
-            return getattr(self.inner, name)(*args, **kwargs)
+            done = getattr(self.inner, name)(*args, **kwargs)
+            if self.unheard and name == "commit":
+                raise Unavailable("the store did it, and its answer was lost")
+            return done
 
         return call
 

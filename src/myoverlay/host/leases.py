@@ -189,32 +189,39 @@ class Leases:
                 self._check_takeable(held.value, asked, deadline)
             hosts = held.value.hosts if held and held.value.use == "aux" else ()
             new = Lease(address=asked, use="aux", hosts=tuple(sorted({*hosts, me})))
-            if self._records.write_lease(use.subnet, held, new, timeout=left(deadline)):
-                self._enter(use.subnet, asked, "aux")
+            if self._write(use.subnet, held, new, None, deadline):
                 return asked
             check(deadline, f"the address {asked}")
 
     # -- one address -----------------------------------------------------------------------------------------------
 
     def _create(self, subnet: Subnet, address: Address, kind: str, network: Network | None, deadline: float) -> bool:
-        besides = network.definition if network is not None and network.outsiders else None
         with self._claim_alone(subnet, address) as alone:
-            if not alone:
-                return False
             new = Lease(address=address, use=kind, hosts=(self._records.me,))
-            done = self._records.write_lease(subnet, None, new, besides, timeout=left(deadline))
-            if done:
-                self._enter(subnet, address, kind)
-            return done
+            return alone and self._write(subnet, None, new, network, deadline)
 
     def _take(self, use: PoolUse, held: Held[Lease], network: Network | None, deadline: float) -> bool:
-        besides = network.definition if network is not None and network.outsiders else None
         new = Lease(address=held.value.address, use="endpoint", hosts=(self._records.me,))
         with self._claim_alone(use.subnet, new.address) as alone:
-            if alone and self._records.write_lease(use.subnet, held, new, besides, timeout=left(deadline)):
-                self._enter(use.subnet, new.address, "endpoint")
-                return True
-        return False
+            return alone and self._write(use.subnet, held, new, network, deadline)
+
+    def _write(
+        self, subnet: Subnet, held: Held[Lease] | None, new: Lease, network: Network | None, deadline: float
+    ) -> bool:
+        """Write a lease in the store, then in the journal; False where somebody was faster.
+
+        A write that the store did not answer may be done all the same: it is then taken back in the background.
+        """
+        besides = network.definition if network is not None and network.outsiders else None
+        try:
+            done = self._records.write_lease(subnet, held, new, besides, timeout=left(deadline))
+        except Unavailable:
+            self._enter(subnet, new.address, "releasing")
+            self.wanted.set()
+            raise
+        if done:
+            self._enter(subnet, new.address, new.use)
+        return done
 
     def _from_reserve(self, lease: LocalLease, network: Network | None, deadline: float) -> bool:
         """Use an address kept in reserve. With the store away it is promised here and written there later."""

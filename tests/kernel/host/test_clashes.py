@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
@@ -149,3 +151,26 @@ def test_a_host_with_another_ones_vtep_is_refused(hosts: Hosts) -> None:
     until(lambda: second.daemon.liveness.barred() is not None)
     with pytest.raises(Refusal, match=r"host h1 uses the VTEP 172\.30\.0\.1 as well"):
         second.create_network()
+
+
+def test_a_clone_of_a_running_host_harms_nobody(hosts: Hosts) -> None:
+    """A machine copied with its state is told so, and the original's containers, records and leases stay."""
+    first, second = hosts.pair()
+    original, peer = first.run(), second.run()
+    until(lambda: second.knows(original))
+    clone = hosts.host()
+    clone.stop()
+    source, target = Path(first._environ["MYOVERLAY_STATE"]), Path(clone._environ["MYOVERLAY_STATE"])
+    shutil.rmtree(target)
+    with closing(sqlite3.connect(source / "journal.db")) as journal:  # all of it in one file
+        journal.execute("PRAGMA wal_checkpoint")
+    shutil.copytree(source, target)
+    before = {entry.key: entry.value for entry in hosts.list("myoverlay/hosts/")}
+    clone.start()
+    until(lambda: clone.daemon.liveness.barred() is not None)
+    assert "if this machine was cloned, run `myoverlay host new-id`" in str(clone.daemon.liveness.barred())
+    until(lambda: clone.count("published", "failed") > 0)
+    assert {entry.key: entry.value for entry in hosts.list("myoverlay/hosts/")} == before
+    assert hosts.leases()[original.address] == 1
+    assert second.knows(original)
+    assert None not in peer.ping(original.address)

@@ -667,3 +667,56 @@ def test_a_store_that_always_conflicts_ends_with_the_deadline(host: Make, store:
         ann.leases.claim(use.pool, Address("10.5.0.9"), began + 0.2)
     assert time.monotonic() - began < 3
     assert ann.held("endpoint") == []
+
+
+# -- answers that were lost ----------------------------------------------------------------------------------------
+
+
+def test_a_lease_whose_answer_was_lost_is_taken_back(host: Make, store: SqliteStore) -> None:
+    """The store wrote a lease and could not say so: nobody uses it, so it is freed when the store answers again."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    ann.wire.unheard = True
+    with pytest.raises(Unavailable):
+        ann.claim(use)
+    assert len(leased(store)) == 1
+    ann.wire.unheard = False
+    ann.settle()
+    assert leased(store) == set()
+    assert ann.claim(use) == "10.5.0.2"
+
+
+def test_a_pool_whose_answer_was_lost_is_taken_back(host: Make, store: SqliteStore) -> None:
+    """The store entered this host as a pool's user and could not say so: it does not stay one."""
+    ann = host("ann")
+    ann.wire.unheard = True
+    with pytest.raises(Unavailable):
+        ann.pool()
+    assert not nothing_left(store)
+    ann.wire.unheard = False
+    ann.settle()
+    assert nothing_left(store)
+
+
+def test_a_promise_that_was_released_meanwhile_is_not_written(host: Make, store: SqliteStore) -> None:
+    """A container started and stopped while the store was away: no lease of it is written afterwards."""
+    ann = host("ann")
+    use, _ = ready(ann)
+    ann.settle()
+    ann.wire.off = True
+    address = ann.claim(use)
+    (promised,) = [one for one in ann.journal.leases.all() if one.promised]
+    ann.leases.free(use.pool, address)
+    ann.wire.off = False
+    ann.leases._settle_promise(promised, soon())
+    held = ann.records.lease(use.subnet, address)
+    assert held is not None
+    assert held.value.use == "reserve"
+
+
+def test_a_pool_without_a_network_of_ours_gives_no_address(host: Make) -> None:
+    """With another network driver nobody could tell a container's address from a leftover."""
+    ann = host("ann")
+    use = ann.pool()
+    with pytest.raises(Refused, match="serves networks of -d myoverlay only"):
+        ann.claim(use)
