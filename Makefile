@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test test-pure test-kernel test-engine lint docs lock lab lab-down plugin clean
+.PHONY: help demo by-hand test test-pure test-kernel test-engine lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## containers on two real engines talk over an overlay (KEEP=1 leaves it up to play with)
 	@$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
+
+by-hand: $(VENV)/ready .lab-ready ## docs/by-hand.md step by step on two hosts, every command as written
+	@$(BIN)/python -m tests.engine.by_hand
 
 test: lint $(VENV)/ready .lab-ready ## everything: pure, kernel and engine tests
 	$(BIN)/python -m pytest tests
