@@ -20,7 +20,8 @@ from myoverlay.errors import KernelRefused
 from myoverlay.kernel import neigh, rtnetlink
 from myoverlay.kernel.frames import Announcer
 from myoverlay.kernel.links import Links
-from myoverlay.kernel.neigh import MissSocket, Overrun, Tables, decode_misses, decode_row
+from myoverlay.kernel.listener import READ_LIMIT, Overrun
+from myoverlay.kernel.neigh import MissSocket, Tables, decode_misses, decode_row
 from myoverlay.kernel.netns import Namespace
 from myoverlay.values import Address, Fdb, Mac, Miss, Neigh
 
@@ -433,7 +434,7 @@ def test_a_storm_is_heard_whole(quiet: Tables, overlay: Namespace) -> None:
             longest = max(longest, len(found))
         print(f"\n10,000 misses read in {1000 * (time.perf_counter() - began):.0f} ms")
         assert heard == 10_000
-        assert longest <= neigh.READ_LIMIT
+        assert longest <= READ_LIMIT
 
 
 def storm(overlay: Namespace, count: int) -> None:

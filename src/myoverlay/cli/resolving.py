@@ -22,7 +22,7 @@ from myoverlay.cli.tunnel import Tunnel
 from myoverlay.cli.within import Stop
 from myoverlay.errors import Late, Unavailable
 from myoverlay.host.loop import COALESCE, RETRY, WAIT
-from myoverlay.kernel.neigh import Overrun
+from myoverlay.kernel.listener import Overrun
 from myoverlay.plan.gate import BURST, QUIET, RATE, Gate
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.index import Index, Pairs

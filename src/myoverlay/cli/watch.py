@@ -151,7 +151,7 @@ def watch(
 
 
 def _heard(monitor: Monitor) -> list[bytes]:
-    from myoverlay.kernel.neigh import Overrun
+    from myoverlay.kernel.listener import Overrun
 
     try:
         return monitor.read()

@@ -22,7 +22,7 @@ from myoverlay.host.discover import Discovery
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
-from myoverlay.kernel.neigh import Overrun
+from myoverlay.kernel.listener import Overrun
 from myoverlay.plan import answers
 from myoverlay.plan.gate import BURST, QUIET, RATE, Gate
 from myoverlay.store.records import Records

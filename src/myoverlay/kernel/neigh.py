@@ -7,7 +7,6 @@ net/core/neighbour.c, net/core/rtnetlink.c.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import socket
@@ -19,13 +18,11 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
 from myoverlay.errors import KernelRefused
-from myoverlay.kernel.netns import Namespace, refusal
+from myoverlay.kernel.listener import Listener
+from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import (
-    BUFFER,
-    CHUNK,
     NLM_F_CREATE,
     NLM_F_REPLACE,
-    SO_RCVBUFFORCE,
     Request,
     Wire,
     attribute,
@@ -46,18 +43,12 @@ NDM = struct.Struct("=B3xiHBB")
 #: A remote that has one of these is not the device's ordinary one.
 _OWN_REMOTE = frozenset((NDA_PORT, NDA_VNI, NDA_IFINDEX))
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-#: Messages taken from the miss socket at once, so that its reader comes back to its stop event.
-READ_LIMIT = 512
 
 Row: TypeAlias = Neigh | Fdb
 Failed: TypeAlias = list[tuple[Row, KernelRefused]]
 # Named here because `set` means a method inside the class.
 Dump: TypeAlias = tuple[set[Neigh], set[Fdb]]
 _Rows: TypeAlias = set[Row]
-
-
-class Overrun(Exception):
-    """More misses came than the receive buffer held. Some are lost: what is wanted must be compared anew."""
 
 
 def new_row(row: Row, ifindex: int) -> Request:
@@ -302,65 +293,18 @@ def _static_rows(wire: Wire, which: bytes) -> dict[int, set[Mac]]:
     return rows
 
 
-class MissSocket:
+class MissSocket(Listener):
     """Hears the kernel's questions in one namespace. For one thread, which selects on `fileno`."""
 
-    def __init__(self, ns: Namespace) -> None:
-        try:
-            self._socket = ns.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        except OSError as error:
-            raise refusal(f"opening netlink in {ns!r}", error) from error
-        try:
-            self._prepare()
-        except OSError as error:
-            self._socket.close()
-            raise refusal(f"listening for misses in {ns!r}", error) from error
-        self._overrun = False
+    heard = "misses"
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
+    def _join(self, sock: socket.socket) -> None:
+        _only_questions(sock)
+        sock.bind((0, 1 << RTNLGRP_NEIGH - 1))
 
     def read(self) -> list[Miss]:
-        """The misses that have come, at most READ_LIMIT of them, without waiting.
-
-        Raises Overrun where some were lost, after those before the gap have been handed out.
-        """
-        if self._overrun:
-            self._overrun = False
-            raise Overrun
-        misses: list[Miss] = []
-        while len(misses) < READ_LIMIT:
-            try:
-                raw, sender = self._socket.recvfrom(CHUNK)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise refusal("reading misses", error) from error
-                if not misses:
-                    raise Overrun from error
-                self._overrun = True
-                break
-            if sender[0] == 0:  # the kernel; a privileged process may write to the group too
-                misses += decode_misses(raw)
-        return misses
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def _prepare(self) -> None:
-        self._socket.setblocking(False)
-        # 20,000 misses in 0.25 s lost 41 % in the default buffer of 212,992 bytes, none in 8 MiB.
-        with contextlib.suppress(PermissionError):
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
-        _only_questions(self._socket)
-        self._socket.bind((0, 1 << RTNLGRP_NEIGH - 1))
+        """The misses that have come, without waiting. Raises Overrun as `pieces` does."""
+        return [miss for raw in self.pieces() for miss in decode_misses(raw)]
 
 
 def _only_questions(sock: socket.socket) -> None:

@@ -14,7 +14,7 @@ from myoverlay.cli import resolving
 from myoverlay.cli.resolving import Arpd, Outage
 from myoverlay.cli.within import Stop
 from myoverlay.errors import Unavailable, Unknown
-from myoverlay.kernel.neigh import Overrun
+from myoverlay.kernel.listener import Overrun
 from myoverlay.plan.answers import Ask
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.index import Pairs

@@ -1,0 +1,83 @@
+"""A socket that hears what the kernel tells by netlink in one namespace, and says when it could not keep up."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from types import TracebackType
+from typing import Self
+
+from myoverlay.kernel.netns import Namespace, refusal
+from myoverlay.kernel.rtnetlink import BUFFER, CHUNK, SO_RCVBUFFORCE
+
+#: Messages taken at once, so that the reader comes back to its stop event.
+READ_LIMIT = 512
+
+
+class Overrun(Exception):
+    """More came than the receive buffer held. Some are lost: what is wanted must be compared anew."""
+
+
+class Listener:
+    """For one thread, which selects on `fileno`. Subclasses say what is heard (`_join`) and what it means."""
+
+    #: What is heard, for the sentences of a refusal.
+    heard = "the kernel's notifications"
+
+    def __init__(self, ns: Namespace) -> None:
+        try:
+            self._socket = ns.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        except OSError as error:
+            raise refusal(f"opening netlink in {ns!r}", error) from error
+        self._overrun = False
+        try:
+            self._socket.setblocking(False)
+            # 20,000 misses in 0.25 s lost 41 % in the default buffer of 212,992 bytes, none in 8 MiB.
+            with contextlib.suppress(PermissionError):
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+            self._join(self._socket)
+        except OSError as error:
+            self._socket.close()
+            raise refusal(f"listening for {self.heard} in {ns!r}", error) from error
+
+    def _join(self, sock: socket.socket) -> None:
+        """Bind the socket, as a member of the groups that are to be heard."""
+        raise NotImplementedError
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def pieces(self) -> list[bytes]:
+        """What has come, a piece per notification, at most READ_LIMIT of them, without waiting.
+
+        Raises Overrun where some were lost, after those before the gap have been handed out.
+        """
+        if self._overrun:
+            self._overrun = False
+            raise Overrun
+        pieces: list[bytes] = []
+        while len(pieces) < READ_LIMIT:
+            try:
+                raw, sender = self._socket.recvfrom(CHUNK)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise refusal(f"reading {self.heard}", error) from error
+                if not pieces:
+                    raise Overrun from error
+                self._overrun = True
+                break
+            if sender[0] == 0:  # the kernel; a privileged process may write to a group too
+                pieces.append(raw)
+        return pieces
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
