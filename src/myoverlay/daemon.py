@@ -36,6 +36,7 @@ from myoverlay.host.pools import Pools
 from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler
 from myoverlay.kernel.links import Links
+from myoverlay.kernel.pins import Pins
 from myoverlay.settings import Settings
 from myoverlay.store import Store
 from myoverlay.store.records import Records
@@ -91,7 +92,7 @@ class Daemon:
             self.pools,
             self.leases,
             self.links,
-            Converger(self.links, Path(settings.run), self.tally),
+            Converger(self.links, Pins(Path(settings.run) / "netns"), self.tally),
             self.liveness.member,
             settings.vtep,
             settings.port,

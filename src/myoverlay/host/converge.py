@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from myoverlay.errors import Clash, KernelRefused, MyoverlayError
+from myoverlay.host.ground import Ground
 from myoverlay.kernel import netns
-from myoverlay.kernel.frames import Announcer
 from myoverlay.kernel.links import Links
-from myoverlay.kernel.neigh import MissSocket, Tables
+from myoverlay.kernel.neigh import Tables
+from myoverlay.kernel.pins import Pins
 from myoverlay.plan import rows, shape
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Endpoint, Mac, Network, OverlayName, Veth
@@ -27,43 +27,28 @@ log = logging.getLogger(__name__)
 FOREIGN_PINS = (Path("/run/netns"), Path("/run/docker/netns"))
 
 
-class Ground:
-    """The kernel's side of one overlay, open: its namespace, the VXLAN device's tables, and what we wrote there."""
-
-    def __init__(self, namespace: netns.Namespace, ifindex: int, ports: Iterable[str]) -> None:
-        self.namespace = namespace
-        self.ifindex = ifindex
-        self.ports = set(ports)
-        self.rows = rows.Rows()
-        self.tables = Tables(namespace, ifindex)
-        self.announcer = Announcer(namespace, shape.BRIDGE)
-        self.misses = MissSocket(namespace)
-
-    def close(self) -> None:
-        for part in (self.misses, self.announcer, self.tables, self.namespace):
-            part.close()
-
-
 class Converger:
     """Plans, compares and applies, for one overlay at a time."""
 
-    def __init__(self, links: Links, run: Path, tally: Tally) -> None:
+    def __init__(
+        self,
+        links: Links,
+        pins: Pins,
+        tally: Tally,
+        open_ground: Callable[[netns.Namespace, int, Iterable[str]], Ground] = Ground,
+    ) -> None:
         self._links = links
-        self._pins = run / "netns"
+        self._pins = pins
         self._tally = tally
-
-    def pin(self, overlay: OverlayName) -> Path:
-        """Where the overlay's namespace is pinned."""
-        return self._pins / overlay
+        self._open_ground = open_ground
 
     def overlay(self, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Ground:
         """Build the overlay namespace, or adopt the one that is there; surplus links go.
 
         Ports of endpoints whose cable is gone are not made anew: their container is gone too.
         """
-        path = self.pin(network.overlay)
-        born = not netns.is_pinned(path)
-        namespace = netns.create(path)
+        born = not self._pins.is_there(network.overlay)
+        namespace = self._pins.create(network.overlay)
         try:
             links = self._links.observe(namespace, deadline=deadline)
             seen = {link.name: None if link.faults else link.value for link in links}
@@ -75,11 +60,11 @@ class Converger:
             ifindex = self._links.ifindex(namespace, shape.VXLAN, deadline=deadline)
             if ifindex is None:
                 raise KernelRefused(f"find {shape.VXLAN} of overlay {network.overlay}", errno.ENODEV, "it is gone")
-            ground = Ground(namespace, ifindex, (endpoint.port for endpoint in kept))
+            ground = self._open_ground(namespace, ifindex, (endpoint.port for endpoint in kept))
         except BaseException:
             namespace.close()
             if born:
-                netns.delete(path)
+                self._pins.delete(network.overlay)
             raise
         ground.rows = _rows_of(ground.tables)
         return ground
@@ -101,7 +86,7 @@ class Converger:
 
     def _taken(self, network: Network, deadline: float) -> Clash:
         vni, port = network.definition.vni, network.definition.port
-        holder = self._links.holder_of(vni, port, search=(self._pins, *FOREIGN_PINS), deadline=deadline)
+        holder = self._links.holder_of(vni, port, search=(self._pins.folder, *FOREIGN_PINS), deadline=deadline)
         return Clash(
             f"VNI {vni} on UDP port {port} is taken on this host by {holder or 'somebody who cannot be seen'}:"
             " remove that, or create the overlay with another -o vni= or -o port="
@@ -121,7 +106,7 @@ class Converger:
 
     def look(self, ground: Ground) -> None:
         """See which cables are still there: a container's namespace that dies takes its cable along."""
-        ground.ports &= {name for _, name in ground.namespace.call(socket.if_nameindex)}
+        ground.ports &= ground.link_names()
 
     def without(self, ground: Ground, endpoint: Endpoint, deadline: float) -> None:
         """Take the endpoint's cable away, by its end in our namespace; Docker does not wait for it."""
@@ -180,7 +165,7 @@ class Converger:
             except MyoverlayError as error:
                 log.warning("overlay %s: %s", overlay, error)
             ground.close()
-        netns.delete(self.pin(overlay))
+        self._pins.delete(overlay)
 
 
 def _rows_of(tables: Tables) -> rows.Rows:

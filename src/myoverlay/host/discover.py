@@ -123,9 +123,10 @@ class OutsiderWatch(Loop):
 class Discovery:
     """The watches of this host's overlays. `_lock` guards the table."""
 
-    def __init__(self, records: Records, tally: Tally) -> None:
+    def __init__(self, records: Records, tally: Tally, now: Callable[[], float] = time.monotonic) -> None:
         self._records = records
         self._tally = tally
+        self._now = now
         self._lock = threading.Lock()
         self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
 
@@ -134,7 +135,7 @@ class Discovery:
         with self._lock:
             if local.network.network in self._loops:
                 return
-            watch = Watch(local, self._records, self._tally)
+            watch = Watch(local, self._records, self._tally, self._now)
             loops: list[Loop] = [watch]
             if local.network.outsiders:
                 loops.append(OutsiderWatch(local, self._records, self._tally))

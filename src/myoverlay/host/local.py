@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import msgspec
 
 from myoverlay.errors import Clash, Late, Refused, Unknown
-from myoverlay.host.converge import Converger, Ground
+from myoverlay.host.converge import Converger
+from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
 from myoverlay.plan import rows, shape
 from myoverlay.store.records import Held, believed

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import msgspec
 
 from myoverlay.errors import KernelRefused
-from myoverlay.host.converge import Ground
 from myoverlay.host.discover import Discovery
+from myoverlay.host.ground import Ground
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays

@@ -12,8 +12,9 @@ from typing import Protocol
 import msgspec
 
 from myoverlay.errors import Clash, Late, MyoverlayError, Unavailable, Unknown
-from myoverlay.host.converge import Converger, Ground
+from myoverlay.host.converge import Converger
 from myoverlay.host.deadline import left
+from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.local import LocalOverlay

@@ -52,10 +52,12 @@ class Publisher(Loop):
         tally: Tally,
         may_write: Callable[[], bool],
         contest: float = CONTEST,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("publish", tally)
         self._may_write = may_write
         self._contest = contest
+        self._now = now
         self._records = records
         self._find = find
         self._host_name = host_name
@@ -89,7 +91,7 @@ class Publisher(Loop):
         Raises Clash where another host has the address. Returns all the same when the store is away: what was
         offered is written when it is back.
         """
-        until = time.monotonic() + patience
+        until = self._now() + patience
         with self._turn:
             while True:
                 clash = self._clashes.get((overlay, address))
@@ -98,7 +100,7 @@ class Publisher(Loop):
                 if self._done.get(overlay, 0) >= ticket:
                     return
                 limit = until + (2 * self._contest if (overlay, address) in self._contested else 0.0)
-                if not self._turn.wait(limit - time.monotonic()) and time.monotonic() >= limit:
+                if not self._turn.wait(limit - self._now()) and self._now() >= limit:
                     return
 
     def forget(self, overlay: OverlayName) -> None:
@@ -136,7 +138,7 @@ class Publisher(Loop):
         self._delay.pop(overlay, None)
         with self._turn:
             if contested:
-                self._due[overlay] = time.monotonic() + _CONTEST_ROUND
+                self._due[overlay] = self._now() + _CONTEST_ROUND
             else:
                 self._done[overlay] = ticket
             self._turn.notify_all()
@@ -145,7 +147,7 @@ class Publisher(Loop):
         """The next overlay that is due; None when stopping."""
         with self._turn:
             while not self.stopping.is_set():
-                now = time.monotonic()
+                now = self._now()
                 due = min(self._due.items(), key=lambda item: item[1], default=None)
                 if due is not None and due[1] <= now:
                     del self._due[due[0]]
@@ -159,7 +161,7 @@ class Publisher(Loop):
         log.warning("overlay %s is published again in %.1f s: %s", overlay, delay, error)
         with self._turn:
             if overlay in self._asked:
-                self._due[overlay] = time.monotonic() + delay * random.uniform(0.5, 1.0)
+                self._due[overlay] = self._now() + delay * random.uniform(0.5, 1.0)
 
     def _publish(self, local: LocalOverlay) -> bool:
         """Write until the store holds what the journal says; True while an address is contested."""
@@ -238,8 +240,8 @@ class Publisher(Loop):
             if sentence is None:
                 self._contested.pop((overlay, record.address), None)
                 return False
-            since = self._contested.setdefault((overlay, record.address), time.monotonic())
-            if time.monotonic() - since < self._contest:
+            since = self._contested.setdefault((overlay, record.address), self._now())
+            if self._now() - since < self._contest:
                 return True
             del self._contested[overlay, record.address]
             self._clashes[overlay, record.address] = sentence

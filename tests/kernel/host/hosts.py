@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from myoverlay.daemon import Daemon
-from myoverlay.host.converge import Ground
+from myoverlay.host.ground import Ground
 from myoverlay.host.local import LocalOverlay
 from myoverlay.kernel import netns
 from myoverlay.kernel.neigh import Tables
