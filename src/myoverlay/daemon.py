@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from myoverlay.docker.app import create_app
@@ -27,14 +29,17 @@ from myoverlay.errors import MyoverlayError
 from myoverlay.host.alive import Liveness
 from myoverlay.host.converge import Converger
 from myoverlay.host.discover import Discovery
+from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.local import LocalOverlay
+from myoverlay.host.loop import Loop
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.pools import Pools
 from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler
+from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
 from myoverlay.settings import Settings
@@ -71,47 +76,72 @@ def _path(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a daemon stands on: disk, kernel, clocks, threads. Hosts that are simulated bring their own."""
+
+    journal: Journal
+    links: Links
+    pins: Pins
+    open_ground: Callable[[netns.Namespace, int, Iterable[str]], Ground] = Ground
+    begin: Callable[[Loop], None] = Loop.start
+    #: Seconds that only grow, and seconds since 1970.
+    now: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+
+
+def parts_of(settings: Settings) -> Parts:
+    """This machine's own."""
+    return Parts(Journal(Path(settings.state)), Links(), Pins(Path(settings.run) / "netns"))
+
+
 class Daemon:
     """Everything of one host."""
 
-    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+    def __init__(self, settings: Settings, store: Store | None = None, parts: Parts | None = None) -> None:
+        parts = parts or parts_of(settings)
         self.tally = Tally()
-        self.journal = Journal(Path(settings.state))
+        self.journal = parts.journal
         self.store = store or open_store(settings)
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
-        self.links = Links()
+        self.links = parts.links
+        self._begin = parts.begin
         self._vtep = settings.vtep
         self.liveness = Liveness(self.journal, self.records, settings.host_name, self._vteps, self.tally)
         self.pools = Pools(
-            self.journal, self.records, settings.pools, lambda deadline: self.links.routes(deadline=deadline)
+            self.journal,
+            self.records,
+            settings.pools,
+            lambda deadline: self.links.routes(deadline=deadline),
+            parts.wall,
         )
-        self.leases = Leases(self.journal, self.records, self.pools, self.liveness.name_of)
+        self.leases = Leases(self.journal, self.records, self.pools, self.liveness.name_of, parts.wall)
         self.overlays = Overlays(
             self.journal,
             self.records,
             self.pools,
             self.leases,
             self.links,
-            Converger(self.links, Pins(Path(settings.run) / "netns"), self.tally),
+            Converger(self.links, parts.pins, self.tally, parts.open_ground),
             self.liveness.member,
             settings.vtep,
             settings.port,
             settings.eager,
         )
         self.publisher = Publisher(
-            self.records, self.overlays.named, self.liveness.name_of, self.tally, self._may_write
+            self.records, self.overlays.named, self.liveness.name_of, self.tally, self._may_write, now=parts.now
         )
-        self.discovery = Discovery(self.records, self.tally)
-        self.lookup = Lookup(self.records, self.discovery, self.tally)
+        self.discovery = Discovery(self.records, self.tally, parts.now, parts.begin)
+        self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
-        self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write)
+        self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write, parts.now)
         self.overlays.on_use = self._in_use
         self.overlays.on_gone = self._gone
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
-        self.app = create_app(
-            NetworkDriver(self.overlays, self.publisher), IpamDriver(self.pools, self.leases), self.tally
-        )  # fmt: skip
+        self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
+        self.ipam = IpamDriver(self.pools, self.leases)
+        self.app = create_app(self.driver, self.ipam, self.tally)
 
     def _vteps(self) -> tuple[Address, ...]:
         """This host's VTEPs: those in use, else the one that the next network would get.
@@ -154,7 +184,7 @@ class Daemon:
         self.links.start()
         self.overlays.restore(time.monotonic() + _RESTORE)
         for loop in (self.lookup, self.misses, self.publisher, self.liveness, self.reconciler):
-            loop.start()
+            self._begin(loop)
         for local in self.overlays.all():
             self.publisher.offer(local.network.overlay)
         log.info("host %s serves %d networks", self.records.me.short, len(self.overlays.all()))

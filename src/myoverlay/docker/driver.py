@@ -6,6 +6,7 @@ Docker forgets what it asked to delete whatever the answer is, so deleting what 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from myoverlay.docker import wire
@@ -21,9 +22,10 @@ Answer = dict[str, Any]
 class NetworkDriver:
     """The methods of the network driver, over the overlays of this host."""
 
-    def __init__(self, overlays: Overlays, publisher: Publishing) -> None:
+    def __init__(self, overlays: Overlays, publisher: Publishing, now: Callable[[], float] = time.time) -> None:
         self._overlays = overlays
         self._publisher = publisher
+        self._now = now
 
     def get_capabilities(self, deadline: float) -> Answer:
         """Scope local: each host has its own network objects; what joins them is the overlay's name."""
@@ -53,7 +55,7 @@ class NetworkDriver:
             raise Refused("the endpoint has an IPv6 address: overlays are IPv4 only so far, leave out --ipv6 and --ip6")
         self._overlays.check_allowed()
         local = self._overlays.of(call.network)
-        address, generation = wire.address_of(interface.address), time.time_ns() // 1_000_000
+        address, generation = wire.address_of(interface.address), int(self._now() * 1000)
         made = local.add_endpoint(call.endpoint, address, call.mac, generation, deadline)
         self._overlays.on_use(local)
         self._publisher.offer(local.network.overlay)

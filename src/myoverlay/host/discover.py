@@ -40,7 +40,11 @@ class Watch(Loop):
         self._listed_at = 0.0
 
     def round(self) -> None:
-        """One answer of the store. Raises Unavailable."""
+        if self.step():
+            self.stopping.wait(COALESCE)
+
+    def step(self) -> bool:
+        """One answer of the store; True where it told of a change. Raises Unavailable."""
         overlay = self._local.network.overlay
         fresh = self._index == 0
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
@@ -48,12 +52,12 @@ class Watch(Loop):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
             self.tally.add("watch_rounds", "reset")
             self._index = 0
-            return
+            return False
         if isinstance(seen, Unchanged):
             self.tally.add("watch_rounds", "unchanged")
             if self._now() - self._listed_at > RELIST:
                 self._index = 0
-            return
+            return False
         changed = self._changed(seen.rings)
         if fresh or changed is None or self._now() - self._listed_at > RELIST:
             self.tally.add("watch_rounds", "listing")
@@ -63,8 +67,7 @@ class Watch(Loop):
             self.tally.add("watch_rounds", "change")
         self.fetch(changed, anew=fresh)
         self._rings, self._index = seen.rings, seen.index
-        if not fresh:
-            self.stopping.wait(COALESCE)
+        return not fresh
 
     def _changed(self, rings: dict[str, Ring]) -> set[HostId] | None:
         """The hosts that changed since the last answer; None where a ring is gone or does not go back that far."""
@@ -104,7 +107,11 @@ class OutsiderWatch(Loop):
         self._index = 0
 
     def round(self) -> None:
-        """One answer of the store. Raises Unavailable."""
+        if self.step():
+            self.stopping.wait(COALESCE)
+
+    def step(self) -> bool:
+        """One answer of the store; True where it told of a change. Raises Unavailable."""
         fresh = self._index == 0
         seen = self._records.outsiders(self._local.network.definition, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
@@ -116,17 +123,24 @@ class OutsiderWatch(Loop):
             self.tally.add("watch_rounds", "change")
             self._local.learn_outsiders(seen.peers)
             self._index = seen.index
-            if not fresh:
-                self.stopping.wait(COALESCE)
+            return not fresh
+        return False
 
 
 class Discovery:
     """The watches of this host's overlays. `_lock` guards the table."""
 
-    def __init__(self, records: Records, tally: Tally, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        records: Records,
+        tally: Tally,
+        now: Callable[[], float] = time.monotonic,
+        begin: Callable[[Loop], None] = Loop.start,
+    ) -> None:
         self._records = records
         self._tally = tally
         self._now = now
+        self._begin = begin
         self._lock = threading.Lock()
         self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
 
@@ -141,7 +155,7 @@ class Discovery:
                 loops.append(OutsiderWatch(local, self._records, self._tally))
             self._loops[local.network.network] = (watch, loops)
         for loop in loops:
-            loop.start()
+            self._begin(loop)
 
     def drop(self, local: LocalOverlay) -> None:
         with self._lock:

@@ -76,15 +76,10 @@ class Shelf(Generic[T]):
 class Journal:
     """The shelves, and who this host is. Safe for many threads; its lock is the last one anybody takes."""
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def __init__(self, directory: Path, open_disk: Callable[[Path], sqlite3.Connection] | None = None) -> None:
         path = directory / "journal.db"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.close(fd)
         self.lock = threading.RLock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
+        self._db = (open_disk or _open)(path)
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA:
             raise Refused(f"{path} was written by a newer version (schema {version}; this one knows {SCHEMA})")
@@ -137,6 +132,15 @@ class Journal:
     def close(self) -> None:
         with self.lock:
             self._db.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
 
 
 def lease_key(lease: LocalLease) -> str:

@@ -116,8 +116,17 @@ class Publisher(Loop):
 
     def round(self) -> None:
         overlay = self._next()
-        if overlay is None:
-            return
+        if overlay is not None:
+            self._write(overlay)
+
+    def step(self) -> float | None:
+        """What is due, without waiting; returns when something is due next."""
+        while (overlay := self._take()) is not None:
+            self._write(overlay)
+        with self._turn:
+            return min(self._due.values(), default=None)
+
+    def _write(self, overlay: OverlayName) -> None:
         with self._turn:
             ticket = self._asked.get(overlay, 0)
         local = self._find(overlay)
@@ -147,13 +156,21 @@ class Publisher(Loop):
         """The next overlay that is due; None when stopping."""
         with self._turn:
             while not self.stopping.is_set():
-                now = self._now()
-                due = min(self._due.items(), key=lambda item: item[1], default=None)
-                if due is not None and due[1] <= now:
-                    del self._due[due[0]]
-                    return due[0]
-                self._turn.wait(due[1] - now if due else None)
+                overlay = self._take()
+                if overlay is not None:
+                    return overlay
+                due = min(self._due.values(), default=None)
+                self._turn.wait(due - self._now() if due is not None else None)
             return None
+
+    def _take(self) -> OverlayName | None:
+        """The overlay that has been due the longest, if one is."""
+        with self._turn:
+            due = min(self._due.items(), key=lambda item: item[1], default=None)
+            if due is None or due[1] > self._now():
+                return None
+            del self._due[due[0]]
+            return due[0]
 
     def _later(self, overlay: OverlayName, error: Exception) -> None:
         delay = min(_RETRY[1], self._delay.get(overlay, _RETRY[0] / 2) * 2)

@@ -42,8 +42,11 @@ class Reconciler(Loop):
         self._leases.wanted.set()
 
     def round(self) -> None:
-        """Compare the kernel at its time, settle with the store when there is something. Raises Unavailable or Late."""
         self._leases.wanted.wait(ROUND)
+        self.step()
+
+    def step(self) -> None:
+        """Compare the kernel at its time, settle with the store when there is something. Raises Unavailable or Late."""
         if self._now() - self._compared >= ROUND:
             self._compared = self._now()
             self.compare()
