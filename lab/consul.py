@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
+from typing import Any
 from urllib.parse import quote
 
 from lab import fetch
@@ -11,18 +13,24 @@ from lab.errors import LabError
 from lab.host import Host
 from lab.service import Service
 
+#: The test process's own token where the server has ACLs on; the server knows it from its configuration.
+MASTER = "8a0c7f0e-1d53-4f0b-9c0a-6b1f0e3d2c11"
+#: What a host's token may without further thought: all keys and sessions.
+BROAD = 'key_prefix "" { policy = "write" } session_prefix "" { policy = "write" }'
+
 
 class Consul(Service):
     """`consul.address` is what a host uses; the methods are for the test process, which is on no host."""
 
     port = 8500
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, acl: bool = False) -> None:
         super().__init__(host, fetch.STORE.root)
+        self.acl = acl
 
     def command(self) -> list[str]:
         """One server that elects itself fast, speaks to nobody outside, and takes many connections of one address."""
-        settings = {
+        settings: dict[str, Any] = {
             "server": True,
             "bootstrap_expect": 1,
             "node_name": "store",
@@ -36,14 +44,22 @@ class Consul(Service):
             "leave_on_terminate": False,
             "rejoin_after_leave": True,
         }
+        if self.acl:
+            settings["acl"] = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
         file = self.host.folder / "consul.json"
         file.write_text(json.dumps(settings, indent=1))
         return ["consul", "agent", f"-config-file={file}"]
 
     def ready(self) -> bool:
-        """Whether there is a leader that writes."""
+        """Whether there is a leader that reads; with ACLs on, one that knows our token."""
         status, body, _ = self.request("GET", "/v1/status/leader")
         return status == 200 and len(body) > 4 and self.request("GET", "/v1/kv/?keys&separator=/")[0] in (200, 404)
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, timeout: float = 10
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Ask it as one who may do everything."""
+        return self.ask(method, path, body, timeout, {"X-Consul-Token": MASTER} if self.acl else None)
 
     def wipe(self) -> None:
         """Stop it, forget all data, start it: the emptied store."""
@@ -79,6 +95,35 @@ class Consul(Service):
         """Delete a key, or all that begins with it."""
         status, body, _ = self.request("DELETE", f"/v1/kv/{quote(key)}{'?recurse' if recurse else ''}")
         self._good(status, body, f"delete {key}")
+
+    # -- tokens, where `acl` is on ------------------------------------------------------------------------------------
+
+    def new_token(self, rules: str = BROAD, secret: str = "") -> str:
+        """A token that may what the rules say; with the `secret` of one that was revoked or wiped it serves again."""
+        policy = json.dumps({"Name": f"lab-{uuid.uuid4().hex[:8]}", "Rules": rules}).encode()
+        made = json.loads(self._good(*self.request("PUT", "/v1/acl/policy", policy)[:2], "make a policy"))
+        wish = json.dumps({"Policies": [{"ID": made["ID"]}], "SecretID": secret}).encode()
+        token: str = json.loads(self._good(*self.request("PUT", "/v1/acl/token", wish)[:2], "make a token"))["SecretID"]
+        return token
+
+    def revoke(self, token: str) -> None:
+        """From now on the token is answered 403."""
+        for one in json.loads(self._good(*self.request("GET", "/v1/acl/tokens")[:2], "list the tokens")):
+            path = f"/v1/acl/token/{one['AccessorID']}"
+            if json.loads(self._good(*self.request("GET", path)[:2], "read a token"))["SecretID"] == token:
+                self._good(*self.request("DELETE", path)[:2], "revoke a token")
+                return
+        raise LabError("consul: there is no such token to revoke")
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """All it holds: keys, sessions, tokens."""
+        return self._good(*self.request("GET", "/v1/snapshot")[:2], "take a snapshot")
+
+    def restore(self, snapshot: bytes) -> None:
+        """Back to what it held then; it goes on running."""
+        self._good(*self.request("PUT", "/v1/snapshot", snapshot)[:2], "restore a snapshot")
 
     @staticmethod
     def _good(status: int, body: bytes, what: str) -> bytes:

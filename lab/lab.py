@@ -55,6 +55,7 @@ class Lab:
         hosts: Sequence[HostSpec] = (),
         *,
         consul: bool = True,
+        acl: bool = False,
         registry: bool = False,
         underlay: Underlay | None = None,
     ) -> None:
@@ -69,7 +70,7 @@ class Lab:
         self.switch = Switch(Host(name, "switch"), self.underlay)
         self._numbers = {spec.name: number for number, spec in enumerate(hosts, FIRST_HOST)}
         self.registry = Registry(self._service_host("registry", REGISTRY)) if registry else None
-        self.consul_server = Consul(self._service_host("consul", STORE)) if consul else None
+        self.consul_server = Consul(self._service_host("consul", STORE), acl) if consul else None
         self.hosts = {spec.name: self._make(spec) for spec in hosts}
 
     def _service_host(self, name: str, number: int) -> Host:
@@ -225,6 +226,7 @@ class Lab:
                 "creator": asdict(self.creator),
                 "specs": [asdict(spec) for spec in self.specs.values()],
                 "consul": self.consul_server is not None,
+                "acl": self.consul_server is not None and self.consul_server.acl,
                 "registry": self.registry is not None,
                 "underlay": asdict(self.underlay),
                 "first": {host.name: asdict(host.first) for host in self._everyone() if host.first},
@@ -268,7 +270,14 @@ def attach(name: str) -> Lab:
     except FileNotFoundError:
         return Lab(name, consul=False)
     specs = [HostSpec.recalled(spec) for spec in state["specs"]]
-    lab = Lab(name, specs, consul=state["consul"], registry=state["registry"], underlay=Underlay(**state["underlay"]))
+    lab = Lab(
+        name,
+        specs,
+        consul=state["consul"],
+        acl=state.get("acl", False),
+        registry=state["registry"],
+        underlay=Underlay(**state["underlay"]),
+    )
     lab._recall(state)
     return lab
 

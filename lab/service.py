@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
@@ -110,9 +111,15 @@ class Service:
         self, method: str, path: str, body: bytes | None = None, timeout: float = 10
     ) -> tuple[int, bytes, dict[str, str]]:
         """Ask it from this process: status, body, headers in lower case."""
+        return self.ask(method, path, body, timeout)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """The same with headers of one's own."""
         connection = NetnsConnection(self.host, self.host.address, self.port, timeout)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
             return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
         finally:
