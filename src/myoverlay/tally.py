@@ -17,6 +17,9 @@ COUNTERS = {
     "loop_failures": "rounds of a background thread that the store or a deadline failed, by {thread}",
     "bugs": "rounds of a background thread that failed for a reason nobody foresaw, by {thread}",
     "published": "writes of this host's own list, by {outcome}: done, retried, clash, failed",
+    "beats": "the heartbeat's questions and answers, by {outcome}: sent, answered, unanswered, unsent (no route, no"
+    " device), full (of full size), carried (its answer), unasked (an answer to nothing), invalid",
+    "beat_builds": "making sure of the heartbeat's device, by {outcome}: built, failed",
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 

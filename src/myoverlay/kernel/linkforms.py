@@ -11,7 +11,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from myoverlay.kernel.rtnetlink import attributes
@@ -37,7 +37,24 @@ BRIDGE_DATA = {"IFLA_BR_STP_STATE": 0, "IFLA_BR_FORWARD_DELAY": 0, "IFLA_BR_MCAS
 #: A tap that outlives who opens it (linux/if_tun.h: IFF_TAP).
 TAP_DATA = {"IFLA_TUN_TYPE": 2, "IFLA_TUN_PERSIST": 1}
 
+#: No fragments outside (IFLA_VXLAN_DF, linux/if_link.h: VXLAN_DF_SET; Linux 5.0).
+_DF_SET = 1
+
 _LABEL = re.compile(r"myoverlay (?:veth link=(\S+)|tap) mac=(\S+?)(?: address=(\S+))?")
+
+
+class Tunnel(Vxlan, frozen=True, kw_only=True):
+    """A tunnel device that is a port of no bridge and has an address of its own: the heartbeat's.
+
+    It learns where each sender is, and asks nobody. What it sends is not fragmented outside.
+    """
+
+    mac: Mac
+    bridge: str = ""
+    learning: bool = True
+    proxy: bool = False
+    l2miss: bool = False
+    l3miss: bool = False
 
 
 class Observed(Value, frozen=True, kw_only=True):
@@ -103,6 +120,10 @@ def vxlan_form(vxlan: Vxlan) -> Form:
         "IFLA_VXLAN_L3MISS": int(vxlan.l3miss),
     }
     return Form(vxlan.name, "vxlan", vxlan.mtu, master=vxlan.bridge, birth=birth, port=VXLAN_PORT_FLAGS)
+
+
+def tunnel_form(tunnel: Tunnel) -> Form:
+    return replace(vxlan_form(tunnel), mac=tunnel.mac, data={"IFLA_VXLAN_DF": _DF_SET}, port={})
 
 
 def veth_form(veth: Veth) -> Form:
@@ -211,6 +232,7 @@ _DATA: Mapping[str, _Names] = {
         14: ("IFLA_VXLAN_L3MISS", _number),
         15: ("IFLA_VXLAN_PORT", _network_number),
         17: ("IFLA_VXLAN_LOCAL6", _ip),
+        29: ("IFLA_VXLAN_DF", _number),
     },
     "tun": {3: ("IFLA_TUN_TYPE", _number), 6: ("IFLA_TUN_PERSIST", _number)},
 }
@@ -351,7 +373,9 @@ def _faults(
 
 
 def form_of(value: Thing) -> Form:
-    """The form of any of the three."""
+    """The form of any of them."""
     if isinstance(value, Bridge):
         return bridge_form(value)
+    if isinstance(value, Tunnel):
+        return tunnel_form(value)
     return vxlan_form(value) if isinstance(value, Vxlan) else veth_form(value)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import socket
+import struct
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
 from myoverlay.kernel.netns import Namespace, refusal
 from myoverlay.kernel.rtnetlink import BUFFER, CHUNK, SO_RCVBUFFORCE
 
+SO_ATTACH_FILTER = 26
+
 #: Messages taken at once, so that the reader comes back to its stop event.
 READ_LIMIT = 512
+
+
+def attach_filter(sock: socket.socket, steps: Iterable[tuple[int, int, int, int]]) -> None:
+    """Let the kernel run a classic BPF program on all that would come (linux/filter.h: code, jt, jf, k). OSError."""
+    program = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    code = ctypes.create_string_buffer(program)
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program) // 8, ctypes.addressof(code)))
 
 
 class Overrun(Exception):

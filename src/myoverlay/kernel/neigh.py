@@ -7,7 +7,6 @@ net/core/neighbour.c, net/core/rtnetlink.c.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
 import struct
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
 from myoverlay.errors import KernelRefused
-from myoverlay.kernel.listener import Listener
+from myoverlay.kernel.listener import Listener, attach_filter
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import (
     NLM_F_CREATE,
@@ -36,7 +35,6 @@ RTNLGRP_NEIGH = 3
 NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX, NDA_MASTER = 1, 2, 6, 7, 8, 9
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_SELF, NTF_MASTER, NTF_PROXY = 0x02, 0x04, 0x08
-SO_ATTACH_FILTER = 26
 
 #: struct ndmsg: family, three bytes of nothing, interface index, state, flags, type.
 NDM = struct.Struct("=B3xiHBB")
@@ -314,6 +312,4 @@ def _only_questions(sock: socket.socket) -> None:
     network order while netlink writes in the host's, hence htons.
     """
     steps = ((0x28, 0, 0, 4), (0x15, 0, 1, socket.htons(RTM_GETNEIGH)), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
-    program = b"".join(struct.pack("=HBBI", *step) for step in steps)
-    code = ctypes.create_string_buffer(program)
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program) // 8, ctypes.addressof(code)))
+    attach_filter(sock, steps)

@@ -118,14 +118,26 @@ def route_mtu(wire: Wire, links: Sequence[Seen], address: Address) -> int:
 
     Raises KernelRefused where there is no route.
     """
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    request = RTMSG.pack(family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
-    route = _Route.decode(wire.one(Request(RTM_GETROUTE, 0, request), f"finding the route to {address}").body)
+    route = _route_to(wire, address)
     mtu = next((link.mtu for link in links if route is not None and link.index == route.out), 0)
     if route is None or not mtu:
         raise KernelRefused(f"finding the route to {address}", 0, "it leaves by no link that is known")
     limit = _number(attributes(route.given.get(RTA_METRICS, b""), 0).get(RTAX_MTU))
     return min(limit, mtu) if limit else mtu
+
+
+def route_out(wire: Wire, address: Address) -> int:
+    """The interface that packets to `address` leave by. Raises KernelRefused where there is no route."""
+    route = _route_to(wire, address)
+    if route is None or not route.out:
+        raise KernelRefused(f"finding the route to {address}", 0, "it leaves by no link that is known")
+    return route.out
+
+
+def _route_to(wire: Wire, address: Address) -> _Route | None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    request = RTMSG.pack(family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
+    return _Route.decode(wire.one(Request(RTM_GETROUTE, 0, request), f"finding the route to {address}").body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,188 @@
+"""The heartbeat: asks the other hosts' kernels whether they are there, so that a host which is only cut off from the
+store, or whose plugin is away, is told from a dead one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from myoverlay.errors import KernelRefused, MyoverlayError
+from myoverlay.host.loop import Loop
+from myoverlay.kernel.probe import Heard, Prober
+from myoverlay.plan.pulse import Ask, Pulse, Pulses
+from myoverlay.tally import Tally
+from myoverlay.values import Address, HostId
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks: at the targets, at the device; after a build that failed, at first and at most.
+AIM, CHECK, REBUILD = 1.0, 10.0, (2.0, 60.0)
+#: Seconds that making sure of the device may take.
+_DEADLINE = 5.0
+_NONCE = 4
+
+
+class Beat(Loop):
+    """Owns the thread `beat`, which alone uses `prober`. `_lock` guards `_pulses`; it is held across no call."""
+
+    def __init__(
+        self,
+        prober: Prober,
+        targets: Callable[[], Mapping[HostId, Address]],
+        tally: Tally,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`targets`: whom this host shares overlays with, and the first VTEP of each."""
+        super().__init__("beat", tally)
+        self._prober, self._targets, self._now = prober, targets, now
+        self._lock = threading.Lock()
+        self._pulses = Pulses(prober.me)
+        self._vteps: dict[HostId, Address] = {}
+        self._nonces: dict[HostId, bytes] = {}
+        self._aim_at = self._check_at = float("-inf")
+        self._rebuild = REBUILD[0]
+        self._trouble = ""
+        self._selector = selectors.DefaultSelector()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._heard_on: tuple[socket.socket, ...] = ()
+        #: Some host's `silent` changed. Called on the thread `beat`.
+        self.on_change: Callable[[], None] = lambda: None
+
+    def suspect(self, hosts: Collection[HostId]) -> None:
+        """The whole set of hosts suspected now, in place of the former one. From any thread."""
+        with self._lock:
+            self._pulses.suspect(hosts, self._now())
+        if not self.stopping.is_set():  # afterwards the number may be somebody else's
+            self.wake()
+
+    def pulse(self, host: HostId) -> Pulse:
+        """What is known of a host's kernel; of one that was never asked nothing. From any thread."""
+        with self._lock:
+            return self._pulses.of(host)
+
+    def wake(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def stop(self, timeout: float) -> None:
+        """End the thread; namespace and device stay, since the kernel must go on answering."""
+        super().stop(timeout)
+        self._selector.close()
+        os.close(self._wake)
+        self._prober.close()
+
+    def round(self) -> None:
+        now = self._now()
+        if now >= self._check_at:
+            self._ensure(now)
+        if now >= self._aim_at:
+            self._aim(now)
+        if self._prober.ready:
+            self._ask(self._now())
+        if self._changed():
+            self.on_change()
+        self._listen(self._now())
+
+    def _ensure(self, now: float) -> None:
+        """Make sure of the device. What fails is said once, and tried again ever more slowly."""
+        try:
+            opened = self._prober.ensure(time.monotonic() + _DEADLINE)
+        except MyoverlayError as error:
+            self.tally.add("beat_builds", "failed")
+            if str(error) != self._trouble:
+                log.warning("%s", error)
+            self._trouble = str(error)
+            self._prober.shut()
+            self._check_at = now + self._rebuild
+            self._rebuild = min(REBUILD[1], self._rebuild * 2)
+        else:
+            if opened:
+                self.tally.add("beat_builds", "built")
+            self._trouble, self._rebuild, self._check_at = "", REBUILD[0], now + CHECK
+        self._register()
+
+    def _register(self) -> None:
+        for sock in self._heard_on:
+            self._selector.unregister(sock)
+        self._heard_on = self._prober.sockets()
+        for sock in self._heard_on:
+            self._selector.register(sock, selectors.EVENT_READ)
+
+    def _aim(self, now: float) -> None:
+        self._vteps = {host: vtep for host, vtep in self._targets().items() if host != self._prober.me}
+        self._prober.know(self._vteps)
+        with self._lock:
+            self._pulses.aim(self._vteps, now)
+        self._nonces = {host: nonce for host, nonce in self._nonces.items() if host in self._vteps}
+        self._aim_at = now + AIM
+
+    def _ask(self, now: float) -> None:
+        with self._lock:
+            before = self._pulses.unanswered
+            asks = self._pulses.due(now)
+            unanswered = self._pulses.unanswered - before
+        sent = self._prober.ask({ask.host: self._vteps[ask.host] for ask in asks})
+        unsent = [ask.host for ask in asks if ask.host not in sent]
+        if unsent:
+            with self._lock:
+                for host in unsent:
+                    self._pulses.unsent(host)
+        full = sum(self._ask_full(ask) for ask in asks if ask.full and ask.host in sent)
+        self._count(sent=len(sent), unsent=len(unsent), unanswered=unanswered, full=full)
+
+    def _ask_full(self, ask: Ask) -> bool:
+        nonce = self._nonces[ask.host] = secrets.token_bytes(_NONCE)
+        sent = self._prober.ask_full(ask.host, self._vteps[ask.host], nonce)
+        if not sent:
+            with self._lock:
+                self._pulses.unsent_full(ask.host)
+        return sent
+
+    def _listen(self, now: float) -> None:
+        """Wait for answers, for the next question's time or a call, and take what has come."""
+        until = min(self._check_at, self._aim_at) - now
+        if self._prober.ready:
+            with self._lock:
+                until = min(until, self._pulses.wait(now))
+        events = self._selector.select(max(0.0, until))
+        if not events:
+            return
+        if any(key.fd == self._wake for key, _ in events):
+            os.eventfd_read(self._wake)
+            self._aim_at = now
+        try:
+            found = self._prober.read()
+        except KernelRefused as error:
+            log.info("%s", error)
+            self._prober.shut()
+            self._register()
+            self._check_at = now
+            return
+        self._take(found.heard, found.invalid)
+
+    def _take(self, heard: tuple[Heard, ...], invalid: int) -> None:
+        now, answered, carried = self._now(), 0, 0
+        with self._lock:
+            for host, nonce in heard:
+                if nonce is None:
+                    answered += self._pulses.heard(host, now)
+                elif self._nonces.get(host) == nonce:
+                    carried += self._pulses.heard_full(host, now)
+        unasked = len(heard) - answered - carried
+        self._count(answered=answered, carried=carried, unasked=unasked, invalid=invalid)
+
+    def _count(self, **outcomes: int) -> None:
+        for outcome, number in outcomes.items():
+            if number:
+                self.tally.add("beats", outcome, number)
+
+    def _changed(self) -> bool:
+        with self._lock:
+            return self._pulses.changed()
