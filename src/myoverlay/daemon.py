@@ -8,7 +8,10 @@
     watch-*      discover.Watch     one per overlay: the other hosts' lists           Daemon.stop, store.close
     outsiders-*  OutsiderWatch      one per overlay that has them on                  Daemon.stop, store.close
     publish      Publisher          this host's lists and index keys                  Daemon.stop
-    alive        Liveness           this host's session; who else is there            Daemon.stop
+    alive        Liveness           this host's session; has the store lost anything  Daemon.stop
+    peers        PeerWatch          whose session lives, who shares an overlay        Daemon.stop, store.close
+    beat         Beat               asks the other hosts' kernels through VXLAN       Daemon.stop
+    fates        Fates              who is alive, cut off, dead; their rows           Daemon.stop
     reconcile    Reconciler         settles with the store; compares the kernel       Daemon.stop
 
 Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +30,12 @@ from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import MyoverlayError
 from myoverlay.host.alive import Liveness
-from myoverlay.host.converge import Converger
+from myoverlay.host.audit import Audit
+from myoverlay.host.beat import Beat
+from myoverlay.host.converge import FOREIGN_PINS, Converger
 from myoverlay.host.discover import Discovery
+from myoverlay.host.epoch import Epoch
+from myoverlay.host.graves import Graves
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
@@ -36,17 +43,21 @@ from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.host.overlays import Overlays
+from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
 from myoverlay.host.pools import Pools
 from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
+from myoverlay.kernel.probe import Prober
 from myoverlay.settings import Settings
 from myoverlay.store import Store
+from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
+from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import Address
+from myoverlay.values import Address, HostId, HostList, Network, OverlayName, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +99,8 @@ class Parts:
     #: Seconds that only grow, and seconds since 1970.
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
+    #: None: by the kernel, through VXLAN.
+    heartbeat: Heartbeat | None = None
 
 
 def parts_of(settings: Settings) -> Parts:
@@ -107,7 +120,14 @@ class Daemon:
         self.links = parts.links
         self._begin = parts.begin
         self._vtep = settings.vtep
-        self.liveness = Liveness(self.journal, self.records, settings.host_name, self._vteps, self.tally)
+        self.presence = Presence(self.store, settings.prefix, self.records.me)
+        self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now)
+        self.liveness = Liveness(
+            self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally
+        )  # fmt: skip
+        self.peers = PeerWatch(self.presence, self.records, self._joined, self.epoch.went_back, self.tally, parts.now)
+        self.beat = parts.heartbeat or self._heartbeat(parts, settings.port)
+        self.fates = Fates(self.peers, self.beat, self.tally, settings.grace, settings.lease_grace, parts.now)
         self.pools = Pools(
             self.journal,
             self.records,
@@ -115,10 +135,11 @@ class Daemon:
             lambda deadline: self.links.routes(deadline=deadline),
             parts.wall,
         )
-        self.leases = Leases(self.journal, self.records, self.pools, self.liveness.name_of, parts.wall)
+        self.leases = Leases(self.journal, self.records, self.presence, self.pools, self._name_of, parts.wall)
         self.overlays = Overlays(
             self.journal,
             self.records,
+            self.epoch,
             self.pools,
             self.leases,
             self.links,
@@ -129,19 +150,106 @@ class Daemon:
             settings.eager,
         )
         self.publisher = Publisher(
-            self.records, self.overlays.named, self.liveness.name_of, self.tally, self._may_write, now=parts.now
+            self.records,
+            self.overlays.named,
+            self._name_of,
+            self.tally,
+            self._may_write,
+            lambda: self.epoch.vouched,
+            self.fates.is_dead,
+            now=parts.now,
         )
-        self.discovery = Discovery(self.records, self.tally, parts.now, parts.begin)
+        self.discovery = Discovery(self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin)
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
-        self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write, parts.now)
+        self.audit = Audit(
+            self.journal,
+            self.epoch,
+            self.overlays,
+            self.pools,
+            self.leases,
+            self.publisher.distrust,
+            self.tally,
+            parts.now,
+        )
+        self.graves = Graves(
+            self.records,
+            self.presence,
+            self.peers,
+            self.fates,
+            self.epoch,
+            self._pool_of,
+            settings.lease_grace,
+            parts.now,
+        )
+        settling = (self.overlays.settle, self.audit.settle, self.leases.settle, self.graves.settle)
+        self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write, settling, parts.now)
+        self._connect()
+        self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
+        self.ipam = IpamDriver(self.pools, self.leases)
+        self.app = create_app(self.driver, self.ipam, self.tally)
+
+    def _heartbeat(self, parts: Parts, port: int) -> Beat:
+        prober = Prober(self.links, parts.pins, self.records.me, port, self._vteps, FOREIGN_PINS)
+        return Beat(prober, self._targets, self.tally, parts.now)
+
+    def _targets(self) -> dict[HostId, Address]:
+        """Whom the heartbeat asks, and where."""
+        known = self.peers.known
+        return {host: known.vteps[host] for host in known.sharing if host in known.vteps}
+
+    def _connect(self) -> None:
+        """Who is called when something happens."""
         self.overlays.on_use = self._in_use
         self.overlays.on_gone = self._gone
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
-        self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
-        self.ipam = IpamDriver(self.pools, self.leases)
-        self.app = create_app(self.driver, self.ipam, self.tally)
+        self.liveness.on_reborn = self.audit.want
+        self.epoch.on_doubt = self._doubted
+        self.leases.held_back = self._held_back
+        self.leases.peers = self._addresses
+        self.peers.on_change = self.fates.wake
+        self.beat.on_change = self.fates.wake
+        self.fates.on_lost = self._lost
+        self.fates.on_found = self.discovery.revisit
+        self.fates.on_expired = self.leases.wanted.set
+
+    def _name_of(self, host: HostId) -> str:
+        """What a host is called; the start of its id where that is not known."""
+        return self.liveness.name if host == self.records.me else self.peers.known.names.get(host, host.short)
+
+    def _joined(self) -> set[OverlayName]:
+        return {local.network.overlay for local in self.overlays.all()}
+
+    def _pool_of(self, overlay: OverlayName) -> Subnet | None:
+        local = self.overlays.named(overlay)
+        return local.network.subnet if local is not None and local.network.pool is not None else None
+
+    def _doubted(self) -> None:
+        self.discovery.begin_anew()
+        self.audit.want()
+
+    def _lost(self, host: HostId) -> None:
+        for local in self.overlays.all():
+            local.learn({}, anew=False, left=[host])
+
+    def _lists(self, network: Network) -> Mapping[HostId, Held[HostList]]:
+        local = self.overlays.find(network.network)
+        return (local.view.lists or {}) if local is not None else {}
+
+    def _held_back(self, network: Network) -> str | None:
+        known = {host: held.value.incarnation for host, held in self._lists(network).items()}
+        waiting = self.epoch.waits_for(known, self.fates.lost())
+        if waiting is None:
+            return None
+        names = ", ".join(sorted(map(self._name_of, waiting))) or "the other hosts"
+        return (
+            f"the store lost what it held, and the reserve of {network.subnet} on this host is used up: new addresses"
+            f" are given when {names} published again, or when the grace ends; try again"
+        )
+
+    def _addresses(self, network: Network) -> set[Address]:
+        return {record.address for held in self._lists(network).values() for record in held.value.records}
 
     def _vteps(self) -> tuple[Address, ...]:
         """This host's VTEPs: those in use, else the one that the next network would get.
@@ -167,7 +275,8 @@ class Daemon:
         return self.liveness.announced.is_set() and self.liveness.barred() is None
 
     def _in_use(self, local: LocalOverlay) -> None:
-        self.discovery.follow(local)
+        if self.discovery.follow(local):
+            self.peers.refresh()
         self.misses.refresh()
 
     def _changed(self, local: LocalOverlay, address: Address) -> None:
@@ -183,17 +292,22 @@ class Daemon:
         """Rebuild from the journal, then let the loops run. The store is not waited for."""
         self.links.start()
         self.overlays.restore(time.monotonic() + _RESTORE)
-        for loop in (self.lookup, self.misses, self.publisher, self.liveness, self.reconciler):
+        for loop in self._loops():
             self._begin(loop)
         for local in self.overlays.all():
             self.publisher.offer(local.network.overlay)
         log.info("host %s serves %d networks", self.records.me.short, len(self.overlays.all()))
 
+    def _loops(self) -> tuple[Loop, ...]:
+        """In the order they are started."""
+        own = (self.lookup, self.misses, self.publisher, self.liveness, self.peers, self.fates, self.reconciler)
+        return (*own, self.beat) if isinstance(self.beat, Loop) else own
+
     def stop(self) -> None:
         """End the loops and let go of everything; links, namespaces, rows and records stay as they are."""
         self.discovery.cancel()
         self.store.close()
-        for loop in (self.reconciler, self.liveness, self.publisher, self.misses, self.lookup):
+        for loop in reversed(self._loops()):
             loop.stop(_JOIN)
         self.discovery.join(_JOIN)
         for local in self.overlays.all():

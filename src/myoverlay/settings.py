@@ -34,6 +34,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    seconds = _count(text)
+    if not 1 <= seconds <= 86400:
+        raise ValueError(f"{text!r} is not within 1 to 86400 seconds")
+    return float(seconds)
+
+
 def _port(text: str) -> int:
     return check_port(_count(text))
 
@@ -67,6 +74,8 @@ SETTINGS = (
     Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`"),
     Setting("pools", "MYOVERLAY_POOLS", _subnet, "10.128.0.0/9", "where subnets come from when none is given, a /24 each"),
     Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
+    Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
+    Setting("lease_grace", "MYOVERLAY_LEASE_GRACE", _seconds, "600", "seconds that addresses of a dead host stay taken"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
@@ -89,6 +98,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     pools: Subnet
     eager: int
+    grace: float
+    lease_grace: float
     host_name: str
     log_level: str
     state: str

@@ -20,6 +20,9 @@ COUNTERS = {
     "beats": "the heartbeat's questions and answers, by {outcome}: sent, answered, unanswered, unsent (no route, no"
     " device), full (of full size), carried (its answer), unasked (an answer to nothing), invalid",
     "beat_builds": "making sure of the heartbeat's device, by {outcome}: built, failed",
+    "contradictions": "times the store was found to say of an overlay, pool or lease what contradicts what runs here",
+    "doubts": "times the store was found to have lost something: emptied, restored, replaced",
+    "fates": "what was found of other hosts, by {state}: alive, pending, cut off, dead",
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 

@@ -290,12 +290,16 @@ class Record(Value, frozen=True, kw_only=True):
 
 
 class HostList(Value, frozen=True, kw_only=True):
-    """All endpoints of one host on one overlay: the truth about them, written by that host alone."""
+    """All endpoints of one host on one overlay: the truth about them, written by that host alone.
+
+    `incarnation`: the id of the store that it was written under, once the host knew that its leases are there too.
+    """
 
     host: HostId
     overlay: OverlayName
     vtep: Address
     records: tuple[Record, ...] = ()
+    incarnation: str = ""
     schema: int = 1
     reader: int = 1
 
@@ -358,6 +362,7 @@ class LocalLease(Value, frozen=True, kw_only=True):
     """A lease of this host. `use` is as in Lease, or `releasing`: the store has not been told yet that it is free.
 
     `at`: since when, in Unix seconds. `promised`: given out while the store was away, and to be written there.
+    `unsure`: the store did not answer whether it is ours.
     """
 
     subnet: Subnet
@@ -365,6 +370,7 @@ class LocalLease(Value, frozen=True, kw_only=True):
     use: str
     at: float
     promised: bool = False
+    unsure: bool = False
 
 
 class Neigh(Value, frozen=True, kw_only=True):

@@ -164,7 +164,7 @@ def test_all_is_gone_with_the_networks(managed: Managed) -> None:
         host.docker("network", "rm", "web")
     eventually(
         "the store is empty",
-        lambda: {key.split("/")[1] for key in managed.lab.consul.keys("myoverlay/")} <= {"alive"},
+        lambda: {key.split("/")[1] for key in managed.lab.consul.keys("myoverlay/")} <= {"alive", "incarnation"},
         15,
     )
     for host in (managed.h1, managed.h2):

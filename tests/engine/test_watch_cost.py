@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 
 from myoverlay.store.consul import ConsulStore
-from myoverlay.store.records import Held, Member, Published, Records
+from myoverlay.store.records import Member, Published, Records
+from myoverlay.store.typed import Held
 from myoverlay.values import Address, Definition, HostId, HostList, Mac, OverlayName, Record, Subnet
 from tests.engine.conftest import Cluster
 

@@ -13,6 +13,7 @@ from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.pools import Pools
 from myoverlay.store import Put, Store
+from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import (
@@ -188,15 +189,16 @@ class Host:
         self.me = self.journal.host_id()
         names[self.me] = name
         self.records = Records(self.wire, PREFIX, self.me)
+        self.presence = Presence(self.wire, PREFIX, self.me)
         taken = tuple(Subnet(route) for route in routes)
         self.pools = Pools(self.journal, self.records, base, lambda _: taken, clock)
-        self.leases = Leases(self.journal, self.records, self.pools, names.__getitem__, clock)
+        self.leases = Leases(self.journal, self.records, self.presence, self.pools, names.__getitem__, clock)
 
     def live(self) -> str:
         """Be announced as alive; returns the session."""
         session = self.wire.open_session(self.name, 10.0)
         vteps = (Address("192.0.2.1"),)
-        assert self.records.announce(Alive(host=self.me, name=self.name, vteps=vteps), session, None)
+        assert self.presence.announce(Alive(host=self.me, name=self.name, vteps=vteps), session, None)
         return session
 
     def pool(self, subnet: str | None = str(SUBNET), within: str | None = None, overlay: str | None = None) -> PoolUse:

@@ -1,4 +1,4 @@
-"""That this host is there: its session in the store, and who else is.
+"""That this host is there: its session in the store, under which it is announced.
 
 A session only says who lives; endpoints hang on no session, so losing it takes down no traffic. A former run's session
 is renewed and kept, so that a restart is not seen by anybody.
@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable
 
 from myoverlay import __version__
+from myoverlay.host.epoch import Epoch
 from myoverlay.host.journal import Journal
 from myoverlay.host.loop import Loop
-from myoverlay.store.records import Member, Records
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Member
 from myoverlay.tally import Tally
-from myoverlay.values import Address, Alive, HostId
+from myoverlay.values import Address, Alive
 
 log = logging.getLogger(__name__)
 
@@ -25,36 +27,49 @@ _ROUND = TTL / 3
 
 
 class Liveness(Loop):
-    """Owns the thread `alive`. `_lock` guards `_names` and `_barred`."""
+    """Owns the thread `alive`. `_lock` guards `_barred`."""
 
     def __init__(
-        self, journal: Journal, records: Records, name: str, vteps: Callable[[], tuple[Address, ...]], tally: Tally
+        self,
+        journal: Journal,
+        presence: Presence,
+        epoch: Epoch,
+        name: str,
+        vteps: Callable[[], tuple[Address, ...]],
+        tally: Tally,
     ) -> None:
         super().__init__("alive", tally)
+        self.name = name
         self._journal = journal
-        self._records = records
-        self._name = name
+        self._presence = presence
+        self._epoch = epoch
         self._vteps = vteps
         self._lock = threading.Lock()
-        self._names: dict[HostId, str] = {records.me: name}
         self._barred: str | None = None
         self._session: str | None = None
         self._announced: Alive | None = None
+        self._left = False
         #: Set once the host was announced.
         self.announced = threading.Event()
+        #: Called when a session was opened anew: while there was none the others may have taken this host for dead.
+        self.on_reborn: Callable[[], None] = lambda: None
 
     def barred(self) -> str | None:
-        """Why this host may not take part: another living one has its id or its VTEP."""
+        """Why this host may not take part: another living one has its id or its VTEP, or it was told to leave."""
         with self._lock:
             return self._barred
 
-    def name_of(self, host: HostId) -> str:
-        """What a host is called; the start of its id where that is not known."""
-        with self._lock:
-            return self._names.get(host, host.short)
-
     def member(self, vtep: Address) -> Member:
-        return Member(name=self._name, vtep=vtep)
+        return Member(name=self.name, vtep=vtep)
+
+    def leave(self) -> None:
+        """End the session and take no more part until the next start. Raises Unavailable."""
+        self._left = True
+        self._bar("this host has left (`myoverlay host leave`): start its plugin again to take part")
+        session, self._session = self._session, None
+        if session is not None:
+            self._presence.store.close_session(session)
+        self._journal.session = ""
 
     def round(self) -> None:
         """Raises Unavailable. When the loop is stopped the session stays, for the next run to take over."""
@@ -62,28 +77,30 @@ class Liveness(Loop):
         self.stopping.wait(_ROUND)
 
     def step(self) -> None:
-        """One round: learn the hosts, keep the session, be announced. Raises Unavailable."""
-        hosts = self._records.alive()
-        with self._lock:
-            self._names.update({host: held.value.name for host, held in hosts.items()})
-        mine = Alive(host=self._records.me, name=self._name, vteps=self._vteps(), version=__version__)
-        if self._session is None:
-            others = [held.value for host, held in hosts.items() if host != self._records.me]
-            self._bar(self._clash(mine, others))
-            if self.barred() is not None:
-                return None
-            self._session = self._adopt_session()
-        elif not self._records.store.renew_session(self._session):
+        """One round: keep the session, be announced, see whether the store lost something. Raises Unavailable."""
+        if self._left:
+            return
+        if self._session is not None and not self._presence.store.renew_session(self._session):
             self.tally.add("session", "lost")
             log.warning("this host's session was lost; another is opened")
-            self._session, self._announced = None, None
-            return self.step()
-        if self._announced != mine or self._records.me not in hosts:
-            _, holder = self._records.alive_session()
-            if self._records.announce(mine, self._session, holder):
-                self._announced = mine
-                self.announced.set()
-        return None
+            self._session = self._announced = None
+        mine = Alive(host=self._presence.me, name=self.name, vteps=self._vteps(), version=__version__)
+        known, holder = self._presence.own()
+        if self._session is None:
+            self._bar(self._clash(mine, known))
+            if self.barred() is not None:
+                return
+            self._session = self._adopt_session()
+        if self._announced != mine or known is None or holder != self._session:
+            self._announce(mine, holder)
+        self._epoch.look()
+
+    def _announce(self, mine: Alive, holder: str | None) -> None:
+        assert self._session is not None
+        if self._presence.announce(mine, self._session, holder):
+            self._announced = mine
+            self._presence.end_witness(mine.host)
+            self.announced.set()
 
     def _bar(self, reason: str | None) -> None:
         with self._lock:
@@ -91,27 +108,30 @@ class Liveness(Loop):
                 log.error("%s", reason)
             self._barred = reason
 
-    def _clash(self, mine: Alive, others: list[Alive]) -> str | None:
-        known, _ = self._records.alive_session()
+    def _clash(self, mine: Alive, known: Alive | None) -> str | None:
         if known is not None and not _same_machine(known, mine):
             return (
                 f"host {known.name} ({', '.join(known.vteps)}) lives under the same host id: if this machine was"
                 " cloned, run `myoverlay host new-id` on it"
             )
-        for other in others:
-            shared = set(other.vteps) & set(mine.vteps)
-            if shared:
-                return f"host {other.name} uses the VTEP {shared.pop()} as well: give each host its own MYOVERLAY_VTEP"
+        for host, held in self._presence.alive().items():
+            shared = set(held.value.vteps) & set(mine.vteps)
+            if host != mine.host and shared:
+                return (
+                    f"host {held.value.name} uses the VTEP {shared.pop()} as well: give each host its own"
+                    " MYOVERLAY_VTEP"
+                )
         return None
 
     def _adopt_session(self) -> str:
         old = self._journal.session
-        if old is not None and self._records.store.renew_session(old):
+        if old is not None and self._presence.store.renew_session(old):
             self.tally.add("session", "renewed")
             return old
-        session = self._records.store.open_session(f"myoverlay {self._name}", TTL)
+        session = self._presence.store.open_session(f"myoverlay {self.name}", TTL)
         self._journal.session = session
         self.tally.add("session", "opened")
+        self.on_reborn()
         return session
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
+from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import COALESCE, WAIT, Loop
+from myoverlay.plan import believe
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.records import Records, Ring
 from myoverlay.tally import Tally
@@ -23,39 +25,59 @@ log = logging.getLogger(__name__)
 
 #: Everything is listed again after this, seconds.
 RELIST = 300.0
+_FIRST_LOOK = 3.0
 
 
 class Watch(Loop):
     """Follows the lists of the hosts of one overlay."""
 
     def __init__(
-        self, local: LocalOverlay, records: Records, tally: Tally, now: Callable[[], float] = time.monotonic
+        self,
+        local: LocalOverlay,
+        records: Records,
+        epoch: Epoch,
+        lost: Callable[[], Collection[HostId]],
+        tally: Tally,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(f"watch-{local.network.overlay}", tally)
         self._local = local
         self._records = records
+        self._epoch = epoch
+        self._lost = lost
         self._now = now
         self._index = 0
+        self._anew = False
         self._rings: dict[str, Ring] = {}
         self._listed_at = 0.0
 
     def round(self) -> None:
+        # An emptied store must not be listed before it is known to be one.
+        self._epoch.looked.wait(_FIRST_LOOK)
         if self.step():
             self.stopping.wait(COALESCE)
+
+    def begin_anew(self) -> None:
+        """List everything at the next answer: the store lost something."""
+        self._anew = True
 
     def step(self) -> bool:
         """One answer of the store; True where it told of a change. Raises Unavailable."""
         overlay = self._local.network.overlay
+        if self._anew:
+            self._anew, self._index = False, 0
         fresh = self._index == 0
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
             self.tally.add("watch_rounds", "reset")
+            self._epoch.went_back()
             self._index = 0
             return False
         if isinstance(seen, Unchanged):
             self.tally.add("watch_rounds", "unchanged")
-            if self._now() - self._listed_at > RELIST:
+            part = not self._local.view.whole and not self._epoch.in_doubt()
+            if part or self._now() - self._listed_at > RELIST:
                 self._index = 0
             return False
         changed = self._changed(seen.rings)
@@ -82,19 +104,31 @@ class Watch(Loop):
         return hosts
 
     def fetch(self, hosts: Iterable[HostId], anew: bool = False) -> None:
-        """Read these hosts' lists and program what they say.
+        """Read these hosts' lists and program what they say. Hosts that are dead have no rows, whatever they left.
 
         A list that is no longer there withdraws nothing by itself, because the store may have lost it: its host has
-        left where the overlay's definition is there and no longer names it.
+        left where the overlay's definition is there and no longer names it, and where nothing is in doubt.
         """
         hosts = set(hosts) - {self._records.me}
-        overlay = self._local.network.overlay
-        found = self._records.lists(overlay, hosts) if hosts else {}
-        left = (hosts - found.keys()) & set(self._local.view.lists or ())
-        if left:
-            held = self._records.definition(overlay)
-            left = left - set(held.value.holders) if held is not None else set()
-        self._local.learn(found, anew, left)
+        known = set(self._local.view.lists or ())
+        lost = set(self._lost())
+        found = self._records.lists(self._local.network.overlay, hosts - lost) if hosts - lost else {}
+        gone = (hosts - lost - found.keys()) & known
+        left = (gone - self._remaining(gone) if gone else gone) | (lost & known)
+        doubt = self._epoch.in_doubt()
+        self._local.learn(found, anew, left, self._epoch.id, doubt)
+
+    def _remaining(self, hosts: set[HostId]) -> set[HostId]:
+        """Those of the hosts without a list that may still be part of the overlay."""
+        held = self._records.definition(self._local.network.overlay)
+        if held is None or self._epoch.in_doubt():
+            return hosts
+        return {host for host in hosts if host in held.value.holders or not self._vouched(host)}
+
+    def _vouched(self, host: HostId) -> bool:
+        """Was the host's list seen in the store as it is now? If not, the store lost it, and its host did not go."""
+        held = (self._local.view.lists or {}).get(host)
+        return held is not None and believe.withdraws(held.value, self._epoch.id, doubt=False)
 
 
 class OutsiderWatch(Loop):
@@ -133,29 +167,34 @@ class Discovery:
     def __init__(
         self,
         records: Records,
+        epoch: Epoch,
+        lost: Callable[[], Collection[HostId]],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
         begin: Callable[[Loop], None] = Loop.start,
     ) -> None:
         self._records = records
+        self._epoch = epoch
+        self._lost = lost
         self._tally = tally
         self._now = now
         self._begin = begin
         self._lock = threading.Lock()
         self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
 
-    def follow(self, local: LocalOverlay) -> None:
-        """Watch an overlay from now on; one that is watched already goes on being so."""
+    def follow(self, local: LocalOverlay) -> bool:
+        """Watch an overlay from now on; False where it is watched already."""
         with self._lock:
             if local.network.network in self._loops:
-                return
-            watch = Watch(local, self._records, self._tally, self._now)
+                return False
+            watch = Watch(local, self._records, self._epoch, self._lost, self._tally, self._now)
             loops: list[Loop] = [watch]
             if local.network.outsiders:
                 loops.append(OutsiderWatch(local, self._records, self._tally))
             self._loops[local.network.network] = (watch, loops)
         for loop in loops:
             self._begin(loop)
+        return True
 
     def drop(self, local: LocalOverlay) -> None:
         with self._lock:
@@ -167,6 +206,20 @@ class Discovery:
         with self._lock:
             found = self._loops.get(local.network.network)
         return found[0] if found else None
+
+    def _watches(self) -> list[Watch]:
+        with self._lock:
+            return [watch for watch, _ in self._loops.values()]
+
+    def begin_anew(self) -> None:
+        """Have everything listed again: the store lost something."""
+        for watch in self._watches():
+            watch.begin_anew()
+
+    def revisit(self, host: HostId) -> None:
+        """Read one host's lists again: it was found dead, or is there again. Raises Unavailable."""
+        for watch in self._watches():
+            watch.fetch([host])
 
     def cancel(self) -> None:
         """Ask all watches to end; closing the store wakes those that block in it."""

@@ -129,6 +129,16 @@ class Journal:
     def session(self, session: str) -> None:
         self._set_meta("session", session)
 
+    @property
+    def incarnation(self) -> tuple[str, int] | None:
+        """Id and counter of the store that this host goes by; None before it saw one."""
+        name, _, count = (self._meta("incarnation") or "").partition(" ")
+        return (name, int(count)) if count else None
+
+    @incarnation.setter
+    def incarnation(self, incarnation: tuple[str, int]) -> None:
+        self._set_meta("incarnation", f"{incarnation[0]} {incarnation[1]}")
+
     def close(self) -> None:
         with self.lock:
             self._db.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -20,7 +20,9 @@ from myoverlay.host.deadline import STORE, check, left
 from myoverlay.host.journal import Journal, lease_key
 from myoverlay.host.pools import RELEASED, Pools
 from myoverlay.plan import pools as plan
-from myoverlay.store.records import Held, Records
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Records
+from myoverlay.store.typed import Held
 from myoverlay.values import (
     Address,
     Endpoint,
@@ -34,6 +36,8 @@ from myoverlay.values import (
 
 log = logging.getLogger(__name__)
 
+#: Which of so many may go without a recorded cause (the brake).
+Allow = Callable[[Sequence[Address], int], Sequence[Address]]
 #: A pool without a network, or an address without an endpoint, after this long is what a failed call left behind.
 ABANDONED = 300.0
 
@@ -49,12 +53,14 @@ class Leases:
         self,
         journal: Journal,
         records: Records,
+        presence: Presence,
         pools: Pools,
         host_name: Callable[[HostId], str],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
         self._records = records
+        self._presence = presence
         self._pools = pools
         self._host_name = host_name
         self._now = now
@@ -62,6 +68,10 @@ class Leases:
         self._claiming: set[str] = set()
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
+        #: Why new addresses of a network are held back, in one sentence; None while they are not.
+        self.held_back: Callable[[Network], str | None] = lambda _: None
+        #: The addresses that other hosts have on a network, whatever became of their leases.
+        self.peers: Callable[[Network], Collection[Address]] = lambda _: ()
 
     # -- addresses -------------------------------------------------------------------------------------------------
 
@@ -72,7 +82,7 @@ class Leases:
         if network is None and asked is None:
             raise Refused("--ipam-driver myoverlay serves networks of -d myoverlay only")
         if network is None and asked is not None:
-            return self._claim_aux(use, asked, deadline), use.subnet
+            return self._claim_aux(use.subnet, asked, deadline), use.subnet
         gateway = network.definition.gateway if network else None
         if asked is not None:
             plan.check_address(use.subnet, asked, gateway)
@@ -105,14 +115,16 @@ class Leases:
         return self._mark(lease, "releasing")
 
     def _claim_any(self, use: PoolUse, network: Network | None, deadline: float) -> Address:
-        for lease in sorted(self._of(use.subnet, "reserve"), key=lambda one: one.address.number):
-            if use.within is not None and lease.address not in use.within:
-                continue
+        for lease in self._spare(use, "reserve"):
             if self._from_reserve(lease, network, deadline):
                 return lease.address
+        self._check_held_back(network)
         lost: set[Address] = set()
         while True:
-            leases = self._records.leases(use.subnet, timeout=left(deadline))
+            try:
+                leases = self._records.leases(use.subnet, timeout=left(deadline))
+            except Unavailable as error:
+                return self._promise_again(use, error)
             taken = self._taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
                 if self._create(use.subnet, address, "endpoint", network, deadline):
@@ -124,11 +136,30 @@ class Leases:
                 return self._from_others(use, network, leases, deadline)
             check(deadline, f"an address of pool {use.subnet}")
 
+    def _spare(self, use: PoolUse, kind: str) -> list[LocalLease]:
+        """This host's leases of that use which a container of the pool could have, lowest first."""
+        fitting = [one for one in self._of(use.subnet, kind) if use.within is None or one.address in use.within]
+        return sorted(fitting, key=lambda one: one.address.number)
+
+    def _check_held_back(self, network: Network | None) -> None:
+        reason = self.held_back(network) if network is not None else None
+        if reason is not None:
+            raise Unavailable(reason)
+
+    def _promise_again(self, use: PoolUse, error: Unavailable) -> Address:
+        """With the store away and the reserve used up: what was released since is still this host's there."""
+        for lease in self._spare(use, "releasing"):
+            with self._claim_alone(lease.subnet, lease.address) as alone:
+                if alone and not lease.unsure and self._journal.leases.get(lease_key(lease)) == lease:
+                    self._enter(lease.subnet, lease.address, "endpoint", promised=True)
+                    return lease.address
+        raise Unavailable(f"no address of {use.subnet} is left in this host's reserve, and {error}")
+
     def _from_others(
         self, use: PoolUse, network: Network | None, leases: dict[Address, Held[Lease]], deadline: float
     ) -> Address:
         """Nothing is free: what living hosts keep in reserve is given back under pressure."""
-        alive = self._records.alive(timeout=left(deadline))
+        alive = self._presence.alive(timeout=left(deadline))
         for address, held in leases.items():
             spare = held.value.use == "reserve" and held.value.hosts[0] in alive
             if spare and (use.within is None or address in use.within) and self._take(use, held, network, deadline):
@@ -144,9 +175,11 @@ class Leases:
             return asked
         if mine is not None and mine.use == "endpoint":
             return asked  # the answer to the first call was lost
+        self._check_held_back(network)
         while True:
             held = self._records.lease(use.subnet, asked, timeout=left(deadline))
             if held is None:
+                self._check_peers(network, asked)
                 done = self._create(use.subnet, asked, "endpoint", network, deadline)
             else:
                 self._check_takeable(held.value, asked, deadline)
@@ -168,28 +201,32 @@ class Leases:
             raise Clash(
                 f"{asked} is in use by a container on host {name}: choose another --ip, or stop that container first"
             )
-        if owner not in self._records.alive(timeout=left(deadline)):
+        if owner not in self._presence.alive(timeout=left(deadline)):
             raise Clash(
                 f"{asked} is kept in reserve by host {name}, which cannot be asked just now: choose another --ip"
             )
+
+    def _check_peers(self, network: Network | None, asked: Address) -> None:
+        if network is not None and asked in self.peers(network):
+            raise Clash(f"{asked} is in use on another host, though the store has no lease of it: choose another --ip")
 
     def _check_outsider(self, network: Network, asked: Address, deadline: float) -> None:
         key = self._records.outsider(network.definition, asked, timeout=left(deadline))
         if key is not None:
             raise Clash(f"{asked} belongs to an outsider, by the key {key}: choose another --ip")
 
-    def _claim_aux(self, use: PoolUse, asked: Address, deadline: float) -> Address:
+    def _claim_aux(self, subnet: Subnet, asked: Address, deadline: float) -> Address:
         """Set an address aside for this network; other hosts may set the same one aside."""
-        if asked not in use.subnet:
-            raise Refused(f"{asked} is outside the pool {use.subnet}")
+        if asked not in subnet:
+            raise Refused(f"{asked} is outside the pool {subnet}")
         me = self._records.me
         while True:
-            held = self._records.lease(use.subnet, asked, timeout=left(deadline))
+            held = self._records.lease(subnet, asked, timeout=left(deadline))
             if held is not None and held.value.use != "aux":
                 self._check_takeable(held.value, asked, deadline)
             hosts = held.value.hosts if held and held.value.use == "aux" else ()
             new = Lease(address=asked, use="aux", hosts=tuple(sorted({*hosts, me})))
-            if self._write(use.subnet, held, new, None, deadline):
+            if self._write(subnet, held, new, None, deadline):
                 return asked
             check(deadline, f"the address {asked}")
 
@@ -216,7 +253,7 @@ class Leases:
         try:
             done = self._records.write_lease(subnet, held, new, besides, timeout=left(deadline))
         except Unavailable:
-            self._enter(subnet, new.address, "releasing")
+            self._enter(subnet, new.address, "releasing", unsure=True)
             self.wanted.set()
             raise
         if done:
@@ -230,8 +267,8 @@ class Leases:
                 return False
             try:
                 held = self._records.lease(lease.subnet, lease.address, timeout=min(1.0, left(deadline)))
-                if held is None or held.value.hosts != (self._records.me,):
-                    self._journal.leases.drop(lease_key(lease))  # another host took it, or the store was emptied
+                if held is not None and held.value.hosts != (self._records.me,):
+                    self._journal.leases.drop(lease_key(lease))  # another host took it under pressure
                     return False
                 new = Lease(address=lease.address, use="endpoint", hosts=(self._records.me,))
                 besides = network.definition if network is not None and network.outsiders else None
@@ -243,8 +280,10 @@ class Leases:
                 self._enter(lease.subnet, lease.address, "endpoint", promised=True)
             return True
 
-    def _enter(self, subnet: Subnet, address: Address, kind: str, promised: bool = False) -> None:
-        lease = LocalLease(subnet=subnet, address=address, use=kind, at=self._now(), promised=promised)
+    def _enter(self, subnet: Subnet, address: Address, kind: str, promised: bool = False, unsure: bool = False) -> None:
+        lease = LocalLease(
+            subnet=subnet, address=address, use=kind, at=self._now(), promised=promised, unsure=unsure
+        )  # fmt: skip
         self._journal.leases.put(lease_key(lease), lease)
 
     def _mark(self, lease: LocalLease, kind: str) -> LocalLease:
@@ -291,21 +330,9 @@ class Leases:
         with self._claim_alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # a call has just taken the address again, or is about to
-            while not self._tell_release(lease, deadline):
+            while not self._records.release(lease.subnet, lease.address, timeout=left(deadline)):
                 check(deadline, f"the release of {lease.address}")
             self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
-
-    def _tell_release(self, lease: LocalLease, deadline: float) -> bool:
-        """Take this host out of a lease; False where it changed meanwhile."""
-        me = self._records.me
-        held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
-        if held is None or me not in held.value.hosts:
-            return True
-        others = tuple(host for host in held.value.hosts if host != me)
-        if others:
-            new = msgspec.structs.replace(held.value, hosts=others)
-            return self._records.write_lease(lease.subnet, held, new, timeout=left(deadline))
-        return self._records.drop_lease(lease.subnet, held, timeout=left(deadline))
 
     def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
         with self._claim_alone(lease.subnet, lease.address) as alone:
@@ -348,6 +375,50 @@ class Leases:
             if self._create(use.subnet, address, "reserve", network, deadline):
                 missing -= 1
 
+    # -- what the store should hold --------------------------------------------------------------------------------
+
+    def reassert(self, use: PoolUse, allow: Allow, deadline: float) -> None:
+        """See to it that the store has this host's leases of a pool, and no others of it.
+
+        A lease that is gone is written again; one that another host has by now is named. What only the store knows of
+        is freed as far as `allow` lets it go. Raises Unavailable or Late.
+        """
+        held = self._records.leases(use.subnet, timeout=left(deadline))
+        mine = {lease.address: lease for lease in self._of(use.subnet)}
+        for address, lease in mine.items():
+            there = held.get(address)
+            if lease.use != "releasing" and not lease.promised and not self._stands(lease, there):
+                self._write_again(lease, there, deadline)
+        me = self._records.me
+        strays = [address for address, one in held.items() if me in one.value.hosts and address not in mine]
+        for address in allow(strays, len(held)):
+            with self._claim_alone(use.subnet, address) as alone:
+                if alone and self._journal.leases.get(f"{use.subnet.key}/{address}") is None:
+                    log.warning("the lease of %s is this host's, and nothing here asks for it: it is freed", address)
+                    self._records.release(use.subnet, address, timeout=left(deadline))
+
+    def _stands(self, lease: LocalLease, there: Held[Lease] | None) -> bool:
+        return there is not None and there.value.use == lease.use and self._records.me in there.value.hosts
+
+    def _write_again(self, lease: LocalLease, there: Held[Lease] | None, deadline: float) -> None:
+        me = self._records.me
+        if lease.use == "aux":
+            self._claim_aux(lease.subnet, lease.address, deadline)
+            return
+        with self._claim_alone(lease.subnet, lease.address) as alone:
+            if not alone or self._journal.leases.get(lease_key(lease)) != lease:
+                return
+            if there is None or there.value.hosts == (me,):
+                new = Lease(address=lease.address, use=lease.use, hosts=(me,))
+                self._records.write_lease(lease.subnet, there, new, timeout=left(deadline))
+            elif lease.use == "reserve":
+                self._journal.leases.drop(lease_key(lease))
+            else:
+                name = self._host_name(there.value.hosts[0])
+                log.error(
+                    "%s is in use by a container here, but leased to host %s: stop one of them", lease.address, name
+                )
+
     # -- what is here ----------------------------------------------------------------------------------------------
 
     def _endpoints(self) -> Iterator[tuple[Network, Endpoint]]:
@@ -372,6 +443,8 @@ class Leases:
         if network is not None and network.outsiders:
             seen = self._records.outsiders(network.definition, 0, timeout=STORE)
             taken |= getattr(seen, "addresses", frozenset())
+        if network is not None:
+            taken.update(self.peers(network))
         with self._lock:
             prefix = f"{subnet.key}/"
             taken |= {Address(key.removeprefix(prefix)) for key in self._claiming if key.startswith(prefix)}

@@ -14,8 +14,9 @@ from myoverlay.errors import Clash, Late, Refused, Unknown
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
-from myoverlay.plan import rows, shape
-from myoverlay.store.records import Held, believed
+from myoverlay.plan import believe, rows, shape
+from myoverlay.store.records import believed
+from myoverlay.store.typed import Held
 from myoverlay.values import (
     COUNT_LIMIT,
     Address,
@@ -33,13 +34,17 @@ log = logging.getLogger(__name__)
 
 
 class View(msgspec.Struct, frozen=True):
-    """What this host knows about the rest of an overlay; swapped whole, so that readers need no lock."""
+    """What this host knows about the rest of an overlay; swapped whole, so that readers need no lock.
+
+    `complete`: what is not here does not exist. `whole`: it was listed once from a store that had lost nothing.
+    """
 
     lists: Mapping[HostId, Held[HostList]] | None = None
     outsiders: tuple[Peer, ...] | None = None
     peers: Mapping[Address, Peer] = {}
     macs: Mapping[Mac, Peer] = {}
     complete: bool = False
+    whole: bool = False
 
 
 class LocalOverlay:
@@ -209,10 +214,18 @@ class LocalOverlay:
 
     # -- peers -----------------------------------------------------------------------------------------------------
 
-    def learn(self, lists: Mapping[HostId, Held[HostList]], anew: bool, left: Collection[HostId] = ()) -> None:
+    def learn(
+        self,
+        lists: Mapping[HostId, Held[HostList]],
+        anew: bool,
+        left: Collection[HostId] = (),
+        incarnation: str = "",
+        doubt: bool = False,
+    ) -> None:
         """These hosts' lists read so, and these hosts have left the overlay: program it.
 
-        A list that was read before a newer one is passed over; `anew`: the store's order began again.
+        A list that was read before a newer one is passed over; `anew`: the store's order began again. One that was not
+        written under the store's `incarnation` withdraws nothing: a snapshot may have brought it back.
         """
         with self._lock:
             merged = {
@@ -223,28 +236,34 @@ class LocalOverlay:
             }
             for host, held in lists.items():
                 known = merged.get(host)
-                if known is None or held.index >= known.index:
-                    merged[host] = held
-            self._see(msgspec.structs.replace(self.view, lists=merged))
+                if known is not None and held.index < known.index:
+                    continue
+                if known is not None and not believe.withdraws(held.value, incarnation, doubt):
+                    held = Held(believe.united(known.value, held.value), held.index)
+                merged[host] = held
+            self._see(msgspec.structs.replace(self.view, lists=merged), whole=not (doubt and anew))
 
     def learn_outsiders(self, outsiders: tuple[Peer, ...]) -> None:
         """These are all outsiders: program them."""
         with self._lock:
-            self._see(msgspec.structs.replace(self.view, outsiders=outsiders))
+            self._see(msgspec.structs.replace(self.view, outsiders=outsiders), self.view.whole)
 
-    def _see(self, view: View) -> None:
+    def _see(self, view: View, whole: bool) -> None:
         was_eager = self.eager
         lists = {host: held.value for host, held in (view.lists or {}).items()}
         peers = rows.newest((*believed(self.network.definition, lists), *(view.outsiders or ())))
         macs = {peer.mac: peer for peer in peers.values()}
-        complete = view.lists is not None and (view.outsiders is not None or not self.network.outsiders)
-        self.view = View(view.lists, view.outsiders, peers, macs, complete)
+        listed = view.lists is not None and (view.outsiders is not None or not self.network.outsiders)
+        # What the kernel holds from before this run may be all that is left of peers whom the store lost.
+        whole = whole or view.whole
+        complete = listed and whole
+        self.view = View(view.lists, view.outsiders, peers, macs, complete, whole)
         if self._ground is not None:
             if was_eager and not self.eager:  # what is programmed may be in use: it counts as pulled
                 self._pulled |= {row.address for row in self._ground.rows.neigh}
             self._rows(self._ground)
             self._tell_moved(self._ground, [Neigh(address=p.address, mac=p.mac) for p in peers.values()])
-        if complete:
+        if listed:
             self.listed.set()
 
     def answer(self, peer: Peer) -> None:

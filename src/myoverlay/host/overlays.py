@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from myoverlay.errors import Clash, Late, MyoverlayError, Unavailable, Unknown
 from myoverlay.host.converge import Converger
-from myoverlay.host.deadline import left
+from myoverlay.host.deadline import check, left
+from myoverlay.host.epoch import Epoch
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
@@ -21,7 +21,8 @@ from myoverlay.host.local import LocalOverlay
 from myoverlay.host.pools import Pools
 from myoverlay.kernel.links import Links
 from myoverlay.plan import definition as plan
-from myoverlay.store.records import Held, Member, Records
+from myoverlay.store.records import Member, Records
+from myoverlay.store.typed import Held
 from myoverlay.values import (
     Address,
     Definition,
@@ -64,6 +65,7 @@ class Overlays:
         self,
         journal: Journal,
         records: Records,
+        epoch: Epoch,
         pools: Pools,
         leases: Leases,
         links: Links,
@@ -75,6 +77,7 @@ class Overlays:
     ) -> None:
         self._journal = journal
         self._records = records
+        self._epoch = epoch
         self._pools = pools
         self._leases = leases
         self._links = links
@@ -180,25 +183,53 @@ class Overlays:
         except BaseException:
             self._part(held.value, deadline)
             raise
-        self._journal.leaving.drop(name)
         self._journal.networks.put(network.network, network)
+        self._journal.leaving.drop(name)
         with self._lock:
             self._overlays[network.network] = local
         self._leases.wanted.set()
         return local
 
+    def reassert(self, local: LocalOverlay, deadline: float) -> None:
+        """See to it that the store has the overlay as this host holds it, and this host in it.
+
+        Raises Clash where the store has come to say something else: what runs here is left as it is.
+        """
+        network = local.network
+        mine = network.definition
+        while True:
+            held = self._records.definition(network.overlay, timeout=left(deadline))
+            if held is None:
+                alone = msgspec.structs.replace(mine, holders=(self._records.me,))
+                failed = self._records.found(alone, self._member(network.vtep), timeout=left(deadline))
+                if failed is None:
+                    return
+                if failed == "vni":
+                    raise self._vni_clash(mine.vni, deadline)
+            else:
+                plan.check_same(mine, held.value)
+                if self._records.me in held.value.holders:
+                    return
+                if self._records.join(held, self._member(network.vtep), timeout=left(deadline)):
+                    return
+            check(deadline, f"overlay {network.overlay}")
+
     def _agree(
         self, name: OverlayName, request: Request, vtep: Address, mtu: int, underlay: str, deadline: float
     ) -> Held[Definition]:
-        """Join the overlay as it is defined, or define it. Raises Refused or Clash with both values."""
+        """Join the overlay as it is defined, or define it. Raises Refused or Clash with both values.
+
+        Before the store is written to it is noted that the overlay is to be left: whatever happens until the network
+        is in the journal (a write that was not answered, the end of this process), the background takes it back.
+        """
         member = self._member(vtep)
         while True:
             held = self._records.definition(name, timeout=left(deadline))
             if held is None:
                 new = self._propose(name, request, plan.carries(mtu, vtep), deadline)
                 plan.check_fits(new, plan.carries(mtu, vtep), f"{underlay} of this host")
-                with self._taken_back(new):
-                    failed = self._records.found(new, member, timeout=left(deadline))
+                self._journal.leaving.put(name, new)
+                failed = self._records.found(new, member, timeout=left(deadline))
                 if failed is None:
                     return Held(new, 0)
                 if failed == "vni" and request.options.vni is not None:
@@ -207,20 +238,9 @@ class Overlays:
             plan.agree(held.value, request.options, request.subnet, request.gateway)
             plan.check_fits(held.value, plan.carries(mtu, vtep), f"{underlay} of this host")
             self._check_paths(held.value, deadline)
-            with self._taken_back(held.value):
-                joined = self._records.join(held, member, timeout=left(deadline))
-            if joined:
+            self._journal.leaving.put(name, held.value)
+            if self._records.join(held, member, timeout=left(deadline)):
                 return held
-
-    @contextmanager
-    def _taken_back(self, definition: Definition) -> Iterator[None]:
-        """A write that the store did not answer may be done all the same: it is then taken back in the background."""
-        try:
-            yield
-        except Unavailable:
-            self._journal.leaving.put(definition.overlay, definition)
-            self._leases.wanted.set()
-            raise
 
     def _propose(self, name: OverlayName, request: Request, carried: int, deadline: float) -> Definition:
         options = request.options
@@ -307,7 +327,7 @@ class Overlays:
             held = self._records.definition(overlay, timeout=left(deadline))
             if held is None or self._records.me not in held.value.holders:
                 return
-            withdrawn = self._records.withdraw(held.value, timeout=left(deadline))
+            withdrawn = self._records.withdraw(held.value, self._epoch.id, timeout=left(deadline))
             if withdrawn and self._records.leave(held, timeout=left(deadline)):
                 return
 

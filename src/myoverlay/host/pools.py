@@ -121,6 +121,19 @@ class Pools:
                 return
             check(deadline, f"pool {use.subnet}")
 
+    def reassert(self, use: PoolUse, network: Network, deadline: float) -> None:
+        """See to it that the store has the pool as the network here uses it. Raises Clash where it is another's."""
+        self.bind(use, network.overlay, deadline)
+        gateway = network.definition.gateway
+        while gateway is not None:
+            held = self._records.pool(use.subnet, timeout=left(deadline))
+            if held is None or held.value.gateway is not None:
+                return
+            new = msgspec.structs.replace(held.value, gateway=gateway)
+            if self._records.write_pool(held, new, timeout=left(deadline)):
+                return
+            check(deadline, f"the gateway of pool {use.subnet}")
+
     def use_of(self, subnet: Subnet) -> PoolUse | None:
         """The pool Docker was given from here for a network that does not exist yet."""
         bound = {network.pool for network in self._journal.networks.all()}

@@ -18,7 +18,8 @@ from myoverlay.errors import Clash, Unavailable
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.store import MAX_OPS, Entry
-from myoverlay.store.records import MARK, MAX_CLAIMS, Claim, Held, Published, Records, Ring
+from myoverlay.store.records import MARK, MAX_CLAIMS, Claim, Published, Records, Ring
+from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Definition, HostId, HostList, OverlayName, Record
 
@@ -41,7 +42,7 @@ class _Known(msgspec.Struct):
 class Publisher(Loop):
     """Owns the thread `publish`.
 
-    `_turn` guards the tickets and the clashes; everything else belongs to the thread.
+    `_turn` guards the tickets, the clashes and `_distrusted`; everything else belongs to the thread.
     """
 
     def __init__(
@@ -51,11 +52,15 @@ class Publisher(Loop):
         host_name: Callable[[HostId], str],
         tally: Tally,
         may_write: Callable[[], bool],
+        vouched: Callable[[], str],
+        is_dead: Callable[[HostId], bool],
         contest: float = CONTEST,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("publish", tally)
         self._may_write = may_write
+        self._vouched = vouched
+        self._is_dead = is_dead
         self._contest = contest
         self._now = now
         self._records = records
@@ -67,6 +72,7 @@ class Publisher(Loop):
         self._due: dict[OverlayName, float] = {}
         self._clashes: dict[tuple[OverlayName, Address], str] = {}
         self._contested: dict[tuple[OverlayName, Address], float] = {}
+        self._distrusted: set[OverlayName] = set()
         self._known: dict[OverlayName, _Known] = {}
         self._delay: dict[OverlayName, float] = {}
 
@@ -84,6 +90,14 @@ class Publisher(Loop):
             self._due[overlay] = 0.0
             self._turn.notify_all()
             return ticket
+
+    def distrust(self, overlay: OverlayName) -> None:
+        """What the store holds of ours there is to be read anew: it may have lost it."""
+        with self._turn:
+            self._distrusted.add(overlay)
+            for key in [key for key in self._clashes if key[0] == overlay]:
+                del self._clashes[key]  # it is tried again, whoever was in the way
+        self.offer(overlay)
 
     def wait(self, overlay: OverlayName, ticket: int, address: Address, patience: float) -> None:
         """Wait until the write is done, at most `patience` seconds (longer only while the address is contested).
@@ -129,6 +143,9 @@ class Publisher(Loop):
     def _write(self, overlay: OverlayName) -> None:
         with self._turn:
             ticket = self._asked.get(overlay, 0)
+            if overlay in self._distrusted:
+                self._distrusted.discard(overlay)
+                self._known.pop(overlay, None)
         local = self._find(overlay)
         if local is None:
             self._known.pop(overlay, None)
@@ -188,7 +205,13 @@ class Publisher(Loop):
             if known is None:
                 known = self._known[overlay] = self._look(local)
             want = tuple(r for r in local.records() if (overlay, r.address) not in self._clashes)
-            new = HostList(host=self._records.me, overlay=overlay, vtep=local.network.vtep, records=want)
+            new = HostList(
+                host=self._records.me,
+                overlay=overlay,
+                vtep=local.network.vtep,
+                records=want,
+                incarnation=self._vouched(),
+            )
             claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self._end_contest(overlay)
@@ -268,7 +291,10 @@ class Publisher(Loop):
             return False
 
     def _holder(self, local: LocalOverlay, record: Record) -> str | None:
-        """Who holds the record's address or MAC, as a refusal; None where nobody does (any more)."""
+        """Who holds the record's address or MAC, as a refusal; None where nobody does (any more).
+
+        A host whose session is gone and whose VTEP is silent holds nothing against one that lives.
+        """
         definition, overlay = local.network.definition, local.network.overlay
         entries = self._records.index_entries(definition, [record])
         arp = entries.get(self._records.arp(definition, record.address))
@@ -280,7 +306,7 @@ class Publisher(Loop):
         if (arp is None and (ours or fib is None)) or (arp is not None and ours and arp.value == record.mac.encode()):
             return None
         leftover = (arp,) if ours else (arp, fib)
-        hosts = self._records.hosts_of(overlay) - {self._records.me}
+        hosts = {host for host in self._records.hosts_of(overlay) if not self._is_dead(host)} - {self._records.me}
         for host, held in self._records.lists(overlay, hosts).items():
             for other in held.value.records:
                 if other.address == record.address:

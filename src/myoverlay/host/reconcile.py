@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from myoverlay.errors import Late, MyoverlayError, Unavailable
 from myoverlay.host.leases import Leases
@@ -29,10 +29,12 @@ class Reconciler(Loop):
         leases: Leases,
         tally: Tally,
         may_write: Callable[[], bool],
+        settling: Sequence[Callable[[float], None]],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("reconcile", tally)
         self._may_write = may_write
+        self._settling = settling
         self._overlays = overlays
         self._leases = leases
         self._now = now
@@ -58,12 +60,15 @@ class Reconciler(Loop):
             raise
 
     def settle(self) -> None:
-        """Tell the store what it could not be told. Raises Unavailable or Late."""
+        """Do what is due in the store, in the order given: what it could not be told, what it lost, who is dead.
+
+        Raises Unavailable or Late.
+        """
         if not self._may_write():
             raise Unavailable("this host is not announced in the store yet")
-        deadline = self._now() + _DEADLINE
-        self._overlays.settle(deadline)
-        self._leases.settle(deadline)
+        deadline = time.monotonic() + _DEADLINE
+        for settle in self._settling:
+            settle(deadline)
 
     def compare(self) -> None:
         """Compare each overlay's rows with what is wanted; build what could not be built before.
@@ -76,12 +81,12 @@ class Reconciler(Loop):
             except MyoverlayError as error:
                 log.error("overlay %s cannot be compared: %s", local.network.overlay, error)
         try:
-            self._overlays.remove_doomed(self._now() + _DEADLINE)
+            self._overlays.remove_doomed(time.monotonic() + _DEADLINE)
         except MyoverlayError as error:
             log.error("a removed network's namespace stays: %s", error)
 
     def _compare(self, local: LocalOverlay) -> None:
-        local.build(self._now() + _DEADLINE)
+        local.build(time.monotonic() + _DEADLINE)
         self._overlays.bury(local)
         if local.endpoints():
             self._overlays.on_use(local)

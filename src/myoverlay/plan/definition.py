@@ -151,6 +151,17 @@ def agree(definition: Definition, options: Options, subnet: Subnet, gateway: Add
             )
 
 
+def check_same(mine: Definition, theirs: Definition) -> None:
+    """Raises Clash, with both values, where the store defines an overlay otherwise than the one that runs here."""
+    for what in ("subnet", "gateway", "vni", "mtu", "port", "records"):
+        here, there = getattr(mine, what), getattr(theirs, what)
+        if here != there:
+            raise Clash(
+                f"overlay {mine.overlay} runs on this host with {what} {here or 'none'}, but the store defines it with"
+                f" {there or 'none'}: remove its network on the hosts of one side and create it again"
+            )
+
+
 def check_fits(definition: Definition, carried: int, towards: str) -> None:
     """Raises Refused where the underlay carries less than the overlay's MTU."""
     if carried < definition.mtu:

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -30,18 +30,16 @@ from myoverlay.store import (
     Conflict,
     Delete,
     Entry,
-    Lock,
     Op,
     Put,
     Reset,
     Store,
     Unchanged,
-    Unlock,
 )
+from myoverlay.store.typed import Held, Typed, tail
 from myoverlay.values import (
     COUNT_LIMIT,
     Address,
-    Alive,
     Definition,
     HostId,
     HostList,
@@ -54,7 +52,6 @@ from myoverlay.values import (
     Subnet,
     Value,
     check_count,
-    decoder,
     encode,
 )
 
@@ -92,13 +89,6 @@ def read_row(place: str, entry: Entry) -> Row | None:
     if kind == "arp":
         return Address(name), Mac(_text(entry.value))
     return (Mac(name), _vtep(_text(entry.value))) if kind == "fib" else None
-
-
-class Held(msgspec.Struct, Generic[T], frozen=True):
-    """A value and the index it was read at: what a compare-and-set needs."""
-
-    value: T
-    index: int
 
 
 class Ring(Value, frozen=True, kw_only=True):
@@ -175,26 +165,18 @@ class Stale(msgspec.Struct, frozen=True):
     claims: tuple[Claim, ...]
 
 
-class Records:
+class Records(Typed):
     """Typed reads and writes for one host. Every method may raise Unavailable."""
-
-    def __init__(self, store: Store, prefix: str, me: HostId) -> None:
-        self.store = store
-        self.me = me
-        self._prefix = prefix
-        self.quarantine: dict[str, str] = {}
-        self._decoders: dict[type, Callable[[bytes], Any]] = {
-            kind: decoder(kind) for kind in (Alive, Definition, HostList, Lease, Member, Pool, Ring, VniHolder)
-        }
 
     # -- keys ------------------------------------------------------------------------------------------------------
 
-    def _key(self, *parts: str | int) -> str:
-        return "/".join((self._prefix, *(str(part) for part in parts)))
+    def of_host(self, store: Store, host: HostId) -> Records:
+        """The same keys, as another host would read and write them, through a store of the caller's."""
+        return type(self)(store, self._prefix, host)
 
     def place(self, definition: Definition) -> str:
         """Where the overlay's `arp/` and `fib/` keys lie."""
-        return definition.records or self._key("overlays", definition.overlay, "records")
+        return definition.records or self.key("overlays", definition.overlay, "records")
 
     def arp(self, definition: Definition, address: Address) -> str:
         return arp_key(self.place(definition), address)
@@ -203,54 +185,28 @@ class Records:
         return fib_key(self.place(definition), mac)
 
     def _list_key(self, host: HostId, overlay: OverlayName) -> str:
-        return self._key("hosts", host, "overlays", overlay)
+        return self.key("hosts", host, "overlays", overlay)
 
     def _ring_key(self, overlay: OverlayName, host: HostId) -> str:
-        return self._key("overlays", overlay, "changes", zlib.crc32(host.encode()) % RINGS)
-
-    def _tail(self, key: str) -> str:
-        return key.rpartition("/")[2]
-
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    def _read(self, kind: type[T], entry: Entry | None) -> Held[T] | None:
-        if entry is None:
-            return None
-        try:
-            value = self._decoders[kind](entry.value)
-        except ValueError as error:
-            self._distrust(entry.key, str(error))
-            return None
-        return Held(value, entry.index)
-
-    def _named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:
-        """What was read, if its key ends in the name that it says itself."""
-        if entry is not None and held is not None and self._tail(entry.key) != name:
-            self._distrust(entry.key, f"it is about {name}")
-            return None
-        return held
-
-    def _distrust(self, key: str, reason: str) -> None:
-        if len(self.quarantine) < 1000:
-            self.quarantine[key] = reason
+        return self.key("overlays", overlay, "changes", zlib.crc32(host.encode()) % RINGS)
 
     # -- overlays --------------------------------------------------------------------------------------------------
 
     def definition(self, overlay: OverlayName, *, timeout: float = 3.0) -> Held[Definition] | None:
-        held = self._read(Definition, self.store.get(self._key("overlays", overlay, "definition"), timeout=timeout))
+        held = self.read(Definition, self.store.get(self.key("overlays", overlay, "definition"), timeout=timeout))
         if held is not None and held.value.overlay != overlay:
-            self._distrust(self._key("overlays", overlay, "definition"), f"it defines {held.value.overlay}")
+            self.distrust(self.key("overlays", overlay, "definition"), f"it defines {held.value.overlay}")
             return None
         return held
 
     def vnis(self, *, timeout: float = 3.0) -> dict[int, VniHolder]:
         """All overlays of the store, by VNI: few and small."""
         found = {}
-        for entry in self.store.list(self._key("vni", ""), timeout=timeout).entries:
-            held = self._read(VniHolder, entry)
-            vni = self._tail(entry.key)
+        for entry in self.store.list(self.key("vni", ""), timeout=timeout).entries:
+            held = self.read(VniHolder, entry)
+            vni = tail(entry.key)
             if not _VNI.fullmatch(vni):
-                self._distrust(entry.key, "it is named after no VNI")
+                self.distrust(entry.key, "it is named after no VNI")
             elif held is not None:
                 found[int(vni)] = held.value
         return found
@@ -262,8 +218,8 @@ class Records:
         """
         outcome = self.store.commit(
             [
-                Put(self._key("overlays", definition.overlay, "definition"), encode(definition), index=0),
-                Put(self._key("vni", definition.vni), encode(_holder(definition)), index=0),
+                Put(self.key("overlays", definition.overlay, "definition"), encode(definition), index=0),
+                Put(self.key("vni", definition.vni), encode(_holder(definition)), index=0),
                 self._member_op(definition.overlay, member),
             ],
             timeout=timeout,
@@ -276,33 +232,34 @@ class Records:
         """Take part in an overlay that exists; False where its definition changed meanwhile."""
         holders = tuple(sorted({*held.value.holders, self.me}))
         new = msgspec.structs.replace(held.value, holders=holders)
-        key = self._key("overlays", new.overlay, "definition")
+        key = self.key("overlays", new.overlay, "definition")
         ops = [Put(key, encode(new), index=held.index), self._member_op(new.overlay, member)]
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
     def leave(self, held: Held[Definition], *, timeout: float = 3.0) -> bool:
         """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile."""
         overlay, definition = held.value.overlay, held.value
-        key = self._key("overlays", overlay, "definition")
+        key = self.key("overlays", overlay, "definition")
         others = tuple(host for host in definition.holders if host != self.me)
-        mine = (self._key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
+        mine = (self.key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
         ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine, timeout)]
         if others:
             ops.append(Put(key, encode(msgspec.structs.replace(definition, holders=others)), index=held.index))
         else:
-            rings = self.store.list(self._key("overlays", overlay, "changes", ""), timeout=timeout).entries
-            vni = self.store.get(self._key("vni", definition.vni), timeout=timeout)
-            holder = self._read(VniHolder, vni)
+            rings = self.store.list(self.key("overlays", overlay, "changes", ""), timeout=timeout).entries
+            vni = self.store.get(self.key("vni", definition.vni), timeout=timeout)
+            holder = self.read(VniHolder, vni)
             ops.append(Delete(key, held.index))
             ops.extend(Delete(entry.key, entry.index) for entry in rings[:RINGS])
             if vni is not None and holder is not None and holder.value.overlay == overlay:
                 ops.append(Delete(vni.key, vni.index))
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
-    def withdraw(self, definition: Definition, *, timeout: float = 3.0) -> bool:
+    def withdraw(self, definition: Definition, incarnation: str = "", *, timeout: float = 3.0) -> bool:
         """Tell the others that this host has no endpoints there any more, and take its keys out of the index.
 
-        A list that merely vanished would withdraw nothing. False where something changed meanwhile.
+        A list that merely vanished would withdraw nothing, and neither would one that names another `incarnation` of
+        the store. False where something changed meanwhile.
         """
         listed = self.lists(definition.overlay, [self.me], timeout=timeout).get(self.me)
         if listed is None or not listed.value.records:
@@ -311,7 +268,7 @@ class Records:
         for start in range(0, len(listed.value.records), MAX_CLAIMS // 2):
             chunk = listed.value.records[start : start + MAX_CLAIMS // 2]
             self.clear(self._own_entries(definition, listed.value.vtep, chunk, entries))
-        new = msgspec.structs.replace(listed.value, records=())
+        new = msgspec.structs.replace(listed.value, records=(), incarnation=incarnation)
         ring = self.ring(definition.overlay, timeout=timeout)
         return isinstance(self.publish(definition, new, listed, ring, (), (), timeout=timeout), Published)
 
@@ -330,16 +287,16 @@ class Records:
         return self.store.get_many(keys, timeout=timeout).values()
 
     def _member_op(self, overlay: OverlayName, member: Member) -> Put:
-        return Put(self._key("overlays", overlay, "members", self.me), encode(member))
+        return Put(self.key("overlays", overlay, "members", self.me), encode(member))
 
     def members(self, overlay: OverlayName, *, timeout: float = 3.0) -> dict[HostId, Member]:
         found = {}
-        for entry in self.store.list(self._key("overlays", overlay, "members", ""), timeout=timeout).entries:
-            held = self._read(Member, entry)
+        for entry in self.store.list(self.key("overlays", overlay, "members", ""), timeout=timeout).entries:
+            held = self.read(Member, entry)
             try:
-                host = HostId(self._tail(entry.key))
+                host = HostId(tail(entry.key))
             except ValueError as error:
-                self._distrust(entry.key, str(error))
+                self.distrust(entry.key, str(error))
                 continue
             if held is not None:
                 found[host] = held.value
@@ -368,32 +325,37 @@ class Records:
         return self._read_list(entry, self.me, overlay) or Held(bad, entry.index)
 
     def _read_list(self, entry: Entry, host: HostId, overlay: OverlayName) -> Held[HostList] | None:
-        held = self._read(HostList, entry)
+        held = self.read(HostList, entry)
         if held is not None and (held.value.host != host or held.value.overlay != overlay):
-            self._distrust(entry.key, "it is about another host or overlay")
+            self.distrust(entry.key, "it is about another host or overlay")
             return None
         if held is not None and held.value.reader > READER:
-            self._distrust(entry.key, f"it asks for a reader of schema {held.value.reader}, this one reads {READER}")
+            self.distrust(entry.key, f"it asks for a reader of schema {held.value.reader}, this one reads {READER}")
             return None
         return held
 
     def hosts_of(self, overlay: OverlayName, *, timeout: float = 3.0) -> set[HostId]:
         """The hosts that have a list for the overlay, by the names of the keys alone."""
-        found = set()
-        for key in self.store.keys(self._key("hosts", ""), timeout=timeout).keys:
-            host, _, rest = key.removeprefix(self._key("hosts", "")).partition("/")
-            if rest != f"overlays/{overlay}":
+        return {host for host, overlays in self.hosts_and_overlays(timeout=timeout).items() if overlay in overlays}
+
+    def hosts_and_overlays(self, *, timeout: float = 3.0) -> dict[HostId, set[OverlayName]]:
+        """All hosts that have a list, with the overlays they have one for, by the names of the keys alone."""
+        found: dict[HostId, set[OverlayName]] = {}
+        for key in self.store.keys(self.key("hosts", ""), timeout=timeout).keys:
+            host, _, rest = key.removeprefix(self.key("hosts", "")).partition("/")
+            kind, _, overlay = rest.partition("/")
+            if kind != "overlays":
                 continue
             try:
-                found.add(HostId(host))
+                found.setdefault(HostId(host), set()).add(OverlayName(overlay))
             except ValueError as error:
-                self._distrust(key, str(error))
+                self.distrust(key, str(error))
         return found
 
     def ring(self, overlay: OverlayName, *, timeout: float = 3.0) -> Held[Ring]:
         """The ring this host writes its changes to; one that is absent or bad is begun anew."""
         entry = self.store.get(self._ring_key(overlay, self.me), timeout=timeout)
-        return self._read(Ring, entry) or Held(Ring(), entry.index if entry else 0)
+        return self.read(Ring, entry) or Held(Ring(), entry.index if entry else 0)
 
     def index_entries(
         self, definition: Definition, records: Iterable[Record], *, timeout: float = 3.0
@@ -450,13 +412,13 @@ class Records:
 
     def changes(self, overlay: OverlayName, index: int, *, timeout: float) -> Changes | Unchanged | Reset:
         """Wait until a host of the overlay changed its list."""
-        seen = self.store.wait(self._key("overlays", overlay, "changes", ""), index, timeout=timeout)
+        seen = self.store.wait(self.key("overlays", overlay, "changes", ""), index, timeout=timeout)
         if isinstance(seen, Unchanged | Reset):
             return seen
         rings = {}
         for entry in seen.entries:
-            held = self._read(Ring, entry)
-            rings[self._tail(entry.key)] = held.value if held else Ring()
+            held = self.read(Ring, entry)
+            rings[tail(entry.key)] = held.value if held else Ring()
         return Changes(rings, seen.index)
 
     def outsiders(self, definition: Definition, index: int, *, timeout: float) -> Outsiders | Unchanged | Reset:
@@ -487,7 +449,7 @@ class Records:
                 _inside(definition, row[0])
             return row
         except ValueError as error:
-            self._distrust(entry.key, str(error))
+            self.distrust(entry.key, str(error))
             return None
 
     def lookup(self, definition: Definition, address: Address, *, timeout: float = 1.0) -> tuple[Peer, bool] | None:
@@ -516,34 +478,34 @@ class Records:
     # -- pools and leases ------------------------------------------------------------------------------------------
 
     def pools(self, *, timeout: float = 3.0) -> list[Held[Pool]]:
-        entries = self.store.list(self._key("subnets", ""), timeout=timeout).entries
+        entries = self.store.list(self.key("subnets", ""), timeout=timeout).entries
         return [held for held in map(self._read_pool, entries) if held is not None]
 
     def pool(self, subnet: Subnet, *, timeout: float = 3.0) -> Held[Pool] | None:
-        return self._read_pool(self.store.get(self._key("subnets", subnet.key), timeout=timeout))
+        return self._read_pool(self.store.get(self.key("subnets", subnet.key), timeout=timeout))
 
     def _read_pool(self, entry: Entry | None) -> Held[Pool] | None:
-        held = self._read(Pool, entry)
-        return self._named(entry, held.value.subnet.key if held else "", held)
+        held = self.read(Pool, entry)
+        return self.named(entry, held.value.subnet.key if held else "", held)
 
     def write_pool(self, held: Held[Pool] | None, new: Pool, *, timeout: float = 3.0) -> bool:
         """Write a pool by compare-and-set; one that nobody uses any more goes."""
-        key = self._key("subnets", new.subnet.key)
+        key = self.key("subnets", new.subnet.key)
         index = held.index if held else 0
         op: Op = Put(key, encode(new), index=index) if new.users else Delete(key, index)
         return not isinstance(self.store.commit([op], timeout=timeout), Conflict)
 
     def leases(self, subnet: Subnet, *, timeout: float = 3.0) -> dict[Address, Held[Lease]]:
         """All leases of a pool. A key that is no lease counts as taken by nobody known, so it is left out here."""
-        entries = self.store.list(self._key("pools", subnet.key, ""), timeout=timeout).entries
+        entries = self.store.list(self.key("pools", subnet.key, ""), timeout=timeout).entries
         return {held.value.address: held for held in map(self._read_lease, entries) if held is not None}
 
     def lease(self, subnet: Subnet, address: Address, *, timeout: float = 3.0) -> Held[Lease] | None:
-        return self._read_lease(self.store.get(self._key("pools", subnet.key, address), timeout=timeout))
+        return self._read_lease(self.store.get(self.key("pools", subnet.key, address), timeout=timeout))
 
     def _read_lease(self, entry: Entry | None) -> Held[Lease] | None:
-        held = self._read(Lease, entry)
-        return self._named(entry, held.value.address if held else "", held)
+        held = self.read(Lease, entry)
+        return self.named(entry, held.value.address if held else "", held)
 
     def write_lease(
         self,
@@ -555,7 +517,7 @@ class Records:
         timeout: float = 3.0,
     ) -> bool:
         """Take or change a lease by compare-and-set; `besides`: only if no outsider of the overlay has the address."""
-        key = self._key("pools", subnet.key, new.address)
+        key = self.key("pools", subnet.key, new.address)
         ops: list[Op] = [Put(key, encode(new), index=held.index if held else 0)]
         if besides is not None:
             arp = self.store.get(self.arp(besides, new.address), timeout=timeout)
@@ -565,35 +527,20 @@ class Records:
             ops.append(Check(self.arp(besides, new.address), arp.index if arp else 0))
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
+    def release(self, subnet: Subnet, address: Address, *, timeout: float = 3.0) -> bool:
+        """Take this host out of a lease; False where it changed meanwhile."""
+        held = self.lease(subnet, address, timeout=timeout)
+        if held is None or self.me not in held.value.hosts:
+            return True
+        others = tuple(host for host in held.value.hosts if host != self.me)
+        if others:
+            new = msgspec.structs.replace(held.value, hosts=others)
+            return self.write_lease(subnet, held, new, timeout=timeout)
+        return self.drop_lease(subnet, held, timeout=timeout)
+
     def drop_lease(self, subnet: Subnet, held: Held[Lease], *, timeout: float = 3.0) -> bool:
-        key = self._key("pools", subnet.key, held.value.address)
+        key = self.key("pools", subnet.key, held.value.address)
         return not isinstance(self.store.commit([Delete(key, held.index)], timeout=timeout), Conflict)
-
-    # -- hosts -----------------------------------------------------------------------------------------------------
-
-    def alive(self, *, timeout: float = 3.0) -> dict[HostId, Held[Alive]]:
-        """The hosts whose session lives."""
-        found = {}
-        for entry in self.store.list(self._key("alive", ""), timeout=timeout).entries:
-            held = self._read(Alive, entry)
-            held = self._named(entry, held.value.host if held else "", held)
-            if held is not None:
-                found[held.value.host] = held
-        return found
-
-    def alive_session(self, *, timeout: float = 3.0) -> tuple[Alive | None, str | None]:
-        """What stands under this host's own id, and the session that holds it."""
-        entry = self.store.get(self._key("alive", self.me), timeout=timeout)
-        held = self._read(Alive, entry)
-        return (held.value if held else None), (entry.session if entry else None)
-
-    def announce(self, alive: Alive, session: str, old: str | None, *, timeout: float = 3.0) -> bool:
-        """Bind `alive/<me>` to the session, taking it over from an `old` one of ours."""
-        key, value = self._key("alive", self.me), encode(alive)
-        ops: list[Op] = [Lock(key, value, session)]
-        if old is not None and old != session:
-            ops.insert(0, Unlock(key, value, old))
-        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
 
 def _holder(definition: Definition) -> VniHolder:

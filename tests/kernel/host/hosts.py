@@ -311,9 +311,10 @@ class Host(Machine):
 
     def raze(self) -> None:
         """The overlay namespaces go, VNI and all."""
-        for pin in self.pins():
+        for pin in self.all_pins():
             with netns.open_path(pin) as ns:
-                ip(ns, "link del vxlan1")  # by itself: the end of a namespace is not waited for
+                for name in link_names(ns) & {"vxlan1", "probe"}:
+                    ip(ns, f"link del {name}")  # by itself: the end of a namespace is not waited for
             netns.delete(pin)
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -322,6 +323,10 @@ class Host(Machine):
         return self.daemon.overlays.of((network or self.networks[0]).id)
 
     def pins(self) -> list[Path]:
+        """The overlays' namespaces."""
+        return [pin for pin in self.all_pins() if pin.name != "_probe"]
+
+    def all_pins(self) -> list[Path]:
         folder = self.run_folder / "netns"
         return sorted(folder.iterdir()) if folder.exists() else []
 
@@ -482,8 +487,8 @@ class Hosts:
         return listing.entries
 
     def keys(self, *parts: str, without: Iterable[str] = ()) -> list[str]:
-        """The names of all keys of ours that contain every part."""
-        keys = self.store.keys("myoverlay/").keys
+        """The names of all keys of ours that contain every part; the store's own identity is nobody's."""
+        keys = [key for key in self.store.keys("myoverlay/").keys if key != "myoverlay/incarnation"]
         return [key for key in keys if all(p in key for p in parts) and not any(p in key for p in without)]
 
     def leases(self, use: str = "endpoint") -> Counter[str]:
@@ -510,7 +515,7 @@ class Hosts:
         for host in self._hosts:
             attempt(host.stop)
         for host in self._hosts:
-            for pin in host.pins():
+            for pin in host.all_pins():
                 attempt(lambda pin=pin: netns.delete(pin))
         for ns in reversed(self._spaces):
             ns.close()

@@ -10,9 +10,10 @@ import pytest
 
 from myoverlay.errors import Unavailable
 from myoverlay.host.alive import TTL, Liveness, _same_machine
+from myoverlay.host.epoch import Epoch
 from myoverlay.host.journal import Journal
 from myoverlay.store import Delete
-from myoverlay.store.records import Records
+from myoverlay.store.presence import Presence
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Alive, HostId
@@ -23,7 +24,12 @@ Make = Callable[[str], Host]
 
 def liveness(one: Host, *vteps: str, name: str | None = None) -> Liveness:
     known = tuple(Address(vtep) for vtep in vteps or ("192.0.2.1",))
-    return Liveness(one.journal, one.records, name or one.name, lambda: known, Tally())
+    return made(one.journal, one.presence, name or one.name, lambda: known)
+
+
+def made(journal: Journal, presence: Presence, name: str, vteps: Callable[[], tuple[Address, ...]]) -> Liveness:
+    tally = Tally()
+    return Liveness(journal, presence, Epoch(journal, presence, tally, 60.0), name, vteps, tally)
 
 
 def test_a_host_is_announced(host: Make, store: SqliteStore) -> None:
@@ -34,7 +40,7 @@ def test_a_host_is_announced(host: Make, store: SqliteStore) -> None:
     alive.step()
     assert alive.announced.is_set()
     assert alive.barred() is None
-    known, session = ann.records.alive_session()
+    known, session = ann.presence.own()
     assert known is not None
     assert (known.name, known.vteps) == ("ann", ("192.0.2.1",))
     assert session == ann.journal.session is not None
@@ -79,7 +85,7 @@ def test_a_restart_after_its_session_ended_opens_another(host: Make, ticks: Cloc
     again = liveness(ann)
     again.step()
     assert again.tally.all() == {("session", "opened"): 1}
-    assert ann.records.alive_session()[1] == ann.journal.session != old
+    assert ann.presence.own()[1] == ann.journal.session != old
 
 
 def test_a_lost_session_is_opened_anew(host: Make, ticks: Clock) -> None:
@@ -90,7 +96,7 @@ def test_a_lost_session_is_opened_anew(host: Make, ticks: Clock) -> None:
     old = ann.journal.session
     ticks.now += 100 * TTL
     alive.step()
-    known, session = ann.records.alive_session()
+    known, session = ann.presence.own()
     assert known is not None
     assert session == ann.journal.session != old
     assert alive.tally.get("session", "lost") == 1
@@ -105,18 +111,18 @@ def test_a_key_that_was_deleted_by_hand_comes_back(host: Make, store: SqliteStor
     assert entry is not None
     store.commit([Delete(entry.key, entry.index)])
     alive.step()
-    assert ann.records.alive_session()[1] == ann.journal.session
+    assert ann.presence.own()[1] == ann.journal.session
 
 
 def test_a_new_vtep_is_announced(host: Make) -> None:
     """What changes about a host is told in the next round."""
     ann = host("ann")
     vteps = [Address("192.0.2.1")]
-    alive = Liveness(ann.journal, ann.records, "ann", lambda: tuple(vteps), Tally())
+    alive = made(ann.journal, ann.presence, "ann", lambda: tuple(vteps))
     alive.step()
     vteps.append(Address("192.0.2.2"))
     alive.step()
-    known, _ = ann.records.alive_session()
+    known, _ = ann.presence.own()
     assert known is not None
     assert known.vteps == ("192.0.2.1", "192.0.2.2")
 
@@ -129,11 +135,11 @@ def test_a_second_host_with_a_living_ones_vtep_is_barred(host: Make, ticks: Cloc
     second.step()
     assert second.barred() == "host ann uses the VTEP 192.0.2.1 as well: give each host its own MYOVERLAY_VTEP"
     assert not second.announced.is_set()
-    assert set(ann.records.alive()) == {ann.me}
+    assert set(ann.presence.alive()) == {ann.me}
     ticks.now += 100 * TTL
     second.step()
     assert second.barred() is None
-    assert set(ann.records.alive()) == {bob.me}
+    assert set(ann.presence.alive()) == {bob.me}
 
 
 def test_who_was_first_is_not_barred(host: Make) -> None:
@@ -154,37 +160,24 @@ def test_a_cloned_machine_is_barred(host: Make, tmp_path: Path, store: SqliteSto
     shutil.copytree(tmp_path / "ann", tmp_path / "clone")
     journal = Journal(tmp_path / "clone")
     assert journal.host_id() == ann.me
-    clone = Liveness(
-        journal, Records(store, PREFIX, journal.host_id()), "clone", lambda: (Address("192.0.2.2"),), Tally()
+    clone = made(
+        journal, Presence(store, PREFIX, journal.host_id()), "clone", lambda: (Address("192.0.2.2"),)
     )  # fmt: skip
     clone.step()
     sentence = clone.barred()
     assert sentence is not None
     assert sentence.startswith("host ann (192.0.2.1) lives under the same host id: ")
     assert "myoverlay host new-id" in sentence
-    known, session = ann.records.alive_session()
+    known, session = ann.presence.own()
     assert known is not None
     assert (known.name, session) == ("ann", ann.journal.session)
-    cured = Liveness(
-        journal, Records(store, PREFIX, journal.new_host_id()), "clone", lambda: (Address("192.0.2.2"),), Tally()
+    cured = made(
+        journal, Presence(store, PREFIX, journal.new_host_id()), "clone", lambda: (Address("192.0.2.2"),)
     )  # fmt: skip
     cured.step()
     assert cured.barred() is None
-    assert len(ann.records.alive()) == 2
+    assert len(ann.presence.alive()) == 2
     journal.close()
-
-
-def test_hosts_are_known_by_name(host: Make, ticks: Clock) -> None:
-    """Who was seen alive keeps its name when it is gone; a stranger is called by the start of its id."""
-    ann, bob = host("ann"), host("bob")
-    one = liveness(ann)
-    liveness(bob, "192.0.2.2").step()
-    one.step()
-    ticks.now += 100 * TTL
-    one.step()
-    assert (one.name_of(ann.me), one.name_of(bob.me)) == ("ann", "bob")
-    assert one.name_of(HostId("c" * 32)) == "c" * 12
-    assert one.member(Address("192.0.2.1")).name == "ann"
 
 
 def test_the_store_away_is_told_and_forgets_nothing(host: Make) -> None:
@@ -210,7 +203,7 @@ def test_a_stopped_host_leaves_its_session(host: Make, store: SqliteStore) -> No
     until(alive.announced.is_set)
     alive.stop(5)
     assert not alive._thread.is_alive()
-    assert ann.records.alive_session()[1] == ann.journal.session
+    assert ann.presence.own()[1] == ann.journal.session
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from myoverlay.host.converge import Converger
 from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
 from myoverlay.host.local import LocalOverlay
 from myoverlay.store import Delete
-from myoverlay.store.records import RING_LENGTH, Held, Member, Published, Ring
+from myoverlay.store.records import RING_LENGTH, Member, Published, Ring
 from myoverlay.store.sqlite import SqliteStore
+from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, HostList, encode
 from tests.pure.kit import DEMO, PREFIX, Clock, Host, definition, network, put, record, until

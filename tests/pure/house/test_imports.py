@@ -37,7 +37,8 @@ BARRED = {
 #: What is made in the composition root and handed on.
 COLLABORATORS = {
     "Daemon", "Journal", "Tally", "Records", "Links", "Leases", "Overlays", "Converger", "Publisher", "Liveness",
-    "Discovery", "Lookup", "MissLoop", "Reconciler", "Prober", "Beat", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore",
+    "Discovery", "Lookup", "MissLoop", "Reconciler", "Prober", "Beat", "Presence", "Epoch", "PeerWatch", "Fates",
+    "Graves", "Audit", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore",
 }  # fmt: skip
 
 

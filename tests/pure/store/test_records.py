@@ -21,7 +21,6 @@ from myoverlay.store.records import (
     RINGS,
     Changes,
     Claim,
-    Held,
     Member,
     Outsiders,
     Published,
@@ -32,6 +31,7 @@ from myoverlay.store.records import (
     believed,
 )
 from myoverlay.store.sqlite import SqliteStore
+from myoverlay.store.typed import Held
 from myoverlay.values import (
     COUNT_LIMIT,
     Address,

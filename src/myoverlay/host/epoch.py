@@ -1,0 +1,147 @@
+"""Whether the store still holds what it held: it may come back emptied, restored from a snapshot, or as another one.
+
+The store carries a random id and a counter (`incarnation`), and each host remembers both. Where the id is another or
+gone, or the counter lower than remembered, or a watch saw the store's index go backwards, something was lost. The first
+host that sees it gives the store a new id; every other one learns of it by that. Then each host writes what it holds
+again, under the new id. Until the others have done so too, or the grace ended, nothing that is merely missing counts as
+withdrawn, and no address is given out but from the reserve.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from myoverlay.host.journal import Journal
+from myoverlay.store.presence import Incarnation, Presence
+from myoverlay.store.typed import Held
+from myoverlay.tally import Tally
+from myoverlay.values import HostId
+
+log = logging.getLogger(__name__)
+
+#: The counter is raised when nobody did for this long, seconds: a snapshot older than that is recognised by it.
+RAISE = 30.0
+
+
+class Epoch:
+    """The store's incarnation as this host goes by it. `_lock` guards everything but the collaborators."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        presence: Presence,
+        tally: Tally,
+        grace: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._presence = presence
+        self._tally = tally
+        self._grace = grace
+        self._now = now
+        self._lock = threading.Lock()
+        self._id, self._count = journal.incarnation or ("", 0)
+        self._vouched = self._id
+        self._went_back = False
+        self._doubt_since: float | None = None
+        self._changed_at = now()
+        #: Set once the incarnation was read.
+        self.looked = threading.Event()
+        #: Called when the store was found to have lost something.
+        self.on_doubt: Callable[[], None] = lambda: None
+
+    @property
+    def id(self) -> str:
+        """The store's id; "" before it was read for the first time."""
+        with self._lock:
+            return self._id
+
+    def went_back(self) -> None:
+        """A watch saw the store's index go backwards. While that is known already it says nothing new."""
+        with self._lock:
+            if self._doubt_since is None or self._now() - self._doubt_since >= self._grace:
+                self._went_back = True
+
+    def in_doubt(self) -> bool:
+        """Did the store lose something less than the grace ago? (Before it was looked at nobody can tell.)"""
+        if not self.looked.is_set():
+            return True
+        with self._lock:
+            return self._doubt_since is not None and self._now() - self._doubt_since < self._grace
+
+    @property
+    def vouched(self) -> str:
+        """The incarnation under which this host knows that its pools and leases are in the store."""
+        with self._lock:
+            return self._vouched
+
+    def vouch(self, incarnation: str) -> None:
+        """All that this host holds was found in the store, or written there, under this id."""
+        with self._lock:
+            self._vouched = incarnation
+
+    def waits_for(self, known: dict[HostId, str], lost: frozenset[HostId]) -> set[HostId] | None:
+        """Which of the hosts known before have not published again; None where there is no doubt.
+
+        `known` are the hosts with the incarnation that their list was written under; the `lost` are not waited for.
+        While nobody at all is known (the plugin was started into the doubt) the whole grace is waited.
+        """
+        if not self.in_doubt():
+            return None
+        with self._lock:
+            waiting = {host for host, under in known.items() if under != self._id and host not in lost}
+        return waiting if waiting or not known else None
+
+    def look(self) -> None:
+        """Read the incarnation and compare it with what is remembered. Raises Unavailable."""
+        held = self._presence.incarnation()
+        with self._lock:
+            reason = self._loss(held)
+            known = self._id
+        if reason is not None:
+            self._begin(held, reason)
+        elif held is None:
+            fresh = Incarnation.fresh()
+            if self._presence.write_incarnation(None, fresh):
+                self._remember(fresh)
+        elif held.value.id != known or held.value.count > self._count:
+            self._remember(held.value)
+        elif self._now() - self._changed_at >= RAISE and self._presence.write_incarnation(held, held.value.older()):
+            self._remember(held.value.older())
+        self.looked.set()
+
+    def _loss(self, held: Held[Incarnation] | None) -> str | None:
+        """What tells that something was lost since this host last looked; None where nothing does."""
+        if not self._id:
+            return None
+        if held is None:
+            return "it was emptied"
+        if held.value.id != self._id:
+            return "it was replaced, or another host saw that it lost something"
+        if held.value.count < self._count:
+            return "it was restored from an older state"
+        return "its index went backwards" if self._went_back else None
+
+    def _begin(self, held: Held[Incarnation] | None, reason: str) -> None:
+        """Doubt begins: under the id that another host has given the store for it, else under a new one of ours."""
+        current = held.value if held is not None else None
+        if current is None or current.id == self._id:
+            current = Incarnation.fresh()
+            if not self._presence.write_incarnation(held, current):
+                return  # another host was faster: its id is seen in the next round
+        with self._lock:
+            self._doubt_since = self._now()
+            self._went_back = False
+        self._tally.add("doubts")
+        log.error("the store lost something: %s; this host writes what it holds again, nothing is withdrawn", reason)
+        self._remember(current)
+        self.on_doubt()
+
+    def _remember(self, incarnation: Incarnation) -> None:
+        self._journal.incarnation = (incarnation.id, incarnation.count)
+        with self._lock:
+            self._id, self._count = incarnation.id, incarnation.count
+            self._changed_at = self._now()

@@ -1,0 +1,139 @@
+"""What dead hosts leave in the store: their addresses become free, their lists and memberships go.
+
+A host is buried by whoever shares an overlay with it, once it was dead for the lease grace, as far as they share one.
+Somebody else may still hear a host that this one cannot reach: who hears one that is cut off from the store says so
+there (`witness`), and that stops the clock of everybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from myoverlay.errors import Clash, Unknown
+from myoverlay.host.deadline import check, left
+from myoverlay.host.epoch import Epoch
+from myoverlay.host.peers import Fates, PeerWatch
+from myoverlay.plan.fates import State
+from myoverlay.store.estate import Estate
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Records
+from myoverlay.values import HostId, OverlayName, Subnet
+
+log = logging.getLogger(__name__)
+
+
+class Buried(msgspec.Struct, frozen=True):
+    """What `forget` took away."""
+
+    host: HostId
+    name: str
+    overlays: tuple[OverlayName, ...]
+    pools: tuple[Subnet, ...]
+
+
+class Graves:
+    """Used by the reconciler's thread, and by `forget` from a call; both only do what may be done twice."""
+
+    def __init__(
+        self,
+        records: Records,
+        presence: Presence,
+        watch: PeerWatch,
+        fates: Fates,
+        epoch: Epoch,
+        pool_of: Callable[[OverlayName], Subnet | None],
+        lease_grace: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._records = records
+        self._presence = presence
+        self._watch = watch
+        self._fates = fates
+        self._epoch = epoch
+        self._pool_of = pool_of
+        self._every = lease_grace / 4
+        self._now = now
+        self._said_at: dict[HostId, float] = {}
+        self._seen: dict[HostId, str | None] = {}
+
+    def settle(self, deadline: float) -> None:
+        """Witness for hosts that are cut off, bury those whose time is over. Raises Unavailable or Late."""
+        for host in self._fates.cut_off():
+            if self._now() - self._said_at.get(host, -self._every) >= self._every:
+                self._presence.bear_witness(host, timeout=left(deadline))
+                self._said_at[host] = self._now()
+        dead = {host for host, fate in self._fates.all().items() if fate.state is State.DEAD}
+        self._seen = {host: seen for host, seen in self._seen.items() if host in dead}
+        for host in dead - self._seen.keys():
+            self._seen[host] = self._presence.witness(host, timeout=left(deadline))
+        for host in self._fates.expired() & self._seen.keys():
+            self._bury_or_wait(host, deadline)
+
+    def _bury_or_wait(self, host: HostId, deadline: float) -> None:
+        witness = self._presence.witness(host, timeout=left(deadline))
+        if witness != self._seen[host]:
+            log.warning("host %s cannot be reached from here, but another host hears it: it keeps its addresses", host)
+            self._fates.respite(host)
+            self._seen[host] = witness
+            return
+        overlays = self._watch.known.sharing.get(host, frozenset())
+        pools = {pool for pool in map(self._pool_of, overlays) if pool is not None}
+        self._bury(Estate(self._records, self._presence, host), overlays, pools, deadline)
+        self._watch.refresh()
+
+    def _bury(self, estate: Estate, overlays: Iterable[OverlayName], pools: Iterable[Subnet], deadline: float) -> None:
+        """First the lists, so that nobody has rows any more, then the addresses."""
+        for overlay in overlays:
+            while not estate.leave(overlay, self._epoch.id, timeout=left(deadline)):
+                if self._is_back(estate.host, deadline):
+                    return
+                check(deadline, f"overlay {overlay}")
+        for pool in pools:
+            while not estate.leave_pool(pool, timeout=left(deadline)):
+                if self._is_back(estate.host, deadline):
+                    return
+                check(deadline, f"pool {pool}")
+        self._presence.end_witness(estate.host, timeout=left(deadline))
+        log.warning("host %s is buried: its addresses are free", self._name(estate.host))
+
+    def _is_back(self, host: HostId, deadline: float) -> bool:
+        return bool(self._presence.alive_of([host], timeout=left(deadline)))
+
+    def _name(self, host: HostId) -> str:
+        return self._watch.known.names.get(host, host.short)
+
+    def forget(self, name: str, force: bool, deadline: float) -> Buried:
+        """Bury a host at once, on a person's word. `name`: its name, or its id or the start of it.
+
+        Raises Unknown where there is none, Clash where it is alive, or answers the heartbeat and `force` is not given.
+        """
+        host = self._find(name)
+        if self._is_back(host, deadline):
+            raise Clash(f"host {name} is alive: stop its plugin, or run `myoverlay host leave` there")
+        fate = self._fates.fate(host)
+        if fate is not None and fate.state is not State.DEAD and not force:
+            raise Clash(
+                f"host {name} is {fate.state.value}: its containers may still run and be reached; --force forgets it"
+                " all the same"
+            )
+        estate = Estate(self._records, self._presence, host)
+        overlays, pools = estate.overlays(), estate.pools(timeout=left(deadline))
+        self._bury(estate, overlays, pools, deadline)
+        self._watch.refresh()
+        return Buried(host, self._name(host), tuple(sorted(overlays)), tuple(sorted(pools)))
+
+    def _find(self, name: str) -> HostId:
+        names = dict(self._watch.known.names)
+        hosts = {*names, *self._records.hosts_and_overlays()} - {self._records.me}
+        found = {host for host in hosts if names.get(host) == name}
+        found = found or {host for host in hosts if len(name) >= 6 and host.startswith(name)}
+        if not found:
+            raise Unknown(f"no host is called {name!r}, and no id begins so: `myoverlay host ls` names those known")
+        if len(found) > 1:
+            ids = ", ".join(sorted(host.short for host in found))
+            raise Clash(f"{len(found)} hosts are called {name}: use an id, one of {ids}")
+        return found.pop()

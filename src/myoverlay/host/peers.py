@@ -1,0 +1,265 @@
+"""The other hosts: who is alive, who is only cut off from the store, who is dead.
+
+`PeerWatch` learns from the store whose session lives, `Fates` combines that with the heartbeat and acts on it: rows of
+a host go when it was dead for the grace, its addresses after the lease grace (`graves`). Time-outs run on this host's
+own clock, from the moment it found the other one dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+import msgspec
+
+from myoverlay.host.loop import COALESCE, WAIT, Loop
+from myoverlay.plan.fates import Fate, State, judge
+from myoverlay.store import Reset, Unchanged
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Records
+from myoverlay.tally import Tally
+from myoverlay.values import Address, HostId, OverlayName
+
+log = logging.getLogger(__name__)
+
+#: How often fates are judged, seconds: what a grace may be late.
+TICK = 1.0
+#: Who shares an overlay with this host is read again after this, seconds.
+REFRESH = 60.0
+
+
+class Heard(Protocol):
+    """What the heartbeat knows of one host."""
+
+    @property
+    def heard(self) -> float | None: ...
+    @property
+    def silent(self) -> bool: ...
+
+
+class Heartbeat(Protocol):
+    """What is needed of the heartbeat."""
+
+    on_change: Callable[[], None]
+
+    def suspect(self, hosts: Collection[HostId]) -> None: ...
+    def pulse(self, host: HostId) -> Heard: ...
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What the store says of the other hosts; swapped whole. `present` is None before it was read."""
+
+    present: frozenset[HostId] | None = None
+    names: Mapping[HostId, str] = {}
+    vteps: Mapping[HostId, Address] = {}
+    sharing: Mapping[HostId, frozenset[OverlayName]] = {}
+
+
+class PeerWatch(Loop):
+    """Owns the thread `peers`: follows whose session lives, and who shares an overlay with this host."""
+
+    def __init__(
+        self,
+        presence: Presence,
+        records: Records,
+        mine: Callable[[], Collection[OverlayName]],
+        on_loss: Callable[[], None],
+        tally: Tally,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("peers", tally)
+        self.known = Known()
+        self._presence = presence
+        self._records = records
+        self._mine = mine
+        self._on_loss = on_loss
+        self._now = now
+        self._index = 0
+        self._refreshed_at = -REFRESH
+        #: Called when what is known changed.
+        self.on_change: Callable[[], None] = lambda: None
+
+    def round(self) -> None:
+        """One answer of the store. Raises Unavailable."""
+        if self.step(WAIT):
+            self.stopping.wait(COALESCE)
+
+    def step(self, wait: float) -> bool:
+        """One answer of the store; was it news? Raises Unavailable."""
+        fresh = self._index == 0
+        seen = self._presence.wait(self._index, timeout=3.0 if fresh else min(wait, REFRESH))
+        if isinstance(seen, Reset):
+            self._on_loss()
+            self._index = 0
+            return False
+        if not isinstance(seen, Unchanged):
+            self._see(seen.hosts)
+            self._index = seen.index
+        elif self._now() - self._refreshed_at >= REFRESH:
+            self._see(self.known.present or frozenset())
+        return not isinstance(seen, Unchanged) and not fresh
+
+    def _see(self, present: frozenset[HostId]) -> None:
+        self._refreshed_at = self._now()
+        me, old = self._records.me, self.known
+        others = present - {me}
+        alive = self._presence.alive_of(others)
+        names = {**old.names, **{host: one.name for host, one in alive.items()}}
+        vteps = {**old.vteps, **{host: one.vteps[0] for host, one in alive.items() if one.vteps}}
+        mine = set(self._mine())
+        sharing = {
+            host: frozenset(overlays & mine)
+            for host, overlays in self._records.hosts_and_overlays().items()
+            if host != me and overlays & mine
+        }
+        for host in sharing.keys() - vteps.keys():
+            self._look_up(host, next(iter(sharing[host])), names, vteps)
+        self.known = Known(others, names, vteps, sharing)
+        self.on_change()
+
+    def _look_up(
+        self, host: HostId, overlay: OverlayName, names: dict[HostId, str], vteps: dict[HostId, Address]
+    ) -> None:
+        """A host that has not been there since this one started: its list says where it was."""
+        member = self._records.members(overlay).get(host)
+        if member is not None:
+            names[host], vteps[host] = member.name, member.vtep
+        listed = self._records.lists(overlay, [host]).get(host)
+        if listed is not None:
+            vteps[host] = listed.value.vtep
+
+    def refresh(self) -> None:
+        """Read all again at the next answer: this host's overlays changed."""
+        self._refreshed_at = -REFRESH
+        self._index = 0
+
+
+class Fates(Loop):
+    """Owns the thread `fates`. `_lock` guards `_fates` and `_lost`; the rest is the thread's alone."""
+
+    def __init__(
+        self,
+        watch: PeerWatch,
+        beat: Heartbeat,
+        tally: Tally,
+        grace: float,
+        lease_grace: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("fates", tally)
+        self._watch = watch
+        self._beat = beat
+        self._grace = grace
+        self._lease_grace = lease_grace
+        self._now = now
+        self._lock = threading.Lock()
+        self._fates: dict[HostId, Fate] = {}
+        self._lost: frozenset[HostId] = frozenset()
+        self._found: set[HostId] = set()
+        self._told: set[HostId] = set()
+        self._suspected: frozenset[HostId] = frozenset()
+        self._news = threading.Event()
+        #: Called with a host whose rows are to go, and with one that was lost and is there again.
+        self.on_lost: Callable[[HostId], None] = lambda _: None
+        self.on_found: Callable[[HostId], None] = lambda _: None
+        #: Called when a dead host's addresses may be freed.
+        self.on_expired: Callable[[], None] = lambda: None
+
+    def wake(self) -> None:
+        self._news.set()
+
+    def round(self) -> None:
+        self._news.wait(TICK)
+        self._news.clear()
+        if not self.stopping.is_set():
+            self.step()
+
+    # -- asked by others -------------------------------------------------------------------------------------------
+
+    def fate(self, host: HostId) -> Fate | None:
+        with self._lock:
+            return self._fates.get(host)
+
+    def all(self) -> dict[HostId, Fate]:
+        with self._lock:
+            return dict(self._fates)
+
+    def lost(self) -> frozenset[HostId]:
+        """Hosts that have been dead for the grace: they have no rows here."""
+        with self._lock:
+            return self._lost
+
+    def is_dead(self, host: HostId) -> bool:
+        fate = self.fate(host)
+        return fate is not None and fate.state is State.DEAD
+
+    def expired(self) -> set[HostId]:
+        """Hosts that have been dead for the lease grace."""
+        now = self._now()
+        return {host for host, fate in self.all().items() if fate.dead_for(now) >= self._lease_grace}
+
+    def cut_off(self) -> set[HostId]:
+        return {host for host, fate in self.all().items() if fate.state is State.CUT_OFF}
+
+    def respite(self, host: HostId) -> None:
+        """Somebody else hears the host: its time as a dead one begins anew."""
+        with self._lock:
+            if host in self._fates:
+                self._fates[host] = Fate(State.DEAD, self._now())
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Judge all hosts that share an overlay with this one, and act on what changed. Raises Unavailable.
+
+        A host that is found again is read from the store, in a later step where that is away.
+        """
+        known, now = self._watch.known, self._now()
+        if known.present is None:
+            return
+        suspected = frozenset(known.sharing.keys() - known.present)
+        if suspected != self._suspected:
+            self._suspected = suspected
+            self._beat.suspect(suspected)
+        with self._lock:
+            before, lost_before = self._fates, self._lost
+            after = {host: self._judge(host, known.present, now) for host in known.sharing}
+            lost = frozenset(host for host, fate in after.items() if fate.dead_for(now) >= self._grace)
+            self._fates, self._lost = after, lost
+        for host, fate in after.items():
+            self._tell(host, before.get(host), fate)
+        self._wake_for_the_dead()
+        for host in lost - lost_before:
+            self.on_lost(host)
+        self._found = (self._found | (lost_before - lost)) - lost
+        for host in tuple(self._found):
+            self.on_found(host)
+            self._found.discard(host)
+
+    def _wake_for_the_dead(self) -> None:
+        """Once per host: its lease grace has just ended."""
+        expired = self.expired()
+        if expired - self._told:
+            self.on_expired()
+        self._told = expired
+
+    def _judge(self, host: HostId, present: frozenset[HostId], now: float) -> Fate:
+        pulse = self._beat.pulse(host)
+        return judge(self._fates.get(host), host in present, pulse.silent, pulse.heard, now)
+
+    def _tell(self, host: HostId, before: Fate | None, after: Fate) -> None:
+        if before is not None and before.state is after.state:
+            return
+        self.tally.add("fates", after.state.value)
+        if before is not None or after.state is not State.ALIVE:
+            name = self._watch.known.names.get(host, host.short)
+            log.log(
+                logging.ERROR if after.state is State.DEAD else logging.WARNING,
+                "host %s is %s%s",
+                name,
+                after.state.value,
+                f", it was {before.state.value}" if before else "",
+            )

@@ -1,0 +1,30 @@
+"""What to make of a host's own list when the store may have lost something. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from myoverlay.values import HostList, Record
+
+
+def withdraws(read: HostList, incarnation: str, doubt: bool) -> bool:
+    """Does what the list lacks count as withdrawn?
+
+    It does in a list written under the store's present incarnation: its host knows what the store went through. One
+    that was written under another may be an old one that a snapshot brought back. A list of an older version names no
+    incarnation; it is taken at its word but in a doubt.
+    """
+    if not incarnation:
+        return True
+    return read.incarnation == incarnation or (not read.incarnation and not doubt)
+
+
+def united(known: HostList, read: HostList) -> HostList:
+    """Both lists of a host together: nothing goes, and of two records for an address the later one stays."""
+    best: dict[str, Record] = {record.address: record for record in read.records}
+    for record in known.records:
+        other = best.get(record.address)
+        if other is None or record.generation >= other.generation:
+            best[record.address] = record
+    records = tuple(sorted(best.values(), key=lambda record: record.address.number))
+    return msgspec.structs.replace(known, records=records)

@@ -1,0 +1,67 @@
+"""What another host has in the store, taken away in its place: it is dead, or a person said that it will not come back.
+
+Every write goes with the condition that the host is not there: one that comes back just now keeps what is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from myoverlay.store import Check, Committed, Conflict, Op, Store
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Records
+from myoverlay.values import HostId, OverlayName, Subnet
+
+
+class _Guarded:
+    """A store on which every commit has one more condition."""
+
+    def __init__(self, store: Store, guard: Check) -> None:
+        self._store = store
+        self._guard = guard
+
+    def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
+        return self._store.commit([*ops, self._guard], timeout=timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class Estate:
+    """One other host's keys. Every method may raise Unavailable; False means that something changed meanwhile."""
+
+    def __init__(self, records: Records, presence: Presence, host: HostId) -> None:
+        self.host = host
+        guarded: Any = _Guarded(records.store, presence.absent(host))
+        self._records = records.of_host(guarded, host)
+
+    def overlays(self) -> set[OverlayName]:
+        """The overlays that the host has a list for."""
+        return self._records.hosts_and_overlays().get(self.host, set())
+
+    def leave(self, overlay: OverlayName, incarnation: str, *, timeout: float = 3.0) -> bool:
+        """Withdraw the host's endpoints from an overlay and end its membership; the last member takes all along."""
+        held = self._records.definition(overlay, timeout=timeout)
+        if held is None:
+            return True
+        if not self._records.withdraw(held.value, incarnation, timeout=timeout):
+            return False
+        return self.host not in held.value.holders or self._records.leave(held, timeout=timeout)
+
+    def leave_pool(self, subnet: Subnet, *, timeout: float = 3.0) -> bool:
+        """Free the host's leases of a pool, and its use of it."""
+        for address, held in self._records.leases(subnet, timeout=timeout).items():
+            if self.host in held.value.hosts and not self._records.release(subnet, address, timeout=timeout):
+                return False
+        pool = self._records.pool(subnet, timeout=timeout)
+        if pool is None or self.host not in pool.value.users:
+            return True
+        users = tuple(host for host in pool.value.users if host != self.host)
+        return self._records.write_pool(pool, msgspec.structs.replace(pool.value, users=users), timeout=timeout)
+
+    def pools(self, *, timeout: float = 3.0) -> list[Subnet]:
+        """The pools that the host uses."""
+        return [held.value.subnet for held in self._records.pools(timeout=timeout) if self.host in held.value.users]

@@ -1,0 +1,72 @@
+"""Reading and writing the store in typed values: keys below our prefix, validation, quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from myoverlay.store import Entry, Store
+from myoverlay.values import HostId, decoder
+
+T = TypeVar("T")
+#: So many bad keys are remembered by name; more say nothing new.
+_QUARANTINE = 1000
+
+
+class Held(msgspec.Struct, Generic[T], frozen=True):
+    """A value and the index it was read at: what a compare-and-set needs."""
+
+    value: T
+    index: int
+
+
+class Typed:
+    """Keys below one prefix of a store, as host `me` reads and writes them.
+
+    Whatever is read is validated as if an enemy had written it: what does not fit is left out and named in
+    `quarantine`, and never stops a reader.
+    """
+
+    def __init__(self, store: Store, prefix: str, me: HostId) -> None:
+        self.store = store
+        self.me = me
+        self.quarantine: dict[str, str] = {}
+        self._prefix = prefix
+        self._decoders: dict[type, Callable[[bytes], Any]] = {}
+
+    def key(self, *parts: str | int) -> str:
+        return "/".join((self._prefix, *(str(part) for part in parts)))
+
+    def read(self, kind: type[T], entry: Entry | None) -> Held[T] | None:
+        """An entry as a `kind`; None where there is none, or a bad one."""
+        if entry is None:
+            return None
+        try:
+            value = self._decoder(kind)(entry.value)
+        except ValueError as error:
+            self.distrust(entry.key, str(error))
+            return None
+        return Held(value, entry.index)
+
+    def named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:
+        """What was read, if its key ends in the name that it says itself."""
+        if entry is not None and held is not None and tail(entry.key) != name:
+            self.distrust(entry.key, f"it is about {name}")
+            return None
+        return held
+
+    def distrust(self, key: str, reason: str) -> None:
+        if len(self.quarantine) < _QUARANTINE:
+            self.quarantine[key] = reason
+
+    def _decoder(self, kind: type[T]) -> Callable[[bytes], T]:
+        if kind not in self._decoders:
+            self._decoders[kind] = decoder(kind)
+        return self._decoders[kind]
+
+
+def tail(key: str) -> str:
+    """The last word of a key."""
+    return key.rpartition("/")[2]
