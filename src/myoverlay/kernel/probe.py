@@ -128,6 +128,7 @@ class Prober:
             self._links.equip(namespace, DEVICE, self.address, _PREFIXLEN, deadline=deadline)
             failed = namespace.sysctls(_SYSCTLS)
             if self._open is not None and self._open.what == (namespace.inode, index):
+                self._open.recover()
                 return False
             if failed:
                 log.info("heartbeat: not set: %s", ", ".join(sorted(failed)))
@@ -268,6 +269,11 @@ class _Open:
             undo.callback(self.echo.close)
             self.sockets = (self.arp, self.echo)
             undo.pop_all()
+
+    def recover(self) -> None:
+        """Forget that the device was down meanwhile: each socket would refuse the next call for it."""
+        for sock in self.sockets:
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def lead(self, vteps: Mapping[Mac, Address]) -> set[Mac]:
         """Say behind which VTEP each MAC is; those that the kernel refused come back.

@@ -7,8 +7,8 @@ until it answers or has been silent for long enough, and then every few seconds,
 
 from __future__ import annotations
 
+import hashlib
 import heapq
-import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -88,8 +88,8 @@ class Pulses:
         for host in hosts:
             if host not in self._patients:
                 # Spread, and differently by every host: else all would ask one at the same moment after a power cut.
-                share = zlib.crc32(f"{self._me}{host}".encode()) / (1 << 32)
-                self._patients[host] = _Patient(now + ROTATION * share)
+                share = hashlib.blake2b(f"{self._me}{host}".encode(), digest_size=4).digest()
+                self._patients[host] = _Patient(now + ROTATION * int.from_bytes(share, "big") / (1 << 32))
                 if host in self._suspects:
                     self._begin(host, now)
                 else:
