@@ -16,7 +16,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -98,9 +99,12 @@ class Answer(NamedTuple):
 class Pool:
     """Connections to one place, one per call under way; a thread that waits never takes another's."""
 
-    def __init__(self, place: Place, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, place: Place, tls: ssl.SSLContext | None, look_up: Callable[..., list[Any]] = socket.getaddrinfo
+    ) -> None:
         self.place = place
         self._tls = tls
+        self._name = _Name(place, look_up)
         self._lock = threading.Lock()  # guards all below
         self._idle: list[_Line] = []
         self._busy: set[_Line] = set()
@@ -158,7 +162,8 @@ class Pool:
         return fresh
 
     def _dial(self, deadline: float) -> _Line:
-        line = _Line(_connect(self.place, self._tls, min(deadline, time.monotonic() + CONNECT_TIMEOUT)), self.place)
+        deadline = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
+        line = _Line(_connect(self.place, self._name.addresses(deadline), self._tls, deadline), self.place)
         with self._lock:
             closed = self._closed
             if not closed:
@@ -186,13 +191,53 @@ class Pool:
             raise Closed
 
 
-def _connect(place: Place, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
-    """A connected socket, TLS done. Names are looked up by the system's resolver, whose time is its own."""
+class _Name:
+    """Where a place is, by the system's resolver, which has a time of its own and cannot be stopped.
+
+    So it is asked in a thread, and whoever wants to know waits only as long as he has time. One such thread at a time:
+    with a resolver that hangs they would pile up.
+    """
+
+    def __init__(self, place: Place, look_up: Callable[..., list[Any]]) -> None:
+        self._place = place
+        self._look_up = look_up
+        self._lock = threading.Lock()  # guards `_asking`
+        self._asking: Future[list[Any]] | None = None
+
+    def addresses(self, deadline: float) -> list[Any]:
+        """As `socket.getaddrinfo` tells them. Raises OSError where they are not told by then."""
+        with contextlib.suppress(socket.gaierror, UnicodeError):
+            return self._ask(flags=socket.AI_NUMERICHOST)
+        with self._lock:
+            if self._asking is None:
+                self._asking = Future()
+                threading.Thread(target=self._find, args=(self._asking,), name="resolve", daemon=True).start()
+            asking = self._asking
+        try:
+            return asking.result(_left(deadline))
+        except TimeoutError:
+            raise OSError(f"the name {self._place.host} was not resolved in time") from None
+
+    def _ask(self, flags: int = 0) -> list[Any]:
+        return self._look_up(self._place.host, self._place.port, type=socket.SOCK_STREAM, flags=flags)
+
+    def _find(self, asking: Future[list[Any]]) -> None:
+        try:
+            asking.set_result(self._ask())
+        except (OSError, UnicodeError) as error:
+            asking.set_exception(OSError(f"the name {self._place.host} was not resolved: {error}"))
+        finally:
+            with self._lock:
+                self._asking = None
+
+
+def _connect(place: Place, addresses: list[Any], tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
+    """A connected socket, TLS done. The first address that is silent leaves time for the others."""
     failure: OSError = OSError("no address found")
-    for family, kind, protocol, _, where in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
+    for number, (family, kind, protocol, _, where) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(_left(deadline))
+            sock.settimeout(_left(deadline) / (len(addresses) - number))
             sock.connect(where)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(_left(deadline))
