@@ -39,6 +39,7 @@ from myoverlay.host.graves import Graves
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
+from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.misses import Lookup, MissLoop
@@ -51,6 +52,7 @@ from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.probe import Prober
+from myoverlay.operate.control import Control
 from myoverlay.settings import Settings
 from myoverlay.store import Store
 from myoverlay.store.presence import Presence
@@ -114,6 +116,7 @@ class Daemon:
     def __init__(self, settings: Settings, store: Store | None = None, parts: Parts | None = None) -> None:
         parts = parts or parts_of(settings)
         self.tally = Tally()
+        self.leftovers = Leftovers(self.tally, parts.now)
         self.journal = parts.journal
         self.store = store or open_store(settings)
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
@@ -168,6 +171,7 @@ class Daemon:
             self.overlays,
             self.pools,
             self.leases,
+            self.leftovers,
             self.publisher.distrust,
             self.tally,
             parts.now,
@@ -187,7 +191,8 @@ class Daemon:
         self._connect()
         self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases)
-        self.app = create_app(self.driver, self.ipam, self.tally)
+        self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
+        self.app = create_app(self.driver, self.ipam, self.tally, self.control.methods())
 
     def _heartbeat(self, parts: Parts, port: int) -> Beat:
         prober = Prober(self.links, parts.pins, self.records.me, port, self._vteps, FOREIGN_PINS)

@@ -7,8 +7,9 @@ from collections import Counter
 
 #: name: meaning. `{…}` is what the label of the counter stands for.
 COUNTERS = {
-    "docker_calls": "calls from Docker, by {method} and outcome",
+    "docker_calls": "calls on the plugin's sockets, Docker's and our own commands', by {method} and outcome",
     "repairs": "kernel objects put right, by {reason}",
+    "braked": "objects that nobody asks for and that wait for `myoverlay gc --yes`, by {kind}",
     "row_failures": "rows the kernel refused, by {table}",
     "misses": "the kernel's questions, by {kind}: local, late, pull, asked, found, unknown, limited",
     "overruns": "times the miss socket overran, so that rows were compared instead",

@@ -24,6 +24,8 @@ LATE = {
     "record": "myoverlay.cli.record:record",
     "watch": "myoverlay.cli.watch:watch_command",
     "arpd": "myoverlay.cli.arpd:arpd_command",
+    "gc": "myoverlay.cli.gc:gc_command",
+    "counters": "myoverlay.cli.gc:counters_command",
 }
 _SHELLS = ("bash", "zsh", "fish")
 

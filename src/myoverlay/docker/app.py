@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flask
@@ -25,7 +25,7 @@ MAX_BODY = 1 << 20
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
 Answer = dict[str, Any]
-Method = tuple[type[wire.Message] | None, Callable[..., Answer]]
+Method = tuple[type[msgspec.Struct] | None, Callable[..., Answer]]
 
 
 def methods(network: NetworkDriver, ipam: IpamDriver) -> dict[str, Method]:
@@ -56,11 +56,13 @@ def methods(network: NetworkDriver, ipam: IpamDriver) -> dict[str, Method]:
     }
 
 
-def create_app(network: NetworkDriver, ipam: IpamDriver, tally: Tally) -> flask.Flask:
-    """The WSGI application that Docker talks to."""
+def create_app(
+    network: NetworkDriver, ipam: IpamDriver, tally: Tally, more: Mapping[str, Method] | None = None
+) -> flask.Flask:
+    """The WSGI application that Docker talks to; `more` are methods that are not Docker's, called in the same way."""
     app = flask.Flask("myoverlay")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    table = methods(network, ipam)
+    table = {**methods(network, ipam), **(more or {})}
 
     @app.post("/<method>")
     def call(method: str) -> flask.Response:
@@ -82,7 +84,7 @@ def create_app(network: NetworkDriver, ipam: IpamDriver, tally: Tally) -> flask.
     return app
 
 
-def _call(kind: type[wire.Message] | None, act: Callable[..., Answer], deadline: float) -> tuple[int, Answer]:
+def _call(kind: type[msgspec.Struct] | None, act: Callable[..., Answer], deadline: float) -> tuple[int, Answer]:
     try:
         if kind is None:
             return 200, act(deadline)

@@ -118,7 +118,7 @@ class ReleaseAddress(Message, frozen=True, kw_only=True):
     address: str = msgspec.field(name="Address", default="")
 
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=msgspec.Struct)
 V = TypeVar("V", Address, Mac, OverlayName, Subnet)
 
 

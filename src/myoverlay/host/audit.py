@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 from myoverlay.errors import Clash
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
+from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.pools import RELEASED, Pools
@@ -37,6 +38,7 @@ class Audit:
         overlays: Overlays,
         pools: Pools,
         leases: Leases,
+        leftovers: Leftovers,
         distrust: Callable[[OverlayName], None],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
@@ -46,14 +48,13 @@ class Audit:
         self._overlays = overlays
         self._pools = pools
         self._leases = leases
+        self._leftovers = leftovers
         self._distrust = distrust
         self._tally = tally
         self._now = now
         self._wanted = threading.Event()
         self._wanted.set()
         self._done_at = now()
-        #: What may go without a recorded cause: kind, overlay, candidates, of how many.
-        self.allow: Callable[[str, str, Sequence[Address], int], Sequence[Address]] = lambda _k, _o, some, _n: some
 
     def want(self) -> None:
         """Have it done at the next settling."""
@@ -85,9 +86,10 @@ class Audit:
             use = self._journal.uses.get(network.pool) if network.pool is not None else None
             if use is not None and use.at != RELEASED:
                 self._pools.reassert(use, network, deadline)
-                self._leases.reassert(
-                    use, lambda some, of: self.allow("lease", network.overlay, some, of), deadline
-                )  # fmt: skip
+                self._leases.reassert(use, lambda some, of: self._release(local, some, of), deadline)
         except Clash as error:
             self._tally.add("contradictions")
             log.error("%s", error)
+
+    def _release(self, local: LocalOverlay, addresses: Collection[Address], of: int) -> Collection[str]:
+        return self._leftovers.release("lease", local.network.overlay, addresses, of)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -37,7 +37,7 @@ from myoverlay.values import (
 log = logging.getLogger(__name__)
 
 #: Which of so many may go without a recorded cause (the brake).
-Allow = Callable[[Sequence[Address], int], Sequence[Address]]
+Allow = Callable[[Collection[Address], int], Collection[str]]
 #: A pool without a network, or an address without an endpoint, after this long is what a failed call left behind.
 ABANDONED = 300.0
 
@@ -390,8 +390,8 @@ class Leases:
             if lease.use != "releasing" and not lease.promised and not self._stands(lease, there):
                 self._write_again(lease, there, deadline)
         me = self._records.me
-        strays = [address for address, one in held.items() if me in one.value.hosts and address not in mine]
-        for address in allow(strays, len(held)):
+        here = {address for address, one in held.items() if me in one.value.hosts}
+        for address in map(Address, sorted(allow(here - mine.keys(), len(here)))):
             with self._claim_alone(use.subnet, address) as alone:
                 if alone and self._journal.leases.get(f"{use.subnet.key}/{address}") is None:
                     log.warning("the lease of %s is this host's, and nothing here asks for it: it is freed", address)

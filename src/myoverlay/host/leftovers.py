@@ -1,0 +1,81 @@
+"""What nobody asks for any more, on its way out: one brake for everybody who collects, and the alarm."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+
+from myoverlay.plan.brake import Brake, Held
+from myoverlay.tally import Tally
+
+log = logging.getLogger(__name__)
+
+
+class Leftovers:
+    """The brake of this host, safe for many threads. `_lock` guards it; no other lock is taken under it.
+
+    Who collects brings all candidates of a kind in an overlay each round, and removes what comes back. Kinds are
+    counted apart: `link`, `namespace`, `endpoint`, `lease`, `key`.
+    """
+
+    def __init__(self, tally: Tally, now: Callable[[], float] = time.monotonic) -> None:
+        self._tally = tally
+        self._now = now
+        self._lock = threading.Lock()
+        self._brake = Brake()
+        #: Called when a person let something go: whoever collects should look again now.
+        self.on_let_go: Callable[[], None] = lambda: None
+
+    def release(
+        self, kind: str, overlay: str, candidates: Collection[str], of: int, in_use: Collection[str] = ()
+    ) -> frozenset[str]:
+        """Those of the candidates that may go now, as `Brake.release` says; what is held from now on is told once."""
+        with self._lock:
+            before = _names(self._brake.held(), kind, overlay)
+            allowed = self._brake.release(kind, overlay, candidates, of, self._now(), in_use)
+            held = _names(self._brake.held(), kind, overlay)
+        if held - before:
+            self._tally.add("braked", kind, len(held - before))
+            log.error(
+                "%s%d of %d %ss would go only because nothing asks for them (%s): they stay until somebody has looked"
+                " and said `myoverlay gc --yes`",
+                f"overlay {overlay}: " if overlay else "",
+                len(held),
+                of,
+                kind,
+                _few(held),
+            )
+        return allowed
+
+    def held(self) -> tuple[Held, ...]:
+        """What waits for a person's word."""
+        with self._lock:
+            return self._brake.held()
+
+    def let_go(self) -> tuple[Held, ...]:
+        """A person's word: all that is held now goes in the next round. Returns what that is."""
+        with self._lock:
+            gone = self._brake.let_go()
+        for one in gone:
+            log.warning(
+                "%d %ss are let go by a person's word: %s", len(one.names), one.kind, _few(frozenset(one.names))
+            )
+        if gone:
+            self.on_let_go()
+        return gone
+
+    def forget(self, overlay: str) -> None:
+        """The overlay is no longer on this host: nothing of it waits."""
+        with self._lock:
+            self._brake.forget(overlay)
+
+
+def _names(held: tuple[Held, ...], kind: str, overlay: str) -> frozenset[str]:
+    return frozenset(name for one in held if (one.kind, one.overlay) == (kind, overlay) for name in one.names)
+
+
+def _few(names: frozenset[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
