@@ -65,6 +65,8 @@ log = logging.getLogger(__name__)
 
 _RESTORE = 60.0
 _JOIN = 3.0
+#: Seconds that a call waits, just after the start, until it is known whether the store lost something.
+_FIRST_LOOK = 1.0
 
 
 def open_store(settings: Settings) -> Store:
@@ -243,6 +245,8 @@ class Daemon:
         return (local.view.lists or {}) if local is not None else {}
 
     def _held_back(self, network: Network) -> str | None:
+        if not self.epoch.looked.wait(_FIRST_LOOK):
+            return f"the store was not reached yet, and this host's reserve of {network.subnet} is used up: try again"
         known = {host: held.value.incarnation for host, held in self._lists(network).items()}
         waiting = self.epoch.waits_for(known, self.fates.lost())
         if waiting is None:
