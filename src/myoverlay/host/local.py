@@ -289,6 +289,12 @@ class LocalOverlay:
         return len(self.view.peers) <= self._eager
 
     @property
+    def has_rows(self) -> bool:
+        """Are peers programmed, by whichever run of ours?"""
+        ground = self._ground
+        return ground is not None and bool(ground.rows.neigh or ground.rows.fdb)
+
+    @property
     def ground(self) -> Ground | None:
         return self._ground
 

@@ -140,7 +140,8 @@ class Overlays:
                 log.error("overlay %s is not rebuilt yet: %s", network.overlay, error)
                 continue
             self.bury(local)
-            if local.endpoints():
+            if local.endpoints() or local.has_rows:
+                # Rows that a former run left are to be kept true, whether anybody here uses them or not.
                 self.on_use(local)
 
     def bury(self, local: LocalOverlay) -> None:
