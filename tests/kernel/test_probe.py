@@ -17,7 +17,7 @@ from myoverlay.kernel.linkforms import Tunnel
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.pins import Pins
-from myoverlay.kernel.probe import DEVICE, PIN, PROBE_VNI, Heard, Prober, probe_address, probe_mac
+from myoverlay.kernel.probe import DEVICE, IFF_LOWER_UP, PIN, PROBE_VNI, Heard, Prober, probe_address, probe_mac
 from myoverlay.values import VNI_FIRST, VNI_LAST, Address, HostId, OverlayName
 from tests.kernel.conftest import library, soon, until
 
@@ -55,6 +55,11 @@ class Host:
             home.addr(
                 "add", index=self.eth0, address=address, prefixlen=64 if address.version == 6 else 24, **flags
             )  # fmt: skip
+
+    def carrier(self) -> bool:
+        with library(self.home) as home:
+            (link,) = home.get_links(self.eth0)
+            return bool(link["flags"] & IFF_LOWER_UP)
 
     def lose(self, address: Address) -> None:
         """Only this one: others of its network stay."""
@@ -266,7 +271,8 @@ def test_without_a_route_nobody_is_asked(lab: Lab) -> None:
     assert a.prober.ask({b.id: b.vtep}) == {b.id}
     with library(lab.switch) as switch:
         switch.link("set", index=a.plug, state="down")
-    until(lambda: a.prober.ask({b.id: b.vtep}) == set())
+    until(lambda: not a.carrier())
+    assert a.prober.ask({b.id: b.vtep}) == set()
     with library(lab.switch) as switch:
         switch.link("set", index=a.plug, state="up")
     until(lambda: a.prober.ask({b.id: b.vtep}) == {b.id})

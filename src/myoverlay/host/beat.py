@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks: at the targets, at the device; after a build that failed, at first and at most.
 AIM, CHECK, REBUILD = 1.0, 10.0, (2.0, 60.0)
+#: So many frames in one read that are no answers are a flood; then nothing is read for so many seconds.
+FLOOD, REST = 128, 0.05
 #: Seconds that making sure of the device may take.
 _DEADLINE = 5.0
 _NONCE = 4
@@ -166,6 +168,8 @@ class Beat(Loop):
             self._check_at = now
             return
         self._take(found.heard, found.invalid)
+        if found.invalid >= FLOOD:
+            self.stopping.wait(REST)
 
     def _take(self, heard: tuple[Heard, ...], invalid: int) -> None:
         now, answered, carried = self._now(), 0, 0

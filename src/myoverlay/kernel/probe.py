@@ -26,7 +26,7 @@ from myoverlay.kernel.listener import attach_filter
 from myoverlay.kernel.neigh import NDA_DST, NDA_LLADDR, NDM, NTF_SELF, RTM_NEWNEIGH
 from myoverlay.kernel.netns import Namespace, refusal
 from myoverlay.kernel.pins import Pins
-from myoverlay.kernel.rtnetlink import NLM_F_CREATE, NLM_F_REPLACE, Request, Wire, attribute
+from myoverlay.kernel.rtnetlink import NLM_F_CREATE, NLM_F_REPLACE, SO_SNDBUFFORCE, Request, Wire, attribute
 from myoverlay.kernel.underlay import route_out
 from myoverlay.values import VNI_FIRST, VXLAN_OVERHEAD, Address, HostId, Mac
 
@@ -328,6 +328,9 @@ def _listen(ns: Namespace, protocol: int, steps: Sequence[tuple[int, int, int, i
     sock = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
         attach_filter(sock, steps)
+        # What waits for a dead VTEP's MAC on the underlay (3 s, net/core/neighbour.c) counts as not yet sent.
+        with contextlib.suppress(PermissionError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20)
         sock.setblocking(False)
         sock.bind((DEVICE, protocol))
     except OSError as error:
