@@ -33,6 +33,7 @@ from myoverlay.host.alive import Liveness
 from myoverlay.host.audit import Audit
 from myoverlay.host.beat import Beat
 from myoverlay.host.converge import FOREIGN_PINS, Converger
+from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.graves import Graves
@@ -53,6 +54,7 @@ from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.probe import Prober
 from myoverlay.operate.control import Control
+from myoverlay.operate.hosts import Hosts
 from myoverlay.settings import Settings
 from myoverlay.store import Store
 from myoverlay.store.presence import Presence
@@ -130,7 +132,7 @@ class Daemon:
         self.liveness = Liveness(
             self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally
         )  # fmt: skip
-        self.peers = PeerWatch(self.presence, self.records, self._joined, self.epoch.went_back, self.tally, parts.now)
+        self.peers = PeerWatch(self.presence, self.records, self._seen, self.epoch.went_back, self.tally, parts.now)
         self.beat = parts.heartbeat or self._heartbeat(parts, settings.port)
         self.fates = Fates(self.peers, self.beat, self.tally, settings.grace, settings.lease_grace, parts.now)
         self.pools = Pools(
@@ -194,16 +196,24 @@ class Daemon:
         self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
-        self.app = create_app(self.driver, self.ipam, self.tally, self.control.methods())
+        departure = Departure(self.journal, self.overlays, self.leases, self.liveness, self.beat)
+        self.hosts = Hosts(
+            self.records.me,
+            settings.host_name,
+            self.overlays,
+            self.peers,
+            self.fates,
+            self.beat,
+            self.graves,
+            departure,
+            parts.now,
+        )
+        own = {**self.control.methods(), **self.hosts.methods()}
+        self.app = create_app(self.driver, self.ipam, self.tally, own)
 
     def _heartbeat(self, parts: Parts, port: int) -> Beat:
         prober = Prober(self.links, parts.pins, self.records.me, port, self._vteps, FOREIGN_PINS)
-        return Beat(prober, self._targets, self.tally, parts.now)
-
-    def _targets(self) -> dict[HostId, Address]:
-        """Whom the heartbeat asks, and where."""
-        known = self.peers.known
-        return {host: known.vteps[host] for host in known.sharing if host in known.vteps}
+        return Beat(prober, self.peers.where, self.tally, parts.now)
 
     def _connect(self) -> None:
         """Who is called when something happens."""
@@ -212,6 +222,7 @@ class Daemon:
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
         self.liveness.on_reborn = self.audit.want
+        self.liveness.on_back = self._store_is_back
         self.epoch.on_doubt = self._doubted
         self.leases.held_back = self._held_back
         self.leases.peers = self._addresses
@@ -225,12 +236,23 @@ class Daemon:
         """What a host is called; the start of its id where that is not known."""
         return self.liveness.name if host == self.records.me else self.peers.known.names.get(host, host.short)
 
-    def _joined(self) -> set[OverlayName]:
-        return {local.network.overlay for local in self.overlays.all()}
+    def _seen(self) -> dict[OverlayName, dict[HostId, Address]]:
+        """This host's overlays, and whose lists it goes by there."""
+        return {
+            local.network.overlay: {host: held.value.vtep for host, held in (local.view.lists or {}).items()}
+            for local in self.overlays.all()
+        }
 
     def _pool_of(self, overlay: OverlayName) -> Subnet | None:
         local = self.overlays.named(overlay)
         return local.network.subnet if local is not None and local.network.pool is not None else None
+
+    def _store_is_back(self) -> None:
+        """Nobody waits out the pause that he took after the last failure."""
+        for loop in (*self._loops(), *self.discovery.loops()):
+            loop.retry()
+        for local in self.overlays.all():
+            self.publisher.offer(local.network.overlay)
 
     def _doubted(self) -> None:
         self.discovery.begin_anew()
@@ -284,8 +306,7 @@ class Daemon:
         return self.liveness.announced.is_set() and self.liveness.barred() is None
 
     def _in_use(self, local: LocalOverlay) -> None:
-        if self.discovery.follow(local):
-            self.peers.refresh()
+        self.discovery.follow(local)
         self.misses.refresh()
 
     def _changed(self, local: LocalOverlay, address: Address) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +23,7 @@ LATE = {
     "record": "myoverlay.cli.record:record",
     "watch": "myoverlay.cli.watch:watch_command",
     "arpd": "myoverlay.cli.arpd:arpd_command",
+    "host": "myoverlay.cli.host:host",
     "gc": "myoverlay.cli.gc:gc_command",
     "counters": "myoverlay.cli.gc:counters_command",
 }
@@ -76,34 +76,6 @@ def serve() -> None:
     from myoverlay.cli import serve as server
 
     server.run(os.environ)
-
-
-@cli.group()
-def host() -> None:
-    """This host.
-
-    \b
-    Example:
-      myoverlay host new-id
-    """
-
-
-@host.command("new-id")
-def new_id() -> None:
-    """Give this machine another host id: it was cloned from one that runs. The plugin must not be running.
-
-    \b
-    Example:
-      myoverlay host new-id
-    """
-    from myoverlay.host.journal import Journal
-    from myoverlay.settings import load
-
-    journal = Journal(Path(load(os.environ).state))
-    try:
-        click.echo(journal.new_host_id())
-    finally:
-        journal.close()
 
 
 @cli.command()

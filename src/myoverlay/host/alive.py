@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from myoverlay import __version__
+from myoverlay.errors import MyoverlayError
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.journal import Journal
 from myoverlay.host.loop import Loop
@@ -49,6 +50,9 @@ class Liveness(Loop):
         self._session: str | None = None
         self._announced: Alive | None = None
         self._left = False
+        self._away = True
+        #: Called when the store answers again after it did not, and at the first answer.
+        self.on_back: Callable[[], None] = lambda: None
         #: Set once the host was announced.
         self.announced = threading.Event()
         #: Called when a session was opened anew: while there was none the others may have taken this host for dead.
@@ -62,18 +66,28 @@ class Liveness(Loop):
     def member(self, vtep: Address) -> Member:
         return Member(name=self.name, vtep=vtep)
 
-    def leave(self) -> None:
-        """End the session and take no more part until the next start. Raises Unavailable."""
+    def bar_for_good(self) -> None:
+        """Take no more part, until the next start."""
         self._left = True
         self._bar("this host has left (`myoverlay host leave`): start its plugin again to take part")
-        session, self._session = self._session, None
+
+    def leave(self) -> None:
+        """End the session. Raises Unavailable; it then ends by itself."""
+        session, self._session = self._session or self._journal.session, None
         if session is not None:
             self._presence.store.close_session(session)
         self._journal.session = ""
 
     def round(self) -> None:
         """Raises Unavailable. When the loop is stopped the session stays, for the next run to take over."""
-        self.step()
+        try:
+            self.step()
+        except MyoverlayError:
+            self._away = True
+            raise
+        if self._away:
+            self._away = False
+            self.on_back()
         self.stopping.wait(_ROUND)
 
     def step(self) -> None:

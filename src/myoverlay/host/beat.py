@@ -54,6 +54,7 @@ class Beat(Loop):
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ)
+        self._retiring, self._retired = False, threading.Event()
         self._heard_on: tuple[socket.socket, ...] = ()
         #: Some host's `silent` changed. Called on the thread `beat`.
         self.on_change: Callable[[], None] = lambda: None
@@ -80,9 +81,18 @@ class Beat(Loop):
         os.close(self._wake)
         self._prober.close()
 
+    def retire(self, timeout: float) -> bool:
+        """Take the device away and ask nobody any more, until the next start; False where that took too long."""
+        self._retiring = True
+        self._check_at = float("-inf")
+        self.wake()
+        return self._retired.wait(timeout)
+
     def round(self) -> None:
         now = self._now()
-        if now >= self._check_at:
+        if self._retiring:
+            self._retire()
+        elif now >= self._check_at:
             self._ensure(now)
         if now >= self._aim_at:
             self._aim(now)
@@ -109,6 +119,15 @@ class Beat(Loop):
                 self.tally.add("beat_builds", "built")
             self._trouble, self._rebuild, self._check_at = "", REBUILD[0], now + CHECK
         self._register()
+
+    def _retire(self) -> None:
+        self._check_at = float("inf")
+        if self._retired.is_set():
+            return
+        self._prober.shut()
+        self._register()
+        self._prober.remove(time.monotonic() + _DEADLINE)
+        self._retired.set()
 
     def _register(self) -> None:
         for sock in self._heard_on:

@@ -182,11 +182,11 @@ class Discovery:
         self._lock = threading.Lock()
         self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
 
-    def follow(self, local: LocalOverlay) -> bool:
-        """Watch an overlay from now on; False where it is watched already."""
+    def follow(self, local: LocalOverlay) -> None:
+        """Watch an overlay from now on; one that is watched already goes on being so."""
         with self._lock:
             if local.network.network in self._loops:
-                return False
+                return
             watch = Watch(local, self._records, self._epoch, self._lost, self._tally, self._now)
             loops: list[Loop] = [watch]
             if local.network.outsiders:
@@ -194,7 +194,6 @@ class Discovery:
             self._loops[local.network.network] = (watch, loops)
         for loop in loops:
             self._begin(loop)
-        return True
 
     def drop(self, local: LocalOverlay) -> None:
         with self._lock:
@@ -211,6 +210,10 @@ class Discovery:
         with self._lock:
             return [watch for watch, _ in self._loops.values()]
 
+    def loops(self) -> list[Loop]:
+        with self._lock:
+            return [loop for _, group in self._loops.values() for loop in group]
+
     def begin_anew(self) -> None:
         """Have everything listed again: the store lost something."""
         for watch in self._watches():
@@ -223,15 +226,11 @@ class Discovery:
 
     def cancel(self) -> None:
         """Ask all watches to end; closing the store wakes those that block in it."""
-        with self._lock:
-            loops = [loop for _, group in self._loops.values() for loop in group]
-        for loop in loops:
+        for loop in self.loops():
             loop.cancel()
 
     def join(self, timeout: float) -> None:
         """Wait for the watches that were asked to end, `timeout` seconds for all together."""
         until = time.monotonic() + timeout
-        with self._lock:
-            loops = [loop for _, group in self._loops.values() for loop in group]
-        for loop in loops:
+        for loop in self.loops():
             loop.join(max(0.0, until - time.monotonic()))

@@ -80,7 +80,7 @@ class Graves:
             self._fates.respite(host)
             self._seen[host] = witness
             return
-        overlays = self._watch.known.sharing.get(host, frozenset())
+        overlays = self._watch.sharing().get(host, frozenset())
         pools = {pool for pool in map(self._pool_of, overlays) if pool is not None}
         self._bury(Estate(self._records, self._presence, host), overlays, pools, deadline)
         self._watch.refresh()

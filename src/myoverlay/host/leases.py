@@ -377,6 +377,13 @@ class Leases:
 
     # -- what the store should hold --------------------------------------------------------------------------------
 
+    def give_up(self, deadline: float) -> None:
+        """Free everything that this host holds, and use no pool any more. Raises Unavailable or Late."""
+        for lease in self._journal.leases.all():
+            self._settle_release(self._mark(lease, "releasing"), deadline)
+        for use in self._journal.uses.all():
+            self._pools.give_up(use, deadline)
+
     def reassert(self, use: PoolUse, allow: Allow, deadline: float) -> None:
         """See to it that the store has this host's leases of a pool, and no others of it.
 

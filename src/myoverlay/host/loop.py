@@ -29,6 +29,7 @@ class Loop:
     def __init__(self, name: str, tally: Tally) -> None:
         self.tally = tally
         self.stopping = threading.Event()
+        self._again = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def round(self) -> None:
@@ -44,7 +45,12 @@ class Loop:
     def cancel(self) -> None:
         """Ask it to end, without waiting."""
         self.stopping.set()
+        self._again.set()
         self.wake()
+
+    def retry(self) -> None:
+        """If it waits after a round that failed, try again now: the store is back."""
+        self._again.set()
 
     def join(self, timeout: float) -> None:
         """Wait for its end. A loop that was never started has ended."""
@@ -61,6 +67,7 @@ class Loop:
             try:
                 self.round()
                 delay = RETRY[0]
+                self._again.clear()
                 continue
             except (Unavailable, Late) as error:
                 if self.stopping.is_set():
@@ -70,5 +77,6 @@ class Loop:
             except Exception:
                 self.tally.add("bugs", name.partition("-")[0])
                 log.exception("%s: a bug in myoverlay", name)
-            self.stopping.wait(delay * random.uniform(0.5, 1.0))
+            if self._again.wait(delay * random.uniform(0.5, 1.0)) and not self.stopping.is_set():
+                self._again.clear()
             delay = min(RETRY[1], delay * 2)

@@ -323,6 +323,11 @@ class Overlays:
         finally:
             self._creating.release()
 
+    def depart(self, deadline: float) -> None:
+        """Take no more part in any overlay, as the store has it; networks and namespaces stay. Raises as `settle`."""
+        for local in self.all():
+            self._leave(local.network.overlay, deadline)
+
     def _leave(self, overlay: OverlayName, deadline: float) -> None:
         while True:
             held = self._records.definition(overlay, timeout=left(deadline))

@@ -38,6 +38,8 @@ class Heard(Protocol):
     def heard(self) -> float | None: ...
     @property
     def silent(self) -> bool: ...
+    @property
+    def rtt(self) -> float | None: ...
 
 
 class Heartbeat(Protocol):
@@ -47,15 +49,19 @@ class Heartbeat(Protocol):
 
     def suspect(self, hosts: Collection[HostId]) -> None: ...
     def pulse(self, host: HostId) -> Heard: ...
+    def retire(self, timeout: float) -> bool: ...
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What the store says of the other hosts; swapped whole. `present` is None before it was read."""
+    """What the store says of the other hosts; swapped whole. `present` is None before it was read.
+
+    `listed` are the overlays that each has a list for, as of the last time that all were read.
+    """
 
     present: frozenset[HostId] | None = None
     names: Mapping[HostId, str] = {}
     vteps: Mapping[HostId, Address] = {}
-    sharing: Mapping[HostId, frozenset[OverlayName]] = {}
+    listed: Mapping[HostId, frozenset[OverlayName]] = {}
 
 
 class PeerWatch(Loop):
@@ -65,16 +71,17 @@ class PeerWatch(Loop):
         self,
         presence: Presence,
         records: Records,
-        mine: Callable[[], Collection[OverlayName]],
+        seen: Callable[[], Mapping[OverlayName, Mapping[HostId, Address]]],
         on_loss: Callable[[], None],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`seen`: this host's overlays, and for each the hosts that have rows here, with their VTEPs."""
         super().__init__("peers", tally)
         self.known = Known()
         self._presence = presence
         self._records = records
-        self._mine = mine
+        self._seen = seen
         self._on_loss = on_loss
         self._now = now
         self._index = 0
@@ -109,32 +116,44 @@ class PeerWatch(Loop):
         alive = self._presence.alive_of(others)
         names = {**old.names, **{host: one.name for host, one in alive.items()}}
         vteps = {**old.vteps, **{host: one.vteps[0] for host, one in alive.items() if one.vteps}}
-        mine = set(self._mine())
-        sharing = {
-            host: frozenset(overlays & mine)
-            for host, overlays in self._records.hosts_and_overlays().items()
-            if host != me and overlays & mine
-        }
-        for host in sharing.keys() - vteps.keys():
-            self._look_up(host, next(iter(sharing[host])), names, vteps)
-        self.known = Known(others, names, vteps, sharing)
+        listed = {host: frozenset(found) for host, found in self._records.hosts_and_overlays().items() if host != me}
+        for host, overlays in listed.items():
+            if overlays & self._seen().keys() and not (host in names and host in vteps):
+                self._look_up(host, min(overlays), names, vteps)
+        self.known = Known(others, names, vteps, listed)
         self.on_change()
+
+    def sharing(self) -> dict[HostId, frozenset[OverlayName]]:
+        """Who shares overlays with this host: by the lists in the store, and by rows here, should it lose those."""
+        seen, found = self._seen(), {}
+        for host, listed in self.known.listed.items():
+            found[host] = listed & seen.keys()
+        for overlay, hosts in seen.items():
+            for host in hosts:
+                found[host] = found.get(host, frozenset()) | {overlay}
+        return {host: overlays for host, overlays in found.items() if overlays}
+
+    def where(self) -> dict[HostId, Address]:
+        """The VTEPs of those who share an overlay with this host, as far as known: by their lists, else by `alive`."""
+        shown = {host: vtep for hosts in self._seen().values() for host, vtep in hosts.items()}
+        known = {**self.known.vteps, **shown}
+        return {host: known[host] for host in self.sharing() if host in known}
 
     def _look_up(
         self, host: HostId, overlay: OverlayName, names: dict[HostId, str], vteps: dict[HostId, Address]
     ) -> None:
         """A host that has not been there since this one started: its list says where it was."""
         member = self._records.members(overlay).get(host)
-        if member is not None:
-            names[host], vteps[host] = member.name, member.vtep
         listed = self._records.lists(overlay, [host]).get(host)
+        if member is not None:
+            names.setdefault(host, member.name)
+            vteps.setdefault(host, member.vtep)
         if listed is not None:
-            vteps[host] = listed.value.vtep
+            vteps.setdefault(host, listed.value.vtep)
 
     def refresh(self) -> None:
-        """Read all again at the next answer: this host's overlays changed."""
+        """Read all again at the next answer."""
         self._refreshed_at = -REFRESH
-        self._index = 0
 
 
 class Fates(Loop):
@@ -220,13 +239,14 @@ class Fates(Loop):
         known, now = self._watch.known, self._now()
         if known.present is None:
             return
-        suspected = frozenset(known.sharing.keys() - known.present)
+        sharing = self._watch.sharing()
+        suspected = frozenset(sharing.keys() - known.present)
         if suspected != self._suspected:
             self._suspected = suspected
             self._beat.suspect(suspected)
         with self._lock:
             before, lost_before = self._fates, self._lost
-            after = {host: self._judge(host, known.present, now) for host in known.sharing}
+            after = {host: self._judge(host, known.present, now) for host in sharing}
             lost = frozenset(host for host, fate in after.items() if fate.dead_for(now) >= self._grace)
             self._fates, self._lost = after, lost
         for host, fate in after.items():

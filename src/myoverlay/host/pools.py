@@ -181,6 +181,11 @@ class Pools:
                 check(deadline, f"leaving pool {use.subnet}")
         self._journal.uses.change(use.pool, lambda now: None if now == use else now)
 
+    def give_up(self, use: PoolUse, deadline: float) -> None:
+        """Use a pool no more, in the store alone: its network may come back."""
+        while not self._leave(use.subnet, deadline):
+            check(deadline, f"leaving pool {use.subnet}")
+
     def is_shared(self, use: PoolUse) -> bool:
         """Does another pool id of this host, with another range, go on using the subnet?"""
         return any(one.subnet == use.subnet and one.at != RELEASED for one in self._journal.uses.all())

@@ -468,6 +468,12 @@ class Hosts:
         in_parallel(*[lambda host=host: host.create_network(**network) for host in hosts])
         return hosts
 
+    def pair_with(self, **environ: str | int) -> tuple[Host, Host]:
+        """The same, with settings as `host` takes them."""
+        hosts = self.host(**environ), self.host(**environ)
+        in_parallel(*[lambda host=host: host.create_network() for host in hosts])
+        return hosts
+
     def by_hand(self, records: str) -> ByHand:
         return ByHand(self, next(self._numbers), records)
 

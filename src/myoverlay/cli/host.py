@@ -1,0 +1,105 @@
+"""`myoverlay host …`: this host and the others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from myoverlay.cli.ask import ask
+from myoverlay.cli.words import json_option, print_json, print_table, say
+
+
+@click.group("host")
+def host() -> None:
+    """This host and the others.
+
+    \b
+    Example:
+      myoverlay host ls
+    """
+
+
+@host.command("ls")
+@json_option
+def ls(as_json: bool) -> None:
+    """The hosts that share an overlay with this one.
+
+    STATE is alive; pending (its session is gone, the heartbeat has not decided); cut off (from the store: its kernel
+    answers, so rows, names and addresses stay); or dead.
+
+    \b
+    Examples:
+      myoverlay host ls
+      myoverlay host ls --json
+    """
+    answer = ask("Control.Hosts")
+    if as_json:
+        print_json(answer)
+        return
+    me = answer["me"]
+    rows = [(me["name"], me["id"][:12], "", "this host", "", ", ".join(me["overlays"]))]
+    for one in answer["hosts"]:
+        rtt = f"{one['rtt'] * 1000:.1f} ms" if one["rtt"] is not None else ""
+        state = f"{one['state']} for {one['since']:.0f} s"
+        rows.append((one["name"], one["id"][:12], one["vtep"] or "", state, rtt, ", ".join(one["overlays"])))
+    print_table(("NAME", "ID", "VTEP", "STATE", "LATENCY", "OVERLAYS"), rows)
+
+
+@host.command("forget")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also a host whose kernel still answers.")
+@json_option
+def forget(name: str, force: bool, as_json: bool) -> None:
+    """Free at once what a host that will not come back has in the store. NAME may be its id, or the start of it.
+
+    Without this its addresses become free after MYOVERLAY_LEASE_GRACE.
+
+    \b
+    Example:
+      myoverlay host forget node-7
+    """
+    answer = ask("Control.Forget", host=name, force=force)
+    if as_json:
+        print_json(answer)
+        return
+    overlays = ", ".join(answer["overlays"]) or "no overlay"
+    say(f"host {answer['name']} is forgotten: it was on {overlays}; its addresses are free")
+
+
+@host.command("leave")
+@click.option("--force", is_flag=True, help="Also while containers of this host are on overlays.")
+@json_option
+def leave(force: bool, as_json: bool) -> None:
+    """Give up all that this host has in the store, and take no more part until its plugin is started again.
+
+    For a host that goes, or before the plugin is removed for good: nothing of it is left in the store.
+
+    \b
+    Example:
+      myoverlay host leave
+    """
+    answer = ask("Control.Leave", force=force)
+    if as_json:
+        print_json(answer)
+        return
+    say(f"this host has left: it was on {', '.join(answer['overlays']) or 'no overlay'}")
+
+
+@host.command("new-id")
+def new_id() -> None:
+    """Give this machine another host id: it was cloned from one that runs. The plugin must not be running.
+
+    \b
+    Example:
+      myoverlay host new-id
+    """
+    from myoverlay.host.journal import Journal
+    from myoverlay.settings import load
+
+    journal = Journal(Path(load(os.environ).state))
+    try:
+        click.echo(journal.new_host_id())
+    finally:
+        journal.close()

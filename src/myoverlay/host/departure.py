@@ -1,0 +1,63 @@
+"""This host leaves: nothing in the store is its own any more, and the others go on without waiting for it."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from myoverlay.errors import Clash, Late
+from myoverlay.host.alive import Liveness
+from myoverlay.host.journal import Journal
+from myoverlay.host.leases import Leases
+from myoverlay.host.overlays import Overlays
+from myoverlay.host.peers import Heartbeat
+from myoverlay.values import OverlayName
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the heartbeat's device may take to go.
+_RETIRE = 3.0
+
+
+class Departed(msgspec.Struct, frozen=True):
+    """What was given up."""
+
+    overlays: tuple[OverlayName, ...]
+    endpoints: int
+
+
+class Departure:
+    """`myoverlay host leave`. May be done again: what is gone already is no failure."""
+
+    def __init__(
+        self, journal: Journal, overlays: Overlays, leases: Leases, liveness: Liveness, beat: Heartbeat
+    ) -> None:
+        self._journal = journal
+        self._overlays = overlays
+        self._leases = leases
+        self._liveness = liveness
+        self._beat = beat
+
+    def leave(self, force: bool, deadline: float) -> Departed:
+        """Withdraw from every overlay, free all addresses, end the session, take the heartbeat's device away.
+
+        Raises Clash while containers are there and `force` is not given; Unavailable or Late where the store could not
+        be told of all of it: the host then stays barred, and the call may be made again.
+        """
+        names = tuple(sorted(local.network.overlay for local in self._overlays.all()))
+        endpoints = len(self._journal.endpoints.all())
+        if endpoints and not force:
+            raise Clash(
+                f"{endpoints} containers of this host are on overlays ({', '.join(names)}): stop them first; --force"
+                " withdraws them all the same, and nobody reaches them any more"
+            )
+        self._liveness.bar_for_good()
+        self._overlays.settle(deadline)
+        self._overlays.depart(deadline)
+        self._leases.give_up(deadline)
+        self._liveness.leave()
+        if not self._beat.retire(_RETIRE):
+            raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")
+        log.warning("this host has left %d overlays", len(names))
+        return Departed(names, endpoints)
