@@ -54,8 +54,8 @@ def ask(method: str, timeout: float = TIMEOUT, **body: Any) -> dict[str, Any]:
             continue
         try:
             connection.request("POST", f"/{method}", json.dumps(body), {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return _read(answer.status, answer.read(), path)
+            with connection.getresponse() as answer:
+                return _read(answer.status, answer.read(), path)
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"the plugin on {path} did not answer within {timeout:g} s: {error}") from error
         finally:

@@ -116,7 +116,7 @@ def test_a_stranger_on_the_socket_is_named(tmp_path: Path, plugin: Plugin, monke
     """An answer that is no JSON object is not taken for the plugin's."""
 
     def stranger(_environ: Any, start: Any) -> list[bytes]:
-        start("200 OK", [("Content-Type", "text/plain")])
+        start("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
         return [b"hello"]
 
     plugin.app = stranger
