@@ -316,7 +316,7 @@ def test_who_has_the_vni_is_named(lab: Lab, where: str) -> None:
 def full(a: Host, b: Host, seconds: float = 1.0) -> bool:
     """Does a packet of full size come back?"""
     a.prober.know([b.id])
-    assert a.prober.ask_full(b.id, b.vtep, NONCE)
+    assert a.prober.ask({b.id: b.vtep}, {b.id: NONCE}) == {b.id}
     while select.select(a.prober.sockets(), (), (), seconds)[0]:
         if Heard(b.id, NONCE) in a.prober.read().heard:
             return True

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from myoverlay.errors import KernelRefused, MyoverlayError
 from myoverlay.host.loop import Loop
 from myoverlay.kernel.probe import Heard, Prober
-from myoverlay.plan.pulse import Ask, Pulse, Pulses
+from myoverlay.plan.pulse import Pulse, Pulses
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId
 
@@ -97,10 +97,12 @@ class Beat(Loop):
         if now >= self._aim_at:
             self._aim(now)
         if self._prober.ready:
+            # First what has come: had this thread, or the whole machine, stood still, nobody is silent for that.
+            self._hear()
             self._ask(self._now())
         if self._changed():
             self.on_change()
-        self._listen(self._now())
+        self._wait(self._now())
 
     def _ensure(self, now: float) -> None:
         """Make sure of the device. What fails is said once, and tried again ever more slowly."""
@@ -137,54 +139,51 @@ class Beat(Loop):
             self._selector.register(sock, selectors.EVENT_READ)
 
     def _aim(self, now: float) -> None:
-        self._vteps = {host: vtep for host, vtep in self._targets().items() if host != self._prober.me}
-        self._prober.know(self._vteps)
-        with self._lock:
-            self._pulses.aim(self._vteps, now)
-        self._nonces = {host: nonce for host, nonce in self._nonces.items() if host in self._vteps}
         self._aim_at = now + AIM
+        vteps = {host: vtep for host, vtep in self._targets().items() if host != self._prober.me}
+        if vteps == self._vteps:
+            return
+        self._vteps = vteps
+        self._prober.know(vteps)
+        with self._lock:
+            self._pulses.aim(vteps, now)
+        self._nonces = {host: nonce for host, nonce in self._nonces.items() if host in vteps}
 
     def _ask(self, now: float) -> None:
         with self._lock:
             before = self._pulses.unanswered
             asks = self._pulses.due(now)
             unanswered = self._pulses.unanswered - before
-        sent = self._prober.ask({ask.host: self._vteps[ask.host] for ask in asks})
-        unsent = [ask.host for ask in asks if ask.host not in sent]
-        if unsent:
-            with self._lock:
-                for host in unsent:
-                    self._pulses.unsent(host)
-        full = sum(self._ask_full(ask) for ask in asks if ask.full and ask.host in sent)
-        self._count(sent=len(sent), unsent=len(unsent), unanswered=unanswered, full=full)
+        full = {ask.host: secrets.token_bytes(_NONCE) for ask in asks if ask.full and self._prober.measures(ask.host)}
+        sent = self._prober.ask({ask.host: self._vteps[ask.host] for ask in asks}, full)
+        self._nonces |= full
+        with self._lock:
+            for ask in asks:
+                if ask.host not in sent:
+                    self._pulses.unsent(ask.host)
+                elif ask.full and ask.host not in full:
+                    self._pulses.unsent_full(ask.host)
+        self._count(sent=len(sent), unsent=len(asks) - len(sent), unanswered=unanswered, full=len(sent & full.keys()))
 
-    def _ask_full(self, ask: Ask) -> bool:
-        nonce = self._nonces[ask.host] = secrets.token_bytes(_NONCE)
-        sent = self._prober.ask_full(ask.host, self._vteps[ask.host], nonce)
-        if not sent:
-            with self._lock:
-                self._pulses.unsent_full(ask.host)
-        return sent
-
-    def _listen(self, now: float) -> None:
-        """Wait for answers, for the next question's time or a call, and take what has come."""
+    def _wait(self, now: float) -> None:
+        """Until answers come, the next question's time, or a call."""
         until = min(self._check_at, self._aim_at) - now
         if self._prober.ready:
             with self._lock:
                 until = min(until, self._pulses.wait(now))
-        events = self._selector.select(max(0.0, until))
-        if not events:
-            return
-        if any(key.fd == self._wake for key, _ in events):
+        if any(key.fd == self._wake for key, _ in self._selector.select(max(0.0, until))):
             os.eventfd_read(self._wake)
             self._aim_at = now
+
+    def _hear(self) -> None:
+        """Take the answers that have come."""
         try:
             found = self._prober.read()
-        except KernelRefused as error:
+        except KernelRefused as error:  # the device was down, or is gone
             log.info("%s", error)
             self._prober.shut()
             self._register()
-            self._check_at = now
+            self._check_at = self._now()
             return
         self._take(found.heard, found.invalid)
         if found.invalid >= FLOOD:

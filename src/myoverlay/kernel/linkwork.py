@@ -33,7 +33,7 @@ RTM_GETLINK, RTM_GETNSID = 18, 90
 NETNSA_NSID, NETNSA_FD = 1, 3
 BR_STATE_FORWARDING = 3
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
-_NO_STATISTICS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
+NO_STATISTICS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
 #: linux/if_addr.h. The same gateway address is on every host of an overlay: a duplicate is what we want.
 IFA_F_NODAD = 0x02
 #: Off, a bridge hands no frame to the host's firewall: +6 % TCP, +14 % small UDP. Per namespace since Linux 5.3.
@@ -81,7 +81,7 @@ class Channel:
     def find(self, name: str) -> Seen | None:
         request = IFINFO.pack(0, 0, 0, 0, 0) + attribute(linkforms.IFLA_IFNAME, os.fsencode(name) + b"\0")
         try:
-            answer = self.wire.one(Request(RTM_GETLINK, 0, request + _NO_STATISTICS), f"looking for {name}")
+            answer = self.wire.one(Request(RTM_GETLINK, 0, request + NO_STATISTICS), f"looking for {name}")
         except KernelRefused as said:
             if said.code == errno.ENODEV:
                 return None
@@ -96,7 +96,7 @@ class Channel:
         return link
 
     def all(self) -> list[Seen]:
-        bodies = self.wire.dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0) + _NO_STATISTICS)
+        bodies = self.wire.dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0) + NO_STATISTICS)
         return [link for body in bodies if (link := linkforms.decode_link(body)) is not None]
 
     def nsid(self, other: Namespace) -> int | None:

@@ -15,13 +15,16 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from myoverlay.errors import Clash, KernelRefused, Unavailable
 from myoverlay.kernel import frames, netns
 from myoverlay.kernel.linkforms import IFINFO, Tunnel
 from myoverlay.kernel.links import Links
+from myoverlay.kernel.linkwork import NO_STATISTICS, RTM_GETLINK
 from myoverlay.kernel.listener import attach_filter
 from myoverlay.kernel.neigh import NDA_DST, NDA_LLADDR, NDM, NTF_SELF, RTM_NEWNEIGH
 from myoverlay.kernel.netns import Namespace, refusal
@@ -37,7 +40,6 @@ PROBE_VNI = VNI_FIRST - 1
 #: Overlay names start with a letter or digit.
 PIN = "_probe"
 DEVICE = "probe"
-RTM_GETLINK = 18
 IFF_LOWER_UP = 1 << 16
 NUD_REACHABLE = 0x02
 #: All hosts' addresses are in one network, so that the kernel has a route for its answers.
@@ -55,11 +57,13 @@ _SYSCTLS = {
 }
 
 
+@lru_cache(maxsize=4096)
 def probe_mac(host: HostId) -> Mac:
     """The MAC of a host's probe device: 02 and the first 40 bits of its id."""
     return Mac.unpack(b"\x02" + bytes.fromhex(host[:10]))
 
 
+@lru_cache(maxsize=4096)
 def probe_address(host: HostId) -> Address:
     """The address of a host's probe device: 10 and 24 bits of its id.
 
@@ -165,37 +169,36 @@ class Prober:
         """Whose answers count: those of all others are invalid."""
         self._known = {(probe_mac(host), probe_address(host)): host for host in hosts}
 
-    def ask(self, targets: Mapping[HostId, Address]) -> set[HostId]:
-        """Ask these hosts at these VTEPs; the answer holds those that a question was really sent to."""
-        return self._send(targets, self._question)
+    def ask(
+        self, targets: Mapping[HostId, Address], full: Mapping[HostId, bytes] = MappingProxyType({})
+    ) -> set[HostId]:
+        """Ask these hosts at these VTEPs; the answer holds those that a question was really sent to.
 
-    def _question(self, host: HostId) -> Sequence[bytes]:
-        return (frames.arp_request(self.mac, None, probe_mac(host), probe_address(host)),)
-
-    def ask_full(self, target: HostId, vtep: Address, nonce: bytes) -> bool:
-        """Ask by a packet of full size, which no router may break into pieces; was it sent?
-
-        First the other's kernel is told our address, as it keeps no neighbour of those who merely ask.
+        Those in `full` are asked by a packet of full size too, with that nonce, which no router may break into pieces.
         """
-        mac, address = probe_mac(target), probe_address(target)
-        if address == self.address:
-            return False
-        tell = frames.arp_request(self.mac, self.address, mac, address)
-        echo = frames.echo_request((self.mac, self.address), (mac, address), nonce, self.mtu)
-        return target in self._send({target: vtep}, lambda _: (tell, echo))
-
-    def _send(self, targets: Mapping[HostId, Address], question: Callable[[HostId], Sequence[bytes]]) -> set[HostId]:
         there = self._open
         if there is None or not targets:
             return set()
         reachable = self._routed(set(targets.values()))
         hosts = [host for host, vtep in targets.items() if vtep in reachable]
         refused = there.lead({probe_mac(host): targets[host] for host in hosts})
-        sent = set()
-        for host in hosts:
-            if probe_mac(host) not in refused and all(there.send(frame) for frame in question(host)):
-                sent.add(host)
-        return sent
+        return {
+            host
+            for host in hosts
+            if probe_mac(host) not in refused and all(map(there.send, self._question(host, full.get(host))))
+        }
+
+    def _question(self, host: HostId, nonce: bytes | None) -> Sequence[bytes]:
+        mac, address = probe_mac(host), probe_address(host)
+        if nonce is None:
+            return (frames.arp_request(self.mac, None, mac, address),)
+        # This question tells the other's kernel our address too: it keeps no neighbour of those who merely ask.
+        tell = frames.arp_request(self.mac, self.address, mac, address)
+        return tell, frames.echo_request((self.mac, self.address), (mac, address), nonce, self.mtu)
+
+    def measures(self, host: HostId) -> bool:
+        """Can a packet of full size be sent there and back? Not between two that happen to have one address."""
+        return probe_address(host) != self.address
 
     def _routed(self, vteps: set[Address]) -> set[Address]:
         """Those that the host has a route to, by a link that has a carrier. The device itself never says so."""
@@ -340,5 +343,6 @@ def _listen(ns: Namespace, protocol: int, steps: Sequence[tuple[int, int, int, i
 
 
 def _has_carrier(wire: Wire, index: int) -> bool:
-    answer = wire.one(Request(RTM_GETLINK, 0, IFINFO.pack(0, 0, index, 0, 0)), f"looking at interface {index}")
+    request = IFINFO.pack(0, 0, index, 0, 0) + NO_STATISTICS
+    answer = wire.one(Request(RTM_GETLINK, 0, request), f"looking at interface {index}")
     return bool(IFINFO.unpack_from(answer.body)[3] & IFF_LOWER_UP)
