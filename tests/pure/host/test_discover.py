@@ -11,6 +11,7 @@ import pytest
 
 from myoverlay.host.converge import Converger
 from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
+from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
 from myoverlay.store import Delete
 from myoverlay.store.records import RING_LENGTH, Member, Published, Ring
@@ -21,6 +22,8 @@ from myoverlay.values import Address, HostId, HostList, encode
 from tests.pure.kit import DEMO, PREFIX, Clock, Host, definition, network, put, record, until
 
 Make = Callable[[str], Host]
+#: How long a doubt lasts, seconds.
+GRACE = 60.0
 
 
 class Overlay(LocalOverlay):
@@ -30,12 +33,26 @@ class Overlay(LocalOverlay):
         super().__init__(network(**changes), one.journal, cast(Converger, None), 1000)
         self.told: list[tuple[set[HostId], bool]] = []
 
-    def learn(self, lists: Mapping[HostId, Held[HostList]], anew: bool, left: Collection[HostId] = ()) -> None:
+    def learn(
+        self,
+        lists: Mapping[HostId, Held[HostList]],
+        anew: bool,
+        left: Collection[HostId] = (),
+        incarnation: str = "",
+        doubt: bool = False,
+    ) -> None:
         self.told.append((set(lists), anew))
-        super().learn(lists, anew, left)
+        super().learn(lists, anew, left, incarnation, doubt)
 
     def addresses(self) -> set[str]:
         return {str(address) for address in self.view.peers}
+
+
+def looked(one: Host) -> Epoch:
+    """What the host goes by is the store's incarnation of now."""
+    epoch = Epoch(one.journal, one.presence, Tally(), GRACE)
+    epoch.look()
+    return epoch
 
 
 class Watcher:
@@ -47,7 +64,11 @@ class Watcher:
         self.local = Overlay(one)
         self.tally = Tally()
         self.clock = Clock(0.0)
-        self.watch = Watch(self.local, one.records, self.tally, self.clock)
+        self.lost: set[HostId] = set()
+        self.epoch = Epoch(one.journal, one.presence, self.tally, GRACE, self.clock)
+        self.watch = Watch(self.local, one.records, self.epoch, lambda: self.lost, self.tally, self.clock)
+        self.epoch.on_doubt = self.watch.begin_anew
+        self.epoch.look()
 
     def round(self) -> list[tuple[str, Any]]:
         before = len(self.host.wire.calls)
@@ -294,7 +315,7 @@ def test_an_overlay_is_followed_once(host: Make, others: list[Host], store: Sqli
     """Following twice starts one watch; it hears of a change by itself, and ends when the store is closed."""
     one = host("ann")
     local = Overlay(one)
-    discovery = Discovery(one.records, Tally())
+    discovery = Discovery(one.records, looked(one), frozenset, Tally())
     discovery.follow(local)
     discovery.follow(local)
     threads = [thread for thread in threading.enumerate() if thread.name == "watch-demo"]
@@ -314,7 +335,7 @@ def test_an_overlay_with_outsiders_has_two_watches(host: Make, store: SqliteStor
     one = host("ann")
     one.wire.patience = 0.05
     local = Overlay(one, outsiders=True)
-    discovery = Discovery(one.records, Tally())
+    discovery = Discovery(one.records, looked(one), frozenset, Tally())
     discovery.follow(local)
     threads = [thread for thread in threading.enumerate() if thread.name in ("watch-demo", "outsiders-demo")]
     assert len(threads) == 2

@@ -40,6 +40,8 @@ class Writer:
         self.host = host
         self.local = Local(network(vtep=Address(vtep), definition=definition(records=records)))
         self.here = True
+        self.vouched = ""
+        self.dead: set[HostId] = set()
         names[host.me] = host.name
         self.tally = Tally()
         self.publisher = Publisher(
@@ -48,6 +50,8 @@ class Writer:
             names.__getitem__,
             self.tally,
             lambda: True,
+            lambda: self.vouched,
+            lambda who: who in self.dead,
             CONTEST,
         )
         self.publisher.start()

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from myoverlay.store import Conflict, Delete, Put, Reset, Unchanged
+from myoverlay.store.presence import Presence
 from myoverlay.store.records import (
     MARK,
     MAX_CLAIMS,
@@ -114,7 +115,7 @@ def test_pools_leases_and_liveness_have_the_documented_keys(store: SqliteStore, 
     session = store.open_session("ann", 10.0)
     assert ann.write_pool(None, Pool(subnet=SUBNET, users=(ANN,)))
     assert ann.write_lease(SUBNET, None, Lease(address=ADDRESS, use="endpoint", hosts=(ANN,)))
-    assert ann.announce(Alive(host=ANN, name="ann", vteps=(VTEP,)), session, None)
+    assert Presence(store, "myoverlay", ANN).announce(Alive(host=ANN, name="ann", vteps=(VTEP,)), session, None)
     assert set(every(store)) == {
         "myoverlay/subnets/10.5.0.0-24",
         "myoverlay/pools/10.5.0.0-24/10.5.0.3",
@@ -469,12 +470,6 @@ def good_list(host: HostId) -> bytes:
 
 #: kind: a key with a bad value, one beside it that is good with its value, and what a reader of both makes of them.
 KINDS: dict[str, tuple[str, str, bytes, Callable[[Records], Any]]] = {
-    "alive": (
-        f"alive/{EVE}",
-        f"alive/{BOB}",
-        encode(Alive(host=BOB, name="bob", vteps=())),
-        lambda records: set(records.alive()) == {BOB},
-    ),
     "list": (
         f"hosts/{EVE}/overlays/demo",
         f"hosts/{BOB}/overlays/demo",
@@ -571,8 +566,6 @@ def test_hostile_index_keys_are_left_out_and_counted(store: SqliteStore, value: 
 @pytest.mark.parametrize(
     ("key", "value", "read"),
     [
-        (f"alive/{EVE}", encode(Alive(host=BOB, name="bob", vteps=())), Records.alive),
-        ("alive/nobody", encode(Alive(host=BOB, name="bob", vteps=())), Records.alive),
         ("pools/10.5.0.0-24/10.5.0.3", encode(Lease(address=Address("10.5.0.4"), use="aux", hosts=(BOB,))),
          lambda records: records.leases(SUBNET) or records.lease(SUBNET, ADDRESS)),
         ("subnets/10.6.0.0-24", encode(Pool(subnet=SUBNET)),
@@ -599,8 +592,8 @@ def test_a_value_under_anothers_key_is_left_out(
 def test_the_quarantine_is_bounded(store: SqliteStore, ann: Records) -> None:
     """An enemy with many keys fills no memory."""
     for start in range(0, 1200, 60):
-        store.commit([Put(f"myoverlay/alive/{number}", b"x") for number in range(start, start + 60)])
-    assert ann.alive() == {}
+        store.commit([Put(f"myoverlay/vni/{number}", b"x") for number in range(start, start + 60)])
+    assert ann.vnis() == {}
     assert len(ann.quarantine) == 1000
 
 
@@ -616,24 +609,6 @@ def test_only_what_can_be_in_the_overlay_is_believed() -> None:
         EVE: HostList(host=EVE, overlay=DEMO, vtep=Address("224.0.0.1"), records=(record("10.5.0.9"),)),
     }
     assert [(peer.address, peer.host) for peer in believed(definition(), lists)] == [("10.5.0.8", BOB)]
-
-
-# -- sessions ------------------------------------------------------------------------------------------------------
-
-
-def test_being_alive_hangs_on_the_session(store: SqliteStore, ann: Records, bob: Records) -> None:
-    """The key goes with its session; while that lives no other session takes it, unless it is handed over."""
-    alive = Alive(host=ANN, name="ann", vteps=(VTEP,))
-    one, two = store.open_session("ann", 10.0), store.open_session("ann", 10.0)
-    assert ann.announce(alive, one, None)
-    assert ann.alive_session() == (alive, one)
-    assert not ann.announce(alive, two, None)
-    assert ann.announce(alive, two, one)
-    store.close_session(one)
-    assert {host: held.value for host, held in bob.alive().items()} == {ANN: alive}
-    store.close_session(two)
-    assert bob.alive() == {}
-    assert ann.alive_session() == (None, None)
 
 
 # -- other people's keys -------------------------------------------------------------------------------------------
@@ -677,7 +652,7 @@ def test_foreign_keys_survive_everything(store: SqliteStore, ann: Records, bob: 
     assert ann.drop_lease(SUBNET, lease)
     assert ann.write_pool(pool, Pool(subnet=SUBNET))
     session = store.open_session("ann", 10.0)
-    assert ann.announce(Alive(host=ANN, name="ann", vteps=()), session, None)
+    assert Presence(store, "myoverlay", ANN).announce(Alive(host=ANN, name="ann", vteps=()), session, None)
     store.close_session(session)
     assert every(store) == foreign
 
