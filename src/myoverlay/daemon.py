@@ -135,6 +135,13 @@ class Daemon:
         self.peers = PeerWatch(self.presence, self.records, self._seen, self.epoch.went_back, self.tally, parts.now)
         self.beat = parts.heartbeat or self._heartbeat(parts, settings.port)
         self.fates = Fates(self.peers, self.beat, self.tally, settings.grace, settings.lease_grace, parts.now)
+        self._make_holders(settings, parts)
+        self._make_loops(settings, parts)
+        self._connect()
+        self._make_app(settings, parts)
+
+    def _make_holders(self, settings: Settings, parts: Parts) -> None:
+        """What this host holds: pools, addresses, overlays."""
         self.pools = Pools(
             self.journal,
             self.records,
@@ -156,6 +163,9 @@ class Daemon:
             settings.port,
             settings.eager,
         )
+
+    def _make_loops(self, settings: Settings, parts: Parts) -> None:
+        """What goes on in the background, and what it uses."""
         self.publisher = Publisher(
             self.records,
             self.overlays.named,
@@ -192,7 +202,9 @@ class Daemon:
         )
         settling = (self.overlays.settle, self.audit.settle, self.leases.settle, self.graves.settle)
         self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write, settling, parts.now)
-        self._connect()
+
+    def _make_app(self, settings: Settings, parts: Parts) -> None:
+        """Who answers: Docker's calls, and a person's."""
         self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)

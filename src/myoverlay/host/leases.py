@@ -8,14 +8,13 @@ told of is told later (`settle`).
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 
 import msgspec
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
+from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import STORE, check, left
 from myoverlay.host.journal import Journal, lease_key
 from myoverlay.host.pools import RELEASED, Pools
@@ -43,11 +42,7 @@ ABANDONED = 300.0
 
 
 class Leases:
-    """The leases of this host.
-
-    `_claiming` (guarded by `_lock`) are addresses that a running call is about to take, so that two calls never try
-    the same one. The lock is never held across a store call.
-    """
+    """The leases of this host."""
 
     def __init__(
         self,
@@ -64,8 +59,7 @@ class Leases:
         self._pools = pools
         self._host_name = host_name
         self._now = now
-        self._lock = threading.Lock()
-        self._claiming: set[str] = set()
+        self._claiming = Claiming()
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
         #: Why new addresses of a network are held back, in one sentence; None while they are not.
@@ -149,7 +143,7 @@ class Leases:
     def _promise_again(self, use: PoolUse, error: Unavailable) -> Address:
         """With the store away and the reserve used up: what was released since is still this host's there."""
         for lease in self._spare(use, "releasing"):
-            with self._claim_alone(lease.subnet, lease.address) as alone:
+            with self._claiming.alone(lease.subnet, lease.address) as alone:
                 if alone and not lease.unsure and self._journal.leases.get(lease_key(lease)) == lease:
                     self._enter(lease.subnet, lease.address, "endpoint", promised=True)
                     return lease.address
@@ -233,13 +227,13 @@ class Leases:
     # -- one address -----------------------------------------------------------------------------------------------
 
     def _create(self, subnet: Subnet, address: Address, kind: str, network: Network | None, deadline: float) -> bool:
-        with self._claim_alone(subnet, address) as alone:
+        with self._claiming.alone(subnet, address) as alone:
             new = Lease(address=address, use=kind, hosts=(self._records.me,))
             return alone and self._write(subnet, None, new, network, deadline)
 
     def _take(self, use: PoolUse, held: Held[Lease], network: Network | None, deadline: float) -> bool:
         new = Lease(address=held.value.address, use="endpoint", hosts=(self._records.me,))
-        with self._claim_alone(use.subnet, new.address) as alone:
+        with self._claiming.alone(use.subnet, new.address) as alone:
             return alone and self._write(use.subnet, held, new, network, deadline)
 
     def _write(
@@ -262,7 +256,7 @@ class Leases:
 
     def _from_reserve(self, lease: LocalLease, network: Network | None, deadline: float) -> bool:
         """Use an address kept in reserve. With the store away it is promised here and written there later."""
-        with self._claim_alone(lease.subnet, lease.address) as alone:
+        with self._claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return False
             try:
@@ -327,7 +321,7 @@ class Leases:
             log.info("the release of %s will be told later: %s", lease.address, error)
 
     def _settle_release(self, lease: LocalLease, deadline: float) -> None:
-        with self._claim_alone(lease.subnet, lease.address) as alone:
+        with self._claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # a call has just taken the address again, or is about to
             while not self._records.release(lease.subnet, lease.address, timeout=left(deadline)):
@@ -335,7 +329,7 @@ class Leases:
             self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
 
     def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
-        with self._claim_alone(lease.subnet, lease.address) as alone:
+        with self._claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # it was released meanwhile, or is about to be
             self._keep_promise(lease, deadline)
@@ -399,7 +393,7 @@ class Leases:
         me = self._records.me
         here = {address for address, one in held.items() if me in one.value.hosts}
         for address in map(Address, sorted(allow(here - mine.keys(), len(here)))):
-            with self._claim_alone(use.subnet, address) as alone:
+            with self._claiming.alone(use.subnet, address) as alone:
                 if alone and self._journal.leases.get(f"{use.subnet.key}/{address}") is None:
                     log.warning("the lease of %s is this host's, and nothing here asks for it: it is freed", address)
                     self._records.release(use.subnet, address, timeout=left(deadline))
@@ -412,7 +406,7 @@ class Leases:
         if lease.use == "aux":
             self._claim_aux(lease.subnet, lease.address, deadline)
             return
-        with self._claim_alone(lease.subnet, lease.address) as alone:
+        with self._claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return
             if there is None or there.value.hosts == (me,):
@@ -452,25 +446,7 @@ class Leases:
             taken |= getattr(seen, "addresses", frozenset())
         if network is not None:
             taken.update(self.peers(network))
-        with self._lock:
-            prefix = f"{subnet.key}/"
-            taken |= {Address(key.removeprefix(prefix)) for key in self._claiming if key.startswith(prefix)}
-        return taken
-
-    @contextmanager
-    def _claim_alone(self, subnet: Subnet, address: Address) -> Iterator[bool]:
-        """True where no other call of this host is about to take the address; then nobody else will meanwhile."""
-        key = f"{subnet.key}/{address}"
-        with self._lock:
-            alone = key not in self._claiming
-            if alone:
-                self._claiming.add(key)
-        try:
-            yield alone
-        finally:
-            if alone:
-                with self._lock:
-                    self._claiming.discard(key)
+        return taken | self._claiming.of(subnet)
 
 
 def _subnet_of(pool: str) -> Subnet:
