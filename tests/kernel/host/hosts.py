@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from myoverlay.daemon import Daemon
 from myoverlay.host.ground import Ground
@@ -30,6 +30,8 @@ from myoverlay.values import Address, Fdb, Mac, Neigh, OverlayName, Subnet
 from tests.kernel.host.echo import Echo, Pinging, Sniffer
 from tests.kernel.host.tools import in_parallel, ip, is_running, link_names, run_in, until
 from tests.kernel.host.view import StoreView
+
+H = TypeVar("H", bound="Host")
 
 
 class Refusal(Exception):
@@ -458,7 +460,11 @@ class Hosts:
     def host(self, mtu: int = 1500, **environ: str | int) -> Host:
         """A host with a daemon; `environ` are settings without `MYOVERLAY_`, in small letters."""
         settings = {f"MYOVERLAY_{name.upper()}": str(value) for name, value in environ.items()}
-        host = Host(self, next(self._numbers), mtu, settings)
+        return self.admit(lambda number: Host(self, number, mtu, settings))
+
+    def admit(self, make: Callable[[int], H]) -> H:
+        """A host of another kind, made for the next free number."""
+        host = make(next(self._numbers))
         self._hosts.append(host)
         return host
 
