@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo by-hand test test-pure test-kernel test-engine lint docs lock lab lab-down plugin clean
+.PHONY: help demo by-hand test test-pure test-kernel test-engine chaos chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test-kernel: $(VENV)/ready ## real namespaces, links and netlink; needs root
 
 test-engine: $(VENV)/ready .lab-ready ## real dockerd's, Consul and registry
 	$(BIN)/python -m pytest tests/engine
+
+chaos: $(VENV)/ready .lab-ready ## what is lost while things break: README's table (ROWS=kill,stopped for some of it)
+	$(BIN)/python -m tests.engine.chaos $(if $(ROWS),--rows $(ROWS))
+
+chaos-proof: $(VENV)/ready .lab-ready ## rows of that table on code with a part taken out: they must fail
+	$(BIN)/python -m tests.engine.chaos.proof
 
 lint: $(VENV)/ready ## ruff, mypy --strict
 	$(BIN)/ruff check .

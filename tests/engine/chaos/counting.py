@@ -105,6 +105,8 @@ class Start:
     refused: str = ""
     #: Whether its ping was answered.
     answered: bool = True
+    #: When its process ran (a Unix time), as Docker says; 0 where it was not asked.
+    running: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from array import array
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ class Starts:
             self._failure = error
 
 
-def one_start(host: EngineHost, name: str, target: str, *arguments: str) -> Start:
-    """`docker run` of one ping, timed, and `docker rm`."""
+def one_start(host: EngineHost, name: str, target: str, *arguments: str, ask: bool = False) -> Start:
+    """`docker run` of one ping, timed, and `docker rm`; with `ask` it is asked when the process ran."""
     ping = ("ping", "-c", "1", "-W", "2", target)
     began, moment = time.monotonic(), time.time()
     refused, answered = "", False
@@ -175,11 +176,18 @@ def one_start(host: EngineHost, name: str, target: str, *arguments: str) -> Star
     except TookTooLong as error:
         refused = str(error)
     seconds = time.monotonic() - began
+    running = _running_since(host, name) if ask and not refused else 0.0
     try:
         host.docker("rm", "-f", name, check=False, timeout=_DOCKER)
     except TookTooLong as error:
         refused = refused or str(error)
-    return Start(host.name, moment, seconds, refused, answered)
+    return Start(host.name, moment, seconds, refused, answered, running)
+
+
+def _running_since(host: EngineHost, name: str) -> float:
+    text = host.docker("inspect", "-f", "{{.State.StartedAt}}", name)
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
 
 
 def end(process: subprocess.Popen[Any]) -> None:

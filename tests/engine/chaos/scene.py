@@ -68,17 +68,16 @@ class Scene:
         finally:
             self.loads.excused.append((began, time.time()))
 
-    def start_on(self, host: EngineHost, *arguments: str) -> Start:
+    def start_on(self, host: EngineHost, *arguments: str, ask: bool = False) -> Start:
         """One new container on a host, pinging the flow's container of the other one."""
         self._starts += 1
         other = self.ground.h2 if host is self.ground.h1 else self.ground.h1
-        return one_start(host, f"more{self._starts}", self.ground.addresses[other.name, "flow"], *arguments)
+        return one_start(host, f"more{self._starts}", self.ground.addresses[other.name, "flow"], *arguments, ask=ask)
 
     def starts(self, host: EngineHost, seconds: float, what: str, since: float | None = None) -> None:
-        """A container starts on a host; the time is counted from `since` (monotonic), else from the command."""
-        since = time.monotonic() if since is None else since
-        start = self.start_on(host)
-        took = time.monotonic() - since
+        """A container's process runs on a host; counted from `since` (a Unix time), else from the command."""
+        start = self.start_on(host, ask=True)
+        took = start.running - (start.moment if since is None else since)
         found = start.refused or f"{took:.1f} s" + ("" if start.answered else ", but its ping was not answered")
         self.check(f"{what} on {host.name}", found, not start.refused and took <= seconds, f"{seconds:g} s")
 

@@ -1,0 +1,37 @@
+"""What `make chaos-proof` takes out of the code, and the rows that must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One replacement: in which file below src, of which text, by what; and row name to what the row must say then."""
+
+    name: str
+    meaning: str
+    file: str
+    old: str
+    new: str
+    rows: Mapping[str, str]
+
+
+FAULTS = (
+    Fault(
+        "no-reconciler",
+        "the kernel is never compared with what is wanted",
+        "myoverlay/host/reconcile.py",
+        "            self.compare()\n",
+        "            pass\n",
+        {"half-rows": "both tables of h1 are as before: not within"},
+    ),
+    Fault(
+        "no-adoption",
+        "a restarted plugin opens a session of its own in place of renewing the last run's",
+        "myoverlay/host/alive.py",
+        "if old is not None and self._records.store.renew_session(old):",
+        "if False:",
+        {"kill": "the session of before is kept"},
+    ),
+)
