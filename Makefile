@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo by-hand test test-pure test-kernel test-engine chaos chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: help demo by-hand test test-pure test-kernel test-engine chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-engine: $(VENV)/ready .lab-ready ## real dockerd's, Consul and registry
 
 chaos: $(VENV)/ready .lab-ready ## what is lost while things break: README's table (ROWS=kill,stopped for some of it)
 	$(BIN)/python -m tests.engine.chaos $(if $(ROWS),--rows $(ROWS))
+
+chaos-docs: $(VENV)/ready ## put the table of the last `make chaos` into README
+	@$(BIN)/python -m tests.engine.chaos.readme
 
 chaos-proof: $(VENV)/ready .lab-ready ## rows of that table on code with a part taken out: they must fail
 	$(BIN)/python -m tests.engine.chaos.proof

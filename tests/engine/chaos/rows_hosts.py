@@ -107,6 +107,7 @@ def power(scene: Scene) -> None:
     began = _off(scene)
     scene.within("h1, h2 and h3 call h4 dead", DEAD, lambda: _all_say(scene, watchers, "dead"), began)
     marked = time.monotonic()
+    scene.last(LEASE_GRACE / 4)
     scene.check("an address of h4 on h3 before the lease grace", *_asked(scene, address, False))
     scene.within("its rows are gone on h1 and h2", DEAD + GRACE, lambda: not _rows_of_h4(scene), began)
     scene.within(
