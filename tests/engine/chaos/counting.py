@@ -6,7 +6,6 @@ Times are Unix times in seconds, of one kernel: all hosts of the laboratory shar
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +29,8 @@ class Direction:
     stall_ms: float = 0.0
     lost_from: float = 0.0
     lost_until: float = 0.0
+    #: How many of the lost and excused ones the sender's own kernel refused.
+    refused: int = 0
 
     @property
     def paced(self) -> bool:
@@ -44,10 +45,11 @@ def direction(
     due: int,
     excused: Sequence[Window] = (),
 ) -> Direction:
-    """Compare. `sendings[n]` is when number n was sent, NaN where the kernel refused; `due`: how many should have been.
+    """Compare. `sendings[n]` is when number n was sent; `due`: how many should have been.
 
-    What was sent within an `excused` window is counted apart. The longest gap is between arrivals, the longest stall
-    between sendings: a gap no longer than the stall is the sender's.
+    A negative time is that of a number which the sender's own kernel refused: that is lost as well, for nobody can be
+    reached at that moment. What was sent within an `excused` window is counted apart. The longest gap is between
+    arrivals, the longest stall between sendings: a gap no longer than the stall is the sender's.
     """
     came: dict[int, float] = {}
     doubled = 0
@@ -56,20 +58,21 @@ def direction(
             doubled += 1
         else:
             came[number] = moment
-    sent = [number for number, moment in enumerate(sendings) if not math.isnan(moment)]
-    missing = [number for number in sent if number not in came]
-    lost = [number for number in missing if not _within(sendings[number], excused)]
+    moments = [abs(moment) for moment in sendings]
+    missing = [number for number in range(len(moments)) if number not in came]
+    lost = [number for number in missing if not _within(moments[number], excused)]
     return Direction(
         name,
-        len(sent),
+        len(moments),
         due,
         tuple(lost),
         len(missing) - len(lost),
         doubled,
         _longest(sorted(came.values())),
-        _longest([sendings[number] for number in sent]),
-        sendings[lost[0]] if lost else 0.0,
-        sendings[lost[-1]] if lost else 0.0,
+        _longest(moments),
+        moments[lost[0]] if lost else 0.0,
+        moments[lost[-1]] if lost else 0.0,
+        sum(moment < 0 for moment in sendings),
     )
 
 

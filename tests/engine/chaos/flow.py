@@ -3,14 +3,13 @@
     flow.py ADDRESS PEER RATE ID SENT GOT
 
 It says `ready`, begins at a line on standard input, stops sending at SIGTERM, and listens half a second longer. SENT
-gets one double per number (when it was sent, NaN where the kernel refused), GOT pairs (number, the kernel's time of
-arrival). One thread: it wakes for each datagram to send, and empties its receive buffer every 20 ms.
+gets one double per number (when it was sent; negative where the kernel refused it), GOT pairs (number, the kernel's
+time of arrival). One thread: it wakes for each datagram to send, and empties its receive buffer every 20 ms.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import socket
 import struct
@@ -55,7 +54,7 @@ class Flow:
             try:
                 self.socket.sendto(_HEAD.pack(self.mark, self.number) + _PADDING, self.peer)
             except OSError:
-                now = math.nan
+                now = -now
             self.times.append(now)
             self.number += 1
 

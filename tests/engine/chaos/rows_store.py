@@ -142,4 +142,10 @@ def _recovers(scene: Scene, began: float) -> None:
             good,
             f"{AGAIN:g} s",
         )
-    scene.last(10)
+    scene.within(
+        "a new container of h3 is answered at its first ping",
+        20.0,
+        lambda: scene.start_on(scene.ground.h3).answered,
+        began,
+    )
+    scene.last(5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -37,12 +36,20 @@ def test_all_arrived() -> None:
     assert direction("x", SENT, arrived(late=3.0)[::-1], 1000).lost == ()
 
 
-def test_what_was_never_sent_is_not_lost() -> None:
-    """A number that the sender's kernel refused, or that was not sent yet, is no loss of the network."""
-    sendings = [math.nan if n in (3, 4) else moment for n, moment in enumerate(SENT)]
+def test_what_the_senders_kernel_refused_is_lost() -> None:
+    """A container that cannot even send has lost its network; the time is that of the attempt."""
+    sendings = [-moment if n in (3, 4) else moment for n, moment in enumerate(SENT)]
     one = direction("x", sendings, arrived(3, 4), 1000)
+    assert (one.lost, one.sent, one.refused) == ((3, 4), 1000, 2)
+    assert one.lost_from == SENT[3]
+    assert direction("x", sendings, arrived(3, 4), 1000, [(SENT[2], SENT[5])]).lost == ()
+
+
+def test_what_was_never_sent_is_not_lost() -> None:
+    """A sender that was kept from sending is behind its pace, nothing else."""
+    one = direction("x", SENT[:800], arrived()[:800], 1000)
     assert one.lost == ()
-    assert one.sent == 998
+    assert not one.paced
 
 
 def test_a_double_does_not_hide_a_loss() -> None:
