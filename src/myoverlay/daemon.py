@@ -38,6 +38,7 @@ from myoverlay.host.discover import Discovery
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.graves import Graves
 from myoverlay.host.ground import Ground
+from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.leftovers import Leftovers
@@ -179,13 +180,23 @@ class Daemon:
         self.discovery = Discovery(self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin)
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
+        self.holdings = Holdings(
+            self.journal,
+            self.records,
+            self.pools,
+            self.leases,
+            self.leases.claiming,
+            self.leftovers,
+            self._name_of,
+            parts.wall,
+        )
         self.audit = Audit(
             self.journal,
             self.epoch,
             self.overlays,
             self.pools,
             self.leases,
-            self.leftovers,
+            self.holdings,
             self.publisher.distrust,
             self.tally,
             parts.now,
@@ -208,7 +219,7 @@ class Daemon:
         self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
-        departure = Departure(self.journal, self.overlays, self.leases, self.liveness, self.beat)
+        departure = Departure(self.journal, self.overlays, self.holdings, self.liveness, self.beat)
         self.hosts = Hosts(
             self.records.me,
             settings.host_name,

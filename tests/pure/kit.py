@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from myoverlay.errors import Unavailable
+from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
+from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.pools import Pools
 from myoverlay.store import Put, Store
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.sqlite import SqliteStore
+from myoverlay.tally import Tally
 from myoverlay.values import (
     Address,
     Alive,
@@ -194,6 +197,19 @@ class Host:
         self.pools = Pools(self.journal, self.records, base, lambda _: taken, clock)
         self.leases = Leases(self.journal, self.records, self.presence, self.pools, names.__getitem__, clock)
 
+        self.tally = Tally()
+        self.leftovers = Leftovers(self.tally)
+        self.holdings = Holdings(
+            self.journal,
+            self.records,
+            self.pools,
+            self.leases,
+            self.leases.claiming,
+            self.leftovers,
+            names.__getitem__,
+            clock,
+        )
+
     def live(self) -> str:
         """Be announced as alive; returns the session."""
         session = self.wire.open_session(self.name, 10.0)
@@ -238,6 +254,7 @@ class Host:
         return self.leases.claim(use.pool, Address(asked) if asked else None, soon())[0]
 
     def settle(self) -> None:
+        self.holdings.abandon()
         self.leases.settle(soon())
 
     def held(self, kind: str) -> list[Address]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from myoverlay.errors import Clash
 from myoverlay.host.epoch import Epoch
+from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
-from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.pools import RELEASED, Pools
 from myoverlay.tally import Tally
-from myoverlay.values import Address, OverlayName
+from myoverlay.values import OverlayName
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Audit:
         overlays: Overlays,
         pools: Pools,
         leases: Leases,
-        leftovers: Leftovers,
+        holdings: Holdings,
         distrust: Callable[[OverlayName], None],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
@@ -48,7 +48,7 @@ class Audit:
         self._overlays = overlays
         self._pools = pools
         self._leases = leases
-        self._leftovers = leftovers
+        self._holdings = holdings
         self._distrust = distrust
         self._tally = tally
         self._now = now
@@ -62,7 +62,11 @@ class Audit:
         self._leases.wanted.set()
 
     def settle(self, deadline: float) -> None:
-        """Do it where it is wanted or due. Raises Unavailable or Late; it is then done again."""
+        """Do it where it is wanted or due; what failed calls left goes each time.
+
+        Raises Unavailable or Late; it is then done again.
+        """
+        self._holdings.abandon()
         if not self._wanted.is_set() and self._now() - self._done_at < SLOW:
             return
         self._wanted.clear()
@@ -86,10 +90,7 @@ class Audit:
             use = self._journal.uses.get(network.pool) if network.pool is not None else None
             if use is not None and use.at != RELEASED:
                 self._pools.reassert(use, network, deadline)
-                self._leases.reassert(use, lambda some, of: self._release(local, some, of), deadline)
+                self._holdings.reassert(use, network, deadline)
         except Clash as error:
             self._tally.add("contradictions")
             log.error("%s", error)
-
-    def _release(self, local: LocalOverlay, addresses: Collection[Address], of: int) -> Collection[str]:
-        return self._leftovers.release("lease", local.network.overlay, addresses, of)

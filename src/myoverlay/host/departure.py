@@ -8,8 +8,8 @@ import msgspec
 
 from myoverlay.errors import Clash, Late
 from myoverlay.host.alive import Liveness
+from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
-from myoverlay.host.leases import Leases
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Heartbeat
 from myoverlay.values import OverlayName
@@ -31,11 +31,11 @@ class Departure:
     """`myoverlay host leave`. May be done again: what is gone already is no failure."""
 
     def __init__(
-        self, journal: Journal, overlays: Overlays, leases: Leases, liveness: Liveness, beat: Heartbeat
+        self, journal: Journal, overlays: Overlays, holdings: Holdings, liveness: Liveness, beat: Heartbeat
     ) -> None:
         self._journal = journal
         self._overlays = overlays
-        self._leases = leases
+        self._holdings = holdings
         self._liveness = liveness
         self._beat = beat
 
@@ -55,7 +55,7 @@ class Departure:
         self._liveness.bar_for_good()
         self._overlays.settle(deadline)
         self._overlays.depart(deadline)
-        self._leases.give_up(deadline)
+        self._holdings.give_up(deadline)
         self._liveness.leave()
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")

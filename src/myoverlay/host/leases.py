@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -24,7 +24,6 @@ from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
 from myoverlay.values import (
     Address,
-    Endpoint,
     HostId,
     Lease,
     LocalLease,
@@ -34,11 +33,6 @@ from myoverlay.values import (
 )
 
 log = logging.getLogger(__name__)
-
-#: Which of so many may go without a recorded cause (the brake).
-Allow = Callable[[Collection[Address], int], Collection[str]]
-#: A pool without a network, or an address without an endpoint, after this long is what a failed call left behind.
-ABANDONED = 300.0
 
 
 class Leases:
@@ -59,7 +53,7 @@ class Leases:
         self._pools = pools
         self._host_name = host_name
         self._now = now
-        self._claiming = Claiming()
+        self.claiming = Claiming()
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
         #: Why new addresses of a network are held back, in one sentence; None while they are not.
@@ -76,7 +70,7 @@ class Leases:
         if network is None and asked is None:
             raise Refused("--ipam-driver myoverlay serves networks of -d myoverlay only")
         if network is None and asked is not None:
-            return self._claim_aux(use.subnet, asked, deadline), use.subnet
+            return self.claim_aux(use.subnet, asked, deadline), use.subnet
         gateway = network.definition.gateway if network else None
         if asked is not None:
             plan.check_address(use.subnet, asked, gateway)
@@ -106,7 +100,7 @@ class Leases:
         lease = self._journal.leases.get(f"{subnet.key}/{address}")
         if lease is None or lease.use == "reserve":
             return None
-        return self._mark(lease, "releasing")
+        return self.mark(lease, "releasing")
 
     def _claim_any(self, use: PoolUse, network: Network | None, deadline: float) -> Address:
         for lease in self._spare(use, "reserve"):
@@ -132,7 +126,7 @@ class Leases:
 
     def _spare(self, use: PoolUse, kind: str) -> list[LocalLease]:
         """This host's leases of that use which a container of the pool could have, lowest first."""
-        fitting = [one for one in self._of(use.subnet, kind) if use.within is None or one.address in use.within]
+        fitting = [one for one in self.of(use.subnet, kind) if use.within is None or one.address in use.within]
         return sorted(fitting, key=lambda one: one.address.number)
 
     def _check_held_back(self, network: Network | None) -> None:
@@ -143,7 +137,7 @@ class Leases:
     def _promise_again(self, use: PoolUse, error: Unavailable) -> Address:
         """With the store away and the reserve used up: what was released since is still this host's there."""
         for lease in self._spare(use, "releasing"):
-            with self._claiming.alone(lease.subnet, lease.address) as alone:
+            with self.claiming.alone(lease.subnet, lease.address) as alone:
                 if alone and not lease.unsure and self._journal.leases.get(lease_key(lease)) == lease:
                     self._enter(lease.subnet, lease.address, "endpoint", promised=True)
                     return lease.address
@@ -209,7 +203,7 @@ class Leases:
         if key is not None:
             raise Clash(f"{asked} belongs to an outsider, by the key {key}: choose another --ip")
 
-    def _claim_aux(self, subnet: Subnet, asked: Address, deadline: float) -> Address:
+    def claim_aux(self, subnet: Subnet, asked: Address, deadline: float) -> Address:
         """Set an address aside for this network; other hosts may set the same one aside."""
         if asked not in subnet:
             raise Refused(f"{asked} is outside the pool {subnet}")
@@ -227,13 +221,13 @@ class Leases:
     # -- one address -----------------------------------------------------------------------------------------------
 
     def _create(self, subnet: Subnet, address: Address, kind: str, network: Network | None, deadline: float) -> bool:
-        with self._claiming.alone(subnet, address) as alone:
+        with self.claiming.alone(subnet, address) as alone:
             new = Lease(address=address, use=kind, hosts=(self._records.me,))
             return alone and self._write(subnet, None, new, network, deadline)
 
     def _take(self, use: PoolUse, held: Held[Lease], network: Network | None, deadline: float) -> bool:
         new = Lease(address=held.value.address, use="endpoint", hosts=(self._records.me,))
-        with self._claiming.alone(use.subnet, new.address) as alone:
+        with self.claiming.alone(use.subnet, new.address) as alone:
             return alone and self._write(use.subnet, held, new, network, deadline)
 
     def _write(
@@ -256,7 +250,7 @@ class Leases:
 
     def _from_reserve(self, lease: LocalLease, network: Network | None, deadline: float) -> bool:
         """Use an address kept in reserve. With the store away it is promised here and written there later."""
-        with self._claiming.alone(lease.subnet, lease.address) as alone:
+        with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return False
             try:
@@ -280,7 +274,8 @@ class Leases:
         )  # fmt: skip
         self._journal.leases.put(lease_key(lease), lease)
 
-    def _mark(self, lease: LocalLease, kind: str) -> LocalLease:
+    def mark(self, lease: LocalLease, kind: str) -> LocalLease:
+        """Give a lease another use in the journal, if it is still as it was."""
         new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False)
         self._journal.leases.change(lease_key(lease), lambda now: new if now == lease else now)
         self.wanted.set()
@@ -289,14 +284,13 @@ class Leases:
     # -- in the background -----------------------------------------------------------------------------------------
 
     def settle(self, deadline: float) -> None:
-        """Tell the store what it could not be told, free what failed calls left, fill the reserves.
+        """Tell the store what it could not be told, fill the reserves.
 
         Raises Unavailable or Late when it could not be finished.
         """
-        self._abandon()
         for lease in self._journal.leases.all():
             if lease.use == "releasing":
-                self._settle_release(lease, deadline)
+                self.settle_release(lease, deadline)
             elif lease.promised:
                 self._settle_promise(lease, deadline)
         for use in self._journal.uses.all():
@@ -305,23 +299,15 @@ class Leases:
             elif self._pools.network(use.pool) is not None:
                 self._fill(use, deadline)
 
-    def _abandon(self) -> None:
-        """Calls that failed half-way leave pools without a network and addresses without an endpoint."""
-        before = self._now() - ABANDONED
-        self._pools.abandon(before)
-        used = {(n.subnet, e.address) for n, e in self._endpoints()}
-        for lease in self._journal.leases.all():
-            if lease.use == "endpoint" and lease.at < before and (lease.subnet, lease.address) not in used:
-                self._mark(lease, "releasing")
-
     def _settle_quietly(self, lease: LocalLease, deadline: float) -> None:
         try:
-            self._settle_release(lease, min(deadline, time.monotonic() + 1.0))
+            self.settle_release(lease, min(deadline, time.monotonic() + 1.0))
         except (Unavailable, Late) as error:
             log.info("the release of %s will be told later: %s", lease.address, error)
 
-    def _settle_release(self, lease: LocalLease, deadline: float) -> None:
-        with self._claiming.alone(lease.subnet, lease.address) as alone:
+    def settle_release(self, lease: LocalLease, deadline: float) -> None:
+        """Tell the store that an address is free. Raises Unavailable or Late."""
+        with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # a call has just taken the address again, or is about to
             while not self._records.release(lease.subnet, lease.address, timeout=left(deadline)):
@@ -329,7 +315,7 @@ class Leases:
             self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
 
     def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
-        with self._claiming.alone(lease.subnet, lease.address) as alone:
+        with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # it was released meanwhile, or is about to be
             self._keep_promise(lease, deadline)
@@ -349,16 +335,16 @@ class Leases:
     def _settle_pool(self, use: PoolUse, deadline: float) -> None:
         """Leave a pool that Docker released, with all that is held of it."""
         if not self._pools.is_shared(use):
-            for lease in self._of(use.subnet):
+            for lease in self.of(use.subnet):
                 if self._journal.uses.get(use.pool) != use:
                     return  # Docker asked for it again meanwhile
-                self._settle_release(self._mark(lease, "releasing"), deadline)
+                self.settle_release(self.mark(lease, "releasing"), deadline)
         self._pools.leave(use, deadline)
 
     def _fill(self, use: PoolUse, deadline: float) -> None:
         """Bring the reserve of a pool to its size."""
         network = self._pools.network(use.pool)
-        missing = plan.reserve_size(use.within or use.subnet) - len(self._of(use.subnet, "reserve"))
+        missing = plan.reserve_size(use.within or use.subnet) - len(self.of(use.subnet, "reserve"))
         if missing <= 0:
             return
         leases = self._records.leases(use.subnet, timeout=left(deadline))
@@ -369,64 +355,7 @@ class Leases:
             if self._create(use.subnet, address, "reserve", network, deadline):
                 missing -= 1
 
-    # -- what the store should hold --------------------------------------------------------------------------------
-
-    def give_up(self, deadline: float) -> None:
-        """Free everything that this host holds, and use no pool any more. Raises Unavailable or Late."""
-        for lease in self._journal.leases.all():
-            self._settle_release(self._mark(lease, "releasing"), deadline)
-        for use in self._journal.uses.all():
-            self._pools.give_up(use, deadline)
-
-    def reassert(self, use: PoolUse, allow: Allow, deadline: float) -> None:
-        """See to it that the store has this host's leases of a pool, and no others of it.
-
-        A lease that is gone is written again; one that another host has by now is named. What only the store knows of
-        is freed as far as `allow` lets it go. Raises Unavailable or Late.
-        """
-        held = self._records.leases(use.subnet, timeout=left(deadline))
-        mine = {lease.address: lease for lease in self._of(use.subnet)}
-        for address, lease in mine.items():
-            there = held.get(address)
-            if lease.use != "releasing" and not lease.promised and not self._stands(lease, there):
-                self._write_again(lease, there, deadline)
-        me = self._records.me
-        here = {address for address, one in held.items() if me in one.value.hosts}
-        for address in map(Address, sorted(allow(here - mine.keys(), len(here)))):
-            with self._claiming.alone(use.subnet, address) as alone:
-                if alone and self._journal.leases.get(f"{use.subnet.key}/{address}") is None:
-                    log.warning("the lease of %s is this host's, and nothing here asks for it: it is freed", address)
-                    self._records.release(use.subnet, address, timeout=left(deadline))
-
-    def _stands(self, lease: LocalLease, there: Held[Lease] | None) -> bool:
-        return there is not None and there.value.use == lease.use and self._records.me in there.value.hosts
-
-    def _write_again(self, lease: LocalLease, there: Held[Lease] | None, deadline: float) -> None:
-        me = self._records.me
-        if lease.use == "aux":
-            self._claim_aux(lease.subnet, lease.address, deadline)
-            return
-        with self._claiming.alone(lease.subnet, lease.address) as alone:
-            if not alone or self._journal.leases.get(lease_key(lease)) != lease:
-                return
-            if there is None or there.value.hosts == (me,):
-                new = Lease(address=lease.address, use=lease.use, hosts=(me,))
-                self._records.write_lease(lease.subnet, there, new, timeout=left(deadline))
-            elif lease.use == "reserve":
-                self._journal.leases.drop(lease_key(lease))
-            else:
-                name = self._host_name(there.value.hosts[0])
-                log.error(
-                    "%s is in use by a container here, but leased to host %s: stop one of them", lease.address, name
-                )
-
     # -- what is here ----------------------------------------------------------------------------------------------
-
-    def _endpoints(self) -> Iterator[tuple[Network, Endpoint]]:
-        for endpoint in self._journal.endpoints.all():
-            network = self._journal.networks.get(endpoint.network)
-            if network is not None:
-                yield network, endpoint
 
     def _is_used(self, network: Network | None, address: Address) -> bool:
         return network is not None and any(
@@ -434,11 +363,12 @@ class Leases:
             for endpoint in self._journal.endpoints.all()
         )
 
-    def _of(self, subnet: Subnet, use: str | None = None) -> list[LocalLease]:
+    def of(self, subnet: Subnet, use: str | None = None) -> list[LocalLease]:
+        """This host's leases of a pool."""
         return [one for one in self._journal.leases.all() if one.subnet == subnet and use in (None, one.use)]
 
     def _taken(self, subnet: Subnet, leases: dict[Address, Held[Lease]], network: Network | None) -> set[Address]:
-        taken = {*leases, *(lease.address for lease in self._of(subnet))}
+        taken = {*leases, *(lease.address for lease in self.of(subnet))}
         if network is not None and network.definition.gateway is not None:
             taken.add(network.definition.gateway)
         if network is not None and network.outsiders:
@@ -446,7 +376,7 @@ class Leases:
             taken |= getattr(seen, "addresses", frozenset())
         if network is not None:
             taken.update(self.peers(network))
-        return taken | self._claiming.of(subnet)
+        return taken | self.claiming.of(subnet)
 
 
 def _subnet_of(pool: str) -> Subnet:

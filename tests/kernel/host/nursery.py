@@ -143,9 +143,7 @@ class Nursery:
 class Life:
     """A running daemon, from outside."""
 
-    def __init__(
-        self, nursery: Nursery, server: StoreServer, name: str, pid: int, line: Connection[Any, Any]
-    ) -> None:
+    def __init__(self, nursery: Nursery, server: StoreServer, name: str, pid: int, line: Connection[Any, Any]) -> None:
         self._nursery, self._server, self._name = nursery, server, name
         self._pid, self._line = pid, line
 
@@ -329,9 +327,7 @@ class Witness:
     def __init__(self, host: Host, overlay: str, *others: Container, ports: tuple[Container, ...] = ()) -> None:
         with netns.open_path(host.run_folder / "netns" / overlay) as ns:
             self._vxlan = ns.call(lambda: socket.if_nametoindex("vxlan1"))
-            self._ports = {
-                ns.call(lambda p=p: socket.if_nametoindex(f"p{p.endpoint[:12]}")): p.address for p in ports
-            }
+            self._ports = {ns.call(lambda p=p: socket.if_nametoindex(f"p{p.endpoint[:12]}")): p.address for p in ports}
             self._socket = ns.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 23)  # SO_RCVBUFFORCE
         self._socket.bind((0, 1 | 4))  # links, neighbours

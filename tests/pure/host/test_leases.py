@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
-from myoverlay.host.leases import ABANDONED
+from myoverlay.host.holdings import ABANDONED
 from myoverlay.store.records import MARK, Member
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import Address, Lease, Network, PoolUse, Subnet, encode
