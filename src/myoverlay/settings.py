@@ -71,7 +71,7 @@ SETTINGS = (
     Setting("client_key", "CONSUL_CLIENT_KEY", _text, "", "key of the client certificate"),
     Setting("vtep", "MYOVERLAY_VTEP", _text, "", "underlay address or interface; empty: where the default route goes"),
     Setting("prefix", "MYOVERLAY_PREFIX", check_prefix, "myoverlay", "where our keys lie in the store"),
-    Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`"),
+    Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`, and of the heartbeat: the same on all hosts"),
     Setting("pools", "MYOVERLAY_POOLS", _subnet, "10.128.0.0/9", "where subnets come from when none is given, a /24 each"),
     Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
