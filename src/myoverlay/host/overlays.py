@@ -147,11 +147,13 @@ class Overlays:
     def bury(self, local: LocalOverlay) -> None:
         """Forget an overlay's endpoints that died with their container, and free their addresses.
 
-        After a power loss or a crash Docker sends no clean-up calls to a legacy plugin name.
+        After a power loss or a crash Docker sends no clean-up calls to a legacy plugin name. One that had not joined
+        is what a killed CreateEndpoint left: Docker may repeat that call, so its address is not given to others yet.
         """
         for endpoint in local.bury():
             log.warning("endpoint %s (%s) died with its container", endpoint.endpoint[:12], endpoint.address)
-            self._leases.free(local.network.pool, endpoint.address)
+            if endpoint.joined:
+                self._leases.free(local.network.pool, endpoint.address)
             self.on_change(local, endpoint.address)
 
     def create(self, request: Request, deadline: float) -> LocalOverlay:

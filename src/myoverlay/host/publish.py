@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: How long a claim is tried against a holder that may be about to withdraw, seconds.
 CONTEST = 1.0
+#: How often a claim that clashed is looked at again, seconds: its holder may have been about to withdraw all the same.
+RECLAIM = 10.0
 _RETRY = (0.2, 5.0)
 _CONTEST_ROUND = 0.05
 
@@ -72,6 +74,7 @@ class Publisher(Loop):
         self._due: dict[OverlayName, float] = {}
         self._clashes: dict[tuple[OverlayName, Address], str] = {}
         self._contested: dict[tuple[OverlayName, Address], float] = {}
+        self._reclaim_at: dict[OverlayName, float] = {}
         self._distrusted: set[OverlayName] = set()
         self._known: dict[OverlayName, _Known] = {}
         self._delay: dict[OverlayName, float] = {}
@@ -167,6 +170,8 @@ class Publisher(Loop):
                 self._due[overlay] = self._now() + _CONTEST_ROUND
             else:
                 self._done[overlay] = ticket
+                if any(key[0] == overlay for key in self._clashes):
+                    self._due.setdefault(overlay, self._now() + RECLAIM)
             self._turn.notify_all()
 
     def _next(self) -> OverlayName | None:
@@ -200,6 +205,7 @@ class Publisher(Loop):
     def _publish(self, local: LocalOverlay) -> bool:
         """Write until the store holds what the journal says; True while an address is contested."""
         definition, overlay = local.network.definition, local.network.overlay
+        self._reclaim(local)
         while True:
             known = self._known.get(overlay)
             if known is None:
@@ -289,6 +295,17 @@ class Publisher(Loop):
             log.error("overlay %s: %s", overlay, sentence)
             self._turn.notify_all()
             return False
+
+    def _reclaim(self, local: LocalOverlay) -> None:
+        """Claim anew what clashed and is nobody's any more: the container started while the store was away."""
+        overlay, now = local.network.overlay, self._now()
+        if now < self._reclaim_at.get(overlay, 0.0):
+            return
+        self._reclaim_at[overlay] = now + RECLAIM / 2
+        for record in local.records():
+            if (overlay, record.address) in self._clashes and self._holder(local, record) is None:
+                with self._turn:
+                    self._clashes.pop((overlay, record.address), None)
 
     def _holder(self, local: LocalOverlay, record: Record) -> str | None:
         """Who holds the record's address or MAC, as a refusal; None where nobody does (any more).
