@@ -64,7 +64,7 @@ class Watch(Loop):
     def step(self) -> bool:
         """One answer of the store; True where it told of a change. Raises Unavailable."""
         overlay = self._local.network.overlay
-        if self._anew:
+        if self._anew or self._is_part():
             self._anew, self._index = False, 0
         fresh = self._index == 0
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
@@ -76,8 +76,7 @@ class Watch(Loop):
             return False
         if isinstance(seen, Unchanged):
             self.tally.add("watch_rounds", "unchanged")
-            part = not self._local.view.whole and not self._epoch.in_doubt()
-            if part or self._now() - self._listed_at > RELIST:
+            if self._now() - self._listed_at > RELIST:
                 self._index = 0
             return False
         changed = self._changed(seen.rings)
@@ -90,6 +89,11 @@ class Watch(Loop):
         self.fetch(changed, anew=fresh)
         self._rings, self._index = seen.rings, seen.index
         return not fresh
+
+    def _is_part(self) -> bool:
+        """Was what is known listed while the store was in doubt, and is it no longer?"""
+        view = self._local.view
+        return view.lists is not None and not view.whole and not self._epoch.in_doubt()
 
     def _changed(self, rings: dict[str, Ring]) -> set[HostId] | None:
         """The hosts that changed since the last answer; None where a ring is gone or does not go back that far."""

@@ -241,7 +241,7 @@ class LocalOverlay:
                 if known is not None and not believe.withdraws(held.value, incarnation, doubt):
                     held = Held(believe.united(known.value, held.value), held.index)
                 merged[host] = held
-            self._see(msgspec.structs.replace(self.view, lists=merged), whole=not (doubt and anew))
+            self._see(msgspec.structs.replace(self.view, lists=merged), whole=anew and not doubt)
 
     def learn_outsiders(self, outsiders: tuple[Peer, ...]) -> None:
         """These are all outsiders: program them."""
