@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +253,9 @@ class Ground:
             eventually("the agent serves again", self.agent.serves, 30)
 
     def give_tokens_again(self) -> None:
-        """What whoever runs an emptied Consul does first."""
+        """What whoever runs an emptied Consul does first; it takes tokens a moment after it has a leader."""
         for token in self.tokens.values():
-            self.lab.consul.new_token(secret=token)
+            eventually("Consul takes tokens", partial(self.lab.consul.new_token, secret=token), 20, pause=0.2)
 
 
 Rows = tuple[Mapping[str, str], Mapping[str, str]]
