@@ -211,15 +211,16 @@ class Ground:
         return host.complete([sys.executable, "-m", "myoverlay", *words], env=environment, timeout=timeout)
 
     def states(self, host: EngineHost) -> dict[str, str]:
-        """What a host thinks of all hosts: name to state. Raises LabError where it cannot be asked."""
-        done = self.words_of(host, "host", "ls", "--json")
-        if done.returncode:
-            raise LabError(f"`myoverlay host ls --json` on {host.name}: {(done.stderr or done.stdout).strip()[-200:]}")
-        return {row["name"]: row["state"] for row in json.loads(done.stdout)}
+        """What a host thinks of the others, as `myoverlay host ls` shows it: name to state. Raises LabError."""
+        return {row["name"]: row["state"] for row in self.ask(host, "Control.Hosts")["hosts"]}
 
-    def counter(self, host: EngineHost, name: str, label: str) -> int | None:
-        """A counter of a host's plugin; None where the plugin does not tell."""
-        request = "POST /Control.Counters HTTP/1.0\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}"
+    def counter(self, host: EngineHost, name: str, label: str) -> int:
+        """A counter of a host's plugin. Raises LabError."""
+        return int(self.ask(host, "Control.Counters").get(name, {}).get(label, 0))
+
+    def ask(self, host: EngineHost, path: str) -> dict[str, Any]:
+        """One of the plugin's own requests, over its socket. Raises LabError where it does not answer well."""
+        request = f"POST /{path} HTTP/1.0\r\nHost: d\r\nContent-Length: 2\r\n\r\n{{}}"
         answer = b""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
@@ -228,10 +229,13 @@ class Ground:
                 connection.sendall(request.encode())
                 while data := connection.recv(65536):
                     answer += data
-            except OSError:
-                return None
+            except OSError as error:
+                raise LabError(f"{path} on {host.name}: {error}") from None
         head, _, body = answer.partition(b"\r\n\r\n")
-        return int(json.loads(body).get(name, {}).get(label, 0)) if b" 200 " in head[:20] else None
+        if b" 200 " not in head[:20]:
+            raise LabError(f"{path} on {host.name}: {body.decode(errors='replace')[-200:]}")
+        found: dict[str, Any] = json.loads(body)
+        return found
 
     def batch(self, host: EngineHost, program: str, lines: list[str]) -> None:
         """Many `ip` or `bridge` commands in a host's overlay namespace, as one process; each must succeed."""
