@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from myoverlay.daemon import Daemon
-from myoverlay.host import reconcile
+from myoverlay.host import holdings, reconcile
 from myoverlay.host.journal import Journal
 from myoverlay.kernel import linkwork, netns
 from myoverlay.kernel.netns import Namespace
