@@ -249,6 +249,7 @@ class Daemon:
         self.epoch.on_doubt = self._doubted
         self.leases.held_back = self._held_back
         self.leases.peers = self._addresses
+        self.leases.remedy = self._remedy
         self.peers.on_change = self.fates.wake
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
@@ -301,6 +302,11 @@ class Daemon:
             f"the store lost what it held, and the reserve of {network.subnet} on this host is used up: new addresses"
             f" are given when {names} published again, or when the grace ends; try again"
         )
+
+    def _remedy(self, host: HostId) -> str:
+        if not self.fates.is_dead(host):
+            return ""
+        return f"free it at once with `myoverlay host forget {self._name_of(host)}`: that host is dead"
 
     def _addresses(self, network: Network) -> set[Address]:
         return {record.address for held in self._lists(network).values() for record in held.value.records}

@@ -58,6 +58,8 @@ class Leases:
         self.wanted = pools.wanted
         #: Why new addresses of a network are held back, in one sentence; None while they are not.
         self.held_back: Callable[[Network], str | None] = lambda _: None
+        #: How an address of a host that is no longer there becomes free; "" while it is there.
+        self.remedy: Callable[[HostId], str] = lambda _: ""
         #: The addresses that other hosts have on a network, whatever became of their leases.
         self.peers: Callable[[Network], Collection[Address]] = lambda _: ()
 
@@ -186,9 +188,8 @@ class Leases:
             return
         name = self._host_name(owner)
         if lease.use == "endpoint":
-            raise Clash(
-                f"{asked} is in use by a container on host {name}: choose another --ip, or stop that container first"
-            )
+            remedy = self.remedy(owner) or "stop that container first"
+            raise Clash(f"{asked} is in use by a container on host {name}: choose another --ip, or {remedy}")
         if owner not in self._presence.alive(timeout=left(deadline)):
             raise Clash(
                 f"{asked} is kept in reserve by host {name}, which cannot be asked just now: choose another --ip"

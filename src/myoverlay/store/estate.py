@@ -49,7 +49,8 @@ class Estate:
             return True
         if not self._records.withdraw(held.value, incarnation, timeout=timeout):
             return False
-        return self.host not in held.value.holders or self._records.leave(held, timeout=timeout)
+        is_there = self.host in held.value.holders or overlay in self.overlays()
+        return not is_there or self._records.leave(held, timeout=timeout)
 
     def leave_pool(self, subnet: Subnet, *, timeout: float = 3.0) -> bool:
         """Free the host's leases of a pool, and its use of it."""
