@@ -44,9 +44,10 @@ class Epoch:
         self._now = now
         self._lock = threading.Lock()
         self._id, self._count = journal.incarnation or ("", 0)
-        self._vouched = self._id
+        self._vouched = journal.vouched
         self._went_back = False
-        self._doubt_since: float | None = None
+        # A restart within the doubt begins the grace anew: nobody knows how much of it is over.
+        self._doubt_since = now() if self._id and journal.doubted == self._id else None
         self._changed_at = now()
         #: Set once the incarnation was read.
         self.looked = threading.Event()
@@ -81,7 +82,9 @@ class Epoch:
     def vouch(self, incarnation: str) -> None:
         """All that this host holds was found in the store, or written there, under this id."""
         with self._lock:
-            self._vouched = incarnation
+            news, self._vouched = incarnation != self._vouched, incarnation
+        if news:
+            self._journal.vouched = incarnation
 
     def waits_for(self, known: dict[HostId, str], lost: frozenset[HostId]) -> set[HostId] | None:
         """Which of the hosts known before have not published again; None where there is no doubt.
@@ -112,6 +115,8 @@ class Epoch:
         elif self._now() - self._changed_at >= RAISE and self._presence.write_incarnation(held, held.value.older()):
             self._remember(held.value.older())
         self.looked.set()
+        if self._journal.doubted and not self.in_doubt():
+            self._journal.doubted = ""
 
     def _loss(self, held: Held[Incarnation] | None) -> str | None:
         """What tells that something was lost since this host last looked; None where nothing does."""
@@ -136,6 +141,7 @@ class Epoch:
             self._doubt_since = self._now()
             self._went_back = False
         self._tally.add("doubts")
+        self._journal.doubted = current.id
         log.error("the store lost something: %s; this host writes what it holds again, nothing is withdrawn", reason)
         self._remember(current)
         self.on_doubt()

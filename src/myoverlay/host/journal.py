@@ -139,6 +139,24 @@ class Journal:
     def incarnation(self, incarnation: tuple[str, int]) -> None:
         self._set_meta("incarnation", f"{incarnation[0]} {incarnation[1]}")
 
+    @property
+    def vouched(self) -> str:
+        """The store's incarnation under which all that this host holds is in the store; "" before there was one."""
+        return self._meta("vouched") or ""
+
+    @vouched.setter
+    def vouched(self, incarnation: str) -> None:
+        self._set_meta("vouched", incarnation)
+
+    @property
+    def doubted(self) -> str:
+        """The store's incarnation that began with a loss not long ago; "" where there is no doubt."""
+        return self._meta("doubted") or ""
+
+    @doubted.setter
+    def doubted(self, incarnation: str) -> None:
+        self._set_meta("doubted", incarnation)
+
     def close(self) -> None:
         with self.lock:
             self._db.close()
