@@ -1,9 +1,8 @@
 """A host's daemon in a process of its own, which ends by SIGKILL just before one of its *effects*.
 
 An effect is whatever outlives the process: a statement of the journal, a commit to the store, a change of a link, an
-address, a sysctl, a pin or a row, and the answer. What a kill after an effect leaves is what one before the next
-leaves, so that a kill before each of them, the answer being the last, is a kill at every
-step.
+address, a sysctl, a pin or a row, and the answer. What a kill after an effect leaves is what one before the next leaves,
+so that a kill before each of them, the answer being the last, is a kill at every step.
 
 Run as a program this is the nursery: it has imported everything, has no threads, and forks a daemon in some ten
 milliseconds. Everybody speaks by `multiprocessing.connection` with the test's process, which also keeps the store.
@@ -16,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from myoverlay.daemon import Daemon
-from myoverlay.host import holdings, reconcile
+from myoverlay.host import audit, holdings, reconcile
 from myoverlay.host.journal import Journal
 from myoverlay.kernel import linkwork, netns
 from myoverlay.kernel.netns import Namespace
@@ -202,13 +202,15 @@ class Life:
     def haste(self, patience: tuple[float, float]) -> None:
         """Other constants of time: HASTY or USUAL."""
         holdings.ABANDONED, reconcile.ROUND = patience
-        self._daemon.reconciler.wake()
+        audit.SLOW = min(patience[0], 300.0)
+        self._daemon.audit.want()
 
     def busy(self) -> str:
         """What the daemon still has to tell the store; nothing: it has settled."""
         daemon = self._daemon
         journal = daemon.journal
         held = journal.leases.all()
+        daemon.links.routes(deadline=time.monotonic() + 5)  # behind all removals that nobody waits for
         if not daemon.liveness.announced.is_set():
             return "not announced"
         if any(lease.use == "releasing" or lease.promised for lease in held):

@@ -259,7 +259,7 @@ class MortalHost(Host):
 
     def picture(self) -> dict[str, Any]:
         """All that this host has anywhere: on disk, in the kernel and in the store."""
-        pins = self.pins()
+        pins = [pin for pin in self.pins() if not pin.name.startswith("_")]  # the heartbeat's stays
         ports, rows = {}, {}
         for pin in pins:
             if netns.is_pinned(pin):

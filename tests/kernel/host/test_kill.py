@@ -28,6 +28,8 @@ from tests.kernel.host.tools import left_behind, until
 STAYING, LONELY, SHARED = Subnet("10.5.0.0/26"), Subnet("10.6.0.0/26"), Subnet("10.7.0.0/26")
 #: The address that containers come and go with.
 PLACE = 40
+#: So many failures of one call are told.
+ENOUGH = 8
 #: Fewer steps than this cannot be right: the tests would prove nothing.
 LEAST = {
     "RequestPool": 3,
@@ -61,6 +63,14 @@ class Stage:
         folder.mkdir()
         self.hosts = Hosts(folder)
         self.server = StoreServer(self.hosts)
+        self.witnesses: tuple[Witness, ...] = ()
+        try:
+            self._set_up(nursery)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, nursery: Nursery) -> None:
         self.here = MortalHost(self.hosts, nursery, self.server)
         self.there = self.hosts.host()
         self.network = self.here.create_network(STAYING)
@@ -78,7 +88,16 @@ class Stage:
         )
 
     def settle(self) -> None:
-        until(lambda: not self.here.ask("busy"), what="the daemon's settling")
+        reasons: list[str] = []
+
+        def settled() -> bool:
+            reasons[:] = [self.here.ask("busy")]
+            return not reasons[0]
+
+        try:
+            until(settled, 10.0)
+        except AssertionError:
+            raise AssertionError(f"the daemon does not settle: {reasons[0]}") from None
 
     def check(self, when: str) -> None:
         """Everybody who talks goes on talking, and lost no row, not for a moment."""
@@ -116,9 +135,8 @@ class Stage:
     def close(self) -> None:
         for witness in self.witnesses:
             witness.close()
-        self.here.stop()
-        self.server.close()
         self.hosts.close()
+        self.server.close()
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +165,9 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bool]
     assert after["shares"] == before["shares"]
 
 
-Step = tuple[str, Callable[[], Any]]
+def _meet(container: Container, *others: Container) -> None:
+    """One that just started reaches the others as soon as they have heard of it."""
+    until(lambda: not container.reaches(*others, timeout=0.5), what=f"that {container.address} reaches the others")
 
 
 class EndpointLife:
@@ -204,7 +224,7 @@ class EndpointLife:
         """What can be seen once this call is through."""
         if after == "Join" and self.container is not None:
             others = (self.stage.a, self.stage.far) if self.network is self.stage.network else ()
-            assert not self.container.reaches(*others), "a container that started does not reach the others"
+            _meet(self.container, *others)
 
     def known(self, call: str) -> bool:
         """Is on disk what this call was answered for?"""
@@ -363,7 +383,7 @@ def _use(life: NetworkLife) -> None:
         _through(inside, inside.calls[:3])
         assert inside.container is not None
         if life.subnet == SHARED:
-            assert not inside.container.reaches(life.stage.beside), "the network does not reach the other host's"
+            _meet(inside.container, life.stage.beside)
         _through(inside, inside.calls[3:])
     finally:
         inside.close()
@@ -400,7 +420,7 @@ def _at_every_step(
             with suppress(Exception):
                 life.close()
             stages(anew=True)
-            if len(wrong) > 30:
+            if len(wrong) >= ENOUGH:
                 break
             continue
         if not killed:
