@@ -13,6 +13,7 @@
     beat         Beat               asks the other hosts' kernels through VXLAN       Daemon.stop
     fates        Fates              who is alive, cut off, dead; their rows           Daemon.stop
     reconcile    Reconciler         settles with the store; compares the kernel       Daemon.stop
+    mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
 
 Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
 """
@@ -22,10 +23,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from myoverlay.docker.app import create_app
+from myoverlay.docker.app import create_app, create_refusing_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import MyoverlayError
@@ -36,6 +37,7 @@ from myoverlay.host.converge import FOREIGN_PINS, Converger
 from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
 from myoverlay.host.epoch import Epoch
+from myoverlay.host.farewell import Farewell
 from myoverlay.host.graves import Graves
 from myoverlay.host.ground import Ground
 from myoverlay.host.holdings import Holdings
@@ -44,6 +46,7 @@ from myoverlay.host.leases import Leases
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
+from myoverlay.host.mirror import Mirror, MirrorKeeper
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
@@ -70,6 +73,8 @@ _RESTORE = 60.0
 _JOIN = 3.0
 #: Seconds that a call waits, just after the start, until it is known whether the store lost something.
 _FIRST_LOOK = 1.0
+#: What a host that holds nothing may take to say so, seconds. Docker kills a plugin 10 s after it asked it to end.
+_FAREWELL = 3.0
 
 
 def open_store(settings: Settings) -> Store:
@@ -108,11 +113,19 @@ class Parts:
     wall: Callable[[], float] = time.time
     #: None: by the kernel, through VXLAN.
     heartbeat: Heartbeat | None = None
+    tally: Tally = field(default_factory=Tally)
 
 
 def parts_of(settings: Settings) -> Parts:
-    """This machine's own."""
-    return Parts(Journal(Path(settings.state)), Links(), Pins(Path(settings.run) / "netns"))
+    """This machine's own. Raises Refused where the journal, or the only copy of it, cannot be used."""
+    pins, tally = Pins(Path(settings.run) / "netns"), Tally()
+
+    def in_use() -> bool:
+        """Namespaces of overlays; names of ours for other uses begin with a character that no overlay's does."""
+        return any(name[0].isalnum() and pins.is_there(name) for name in pins.names())
+
+    mirror = Mirror(Path(settings.run) / "state", tally, in_use)
+    return Parts(Journal(Path(settings.state), mirror=mirror), Links(), pins, tally=tally)
 
 
 class Daemon:
@@ -120,7 +133,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, store: Store | None = None, parts: Parts | None = None) -> None:
         parts = parts or parts_of(settings)
-        self.tally = Tally()
+        self.tally = parts.tally
         self.leftovers = Leftovers(self.tally, parts.now)
         self.journal = parts.journal
         self.store = store or open_store(settings)
@@ -213,6 +226,7 @@ class Daemon:
         )
         settling = (self.overlays.settle, self.audit.settle, self.leases.settle, self.graves.settle)
         self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write, settling, parts.now)
+        self.mirror = MirrorKeeper(self.journal.mend, self.tally)
 
     def _make_app(self, settings: Settings, parts: Parts) -> None:
         """Who answers: Docker's calls, and a person's."""
@@ -220,6 +234,7 @@ class Daemon:
         self.ipam = IpamDriver(self.pools, self.leases)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
         departure = Departure(self.journal, self.overlays, self.holdings, self.liveness, self.beat)
+        self.farewell = Farewell(self.journal, departure, self._may_write, parts.pins)
         self.hosts = Hosts(
             self.records.me,
             settings.host_name,
@@ -360,10 +375,11 @@ class Daemon:
     def _loops(self) -> tuple[Loop, ...]:
         """In the order they are started."""
         own = (self.lookup, self.misses, self.publisher, self.liveness, self.peers, self.fates, self.reconciler)
-        return (*own, self.beat) if isinstance(self.beat, Loop) else own
+        return (*own, self.mirror, self.beat) if isinstance(self.beat, Loop) else (*own, self.mirror)
 
     def stop(self) -> None:
         """End the loops and let go of everything; links, namespaces, rows and records stay as they are."""
+        self.farewell.tell(time.monotonic() + _FAREWELL)
         self.discovery.cancel()
         self.store.close()
         for loop in reversed(self._loops()):
@@ -371,5 +387,28 @@ class Daemon:
         self.discovery.join(_JOIN)
         for local in self.overlays.all():
             local.close()
+        self.farewell.tidy()
         self.links.stop(_JOIN)
         self.journal.close()
+
+
+class NoDaemon:
+    """In place of the daemon of a host that cannot begin: nothing runs, and Docker's calls are told why."""
+
+    def __init__(self, reason: MyoverlayError) -> None:
+        log.error("this host does not begin: %s", reason)
+        self.app = create_refusing_app(str(reason))
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def begin(settings: Settings) -> Daemon | NoDaemon:
+    """This host's daemon, not started yet; NoDaemon where its state or its settings do not allow one."""
+    try:
+        return Daemon(settings)
+    except MyoverlayError as error:
+        return NoDaemon(error)

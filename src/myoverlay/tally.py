@@ -24,6 +24,7 @@ COUNTERS = {
     "contradictions": "times the store was found to say of an overlay, pool or lease what contradicts what runs here",
     "doubts": "times the store was found to have lost something: emptied, restored, replaced",
     "fates": "what was found of other hosts, by {state}: alive, pending, cut off, dead",
+    "mirror": "copies of the journal in the mounted directory, by {outcome}: made, failed",
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 
@@ -95,10 +94,10 @@ def new_id() -> None:
     Example:
       myoverlay host new-id
     """
-    from myoverlay.host.journal import Journal
+    from myoverlay.daemon import parts_of
     from myoverlay.settings import load
 
-    journal = Journal(Path(load(os.environ).state))
+    journal = parts_of(load(os.environ)).journal
     try:
         click.echo(journal.new_host_id())
     finally:

@@ -6,12 +6,13 @@ anything heavy is imported; calls wait in their backlog until the worker accepts
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from myoverlay.errors import Clash
 
@@ -24,7 +25,21 @@ _THREADS = 16
 _STOP = 20
 
 
-def bind(path: Path) -> socket.socket:
+class Door(NamedTuple):
+    """A socket that is listened on, and the file by which it is found."""
+
+    listener: socket.socket
+    path: Path
+    inode: int
+
+    def remove(self) -> None:
+        """Take the file away: a dead one would stay after `docker plugin rm`. What another run bound since is its."""
+        with contextlib.suppress(OSError):
+            if self.path.stat().st_ino == self.inode:
+                self.path.unlink()
+
+
+def bind(path: Path) -> Door:
     """A listening socket, for root alone. A dead one in its place goes. Raises Clash where a live one is there."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
@@ -40,7 +55,7 @@ def bind(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     listener.listen(_BACKLOG)
-    return listener
+    return Door(listener, path, path.stat().st_ino)
 
 
 def run(environ: Mapping[str, str]) -> None:
@@ -48,11 +63,11 @@ def run(environ: Mapping[str, str]) -> None:
     from myoverlay.settings import load
 
     settings = load(environ)
-    listeners = [bind(Path(path.strip())) for path in settings.sockets.split(",")]
-    _serve(settings, listeners)
+    doors = [bind(Path(path.strip())) for path in settings.sockets.split(",")]
+    _serve(settings, doors)
 
 
-def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
+def _serve(settings: Settings, doors: list[Door]) -> None:
     import logging
     import sys
 
@@ -72,7 +87,7 @@ def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
 
         def load_config(self) -> None:
             options: dict[str, Any] = {
-                "bind": [f"fd://{listener.fileno()}" for listener in listeners],
+                "bind": [f"fd://{door.listener.fileno()}" for door in doors],
                 "workers": 1,
                 "worker_class": "gthread",
                 "threads": _THREADS,
@@ -84,14 +99,15 @@ def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
                 "loglevel": "warning",
                 "proc_name": "myoverlay",
                 "worker_exit": _stop,
+                "on_exit": lambda _arbiter: [door.remove() for door in doors],
             }
             for name, value in options.items():
                 self.cfg.set(name, value)
 
         def load(self) -> Any:
-            from myoverlay.daemon import Daemon
+            from myoverlay.daemon import begin
 
-            daemon = Daemon(settings)
+            daemon = begin(settings)
             _running.append(daemon)
             daemon.start()
             return daemon.app

@@ -11,7 +11,7 @@ import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
 
-from myoverlay.docker import wire
+from myoverlay.docker import driver, ipam, wire
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import MyoverlayError
@@ -25,13 +25,14 @@ MAX_BODY = 1 << 20
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
 Answer = dict[str, Any]
+ACTIVATED: Answer = {"Implements": ["NetworkDriver", "IpamDriver"]}
 Method = tuple[type[msgspec.Struct] | None, Callable[..., Answer]]
 
 
 def methods(network: NetworkDriver, ipam: IpamDriver) -> dict[str, Method]:
     """Every method of the contract: the struct of its body, if it has one, and who answers."""
     return {
-        "Plugin.Activate": (None, lambda _: {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        "Plugin.Activate": (None, lambda _: ACTIVATED),
         "NetworkDriver.GetCapabilities": (None, network.get_capabilities),
         "NetworkDriver.CreateNetwork": (wire.CreateNetwork, network.create_network),
         "NetworkDriver.DeleteNetwork": (wire.OfNetwork, network.delete_network),
@@ -80,6 +81,30 @@ def create_app(
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> flask.Response:
         return _answer(error.code or 500, _error(f"{error.code} {error.name}: {error.description}"))
+
+    return app
+
+
+def create_refusing_app(reason: str) -> flask.Flask:
+    """What a plugin serves that cannot begin: Docker registers it, and every other call is told the reason.
+
+    One that ended instead would be started again without a pause, or be left disabled at boot, and the reason would
+    stand in the engine's log alone.
+    """
+    app = flask.Flask("myoverlay")
+    known: dict[str, Answer] = {
+        "Plugin.Activate": ACTIVATED,
+        "NetworkDriver.GetCapabilities": driver.CAPABILITIES,
+        "IpamDriver.GetCapabilities": ipam.CAPABILITIES,
+        "IpamDriver.GetDefaultAddressSpaces": ipam.SPACES,
+    }
+
+    @app.post("/<method>")
+    def call(method: str) -> flask.Response:
+        if method in known:
+            return _answer(200, known[method])
+        log.error("%s is refused: %s", method, reason)
+        return _answer(503, _error(reason))
 
     return app
 

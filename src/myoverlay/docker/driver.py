@@ -19,6 +19,10 @@ from myoverlay.values import Address, Subnet
 Answer = dict[str, Any]
 
 
+#: Scope local: each host has its own network objects; what joins them is the overlay's name.
+CAPABILITIES: Answer = {"Scope": "local", "ConnectivityScope": "global"}
+
+
 class NetworkDriver:
     """The methods of the network driver, over the overlays of this host."""
 
@@ -28,8 +32,7 @@ class NetworkDriver:
         self._now = now
 
     def get_capabilities(self, deadline: float) -> Answer:
-        """Scope local: each host has its own network objects; what joins them is the overlay's name."""
-        return {"Scope": "local", "ConnectivityScope": "global"}
+        return CAPABILITIES
 
     def create_network(self, call: wire.CreateNetwork, deadline: float) -> Answer:
         subnet, gateway = _subnet(call)

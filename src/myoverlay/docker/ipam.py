@@ -13,6 +13,11 @@ from myoverlay.values import Address, OverlayName, Subnet
 Answer = dict[str, Any]
 
 
+#: No MAC is needed to give an address, and nothing need be replayed: the journal knows.
+CAPABILITIES: Answer = {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+SPACES: Answer = {"LocalDefaultAddressSpace": "myoverlay", "GlobalDefaultAddressSpace": "myoverlay"}
+
+
 class IpamDriver:
     """The methods of the IPAM driver, over the pools and leases of this host."""
 
@@ -21,11 +26,10 @@ class IpamDriver:
         self._leases = leases
 
     def get_capabilities(self, deadline: float) -> Answer:
-        """No MAC is needed to give an address, and nothing need be replayed: the journal knows."""
-        return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+        return CAPABILITIES
 
     def get_spaces(self, deadline: float) -> Answer:
-        return {"LocalDefaultAddressSpace": "myoverlay", "GlobalDefaultAddressSpace": "myoverlay"}
+        return SPACES
 
     def request_pool(self, call: wire.RequestPool, deadline: float) -> Answer:
         if call.v6:

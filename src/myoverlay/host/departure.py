@@ -38,6 +38,8 @@ class Departure:
         self._holdings = holdings
         self._liveness = liveness
         self._beat = beat
+        #: Nothing of this host is in the store any more.
+        self.done = False
 
     def leave(self, force: bool, deadline: float) -> Departed:
         """Withdraw from every overlay, free all addresses, end the session, take the heartbeat's device away.
@@ -59,5 +61,6 @@ class Departure:
         self._liveness.leave()
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")
-        log.warning("this host has left %d overlays", len(names))
+        self.done = True
+        log.log(logging.WARNING if names else logging.INFO, "this host has left %d overlays", len(names))
         return Departed(names, endpoints)

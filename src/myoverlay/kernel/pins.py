@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from myoverlay.kernel import netns
@@ -28,6 +29,12 @@ class Pins:
     def delete(self, name: str) -> None:
         """Unpin; absent is success. Raises as `netns.delete` does."""
         netns.delete(self.path(name))
+
+    def leave(self) -> None:
+        """Take away the directory, and the one above, where nothing is in them any more."""
+        with suppress(OSError):
+            self.folder.rmdir()
+            self.folder.parent.rmdir()
 
     def names(self) -> set[str]:
         """Whatever lies in the directory, also what a reboot left of pins."""

@@ -1,8 +1,8 @@
 """A host's daemon in a process of its own, which ends by SIGKILL just before one of its *effects*.
 
 An effect is whatever outlives the process: a statement of the journal, a commit to the store, a change of a link, an
-address, a sysctl, a pin or a row, and the answer. What a kill after an effect leaves is what one before the next leaves,
-so that a kill before each of them, the answer being the last, is a kill at every step.
+address, a sysctl, a pin or a row, and the answer. What a kill after an effect leaves is what one before the next
+leaves, so that a kill before each of them, the answer being the last, is a kill at every step.
 
 Run as a program this is the nursery: it has imported everything, has no threads, and forks a daemon in some ten
 milliseconds. Everybody speaks by `multiprocessing.connection` with the test's process, which also keeps the store.

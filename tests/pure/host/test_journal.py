@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from myoverlay.errors import Refused
-from myoverlay.host.journal import SCHEMA, Journal, lease_key
+from myoverlay.errors import MyoverlayError, Refused
+from myoverlay.host.journal import FORM, Form, Journal, lease_key
 from myoverlay.values import Address, HostId, LocalLease, PoolUse
 from tests.pure.kit import SUBNET, definition, endpoint, network, together
 
@@ -91,10 +91,12 @@ def test_a_newer_journal_is_not_touched(tmp_path: Path) -> None:
     Journal(tmp_path).close()
     path = tmp_path / "journal.db"
     db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    db.execute(f"PRAGMA user_version = {FORM.schema + 1}")
+    db.execute(f"INSERT OR REPLACE INTO meta VALUES ('reader', '{FORM.schema + 1}')")
+    db.commit()
     db.close()
     before = path.read_bytes()
-    with pytest.raises(Refused, match=f"{path} was written by a newer version .schema {SCHEMA + 1}"):
+    with pytest.raises(Refused, match=f"{path} was written by a newer version .schema {FORM.schema + 1}"):
         Journal(tmp_path)
     assert path.read_bytes() == before
 
@@ -177,3 +179,82 @@ def test_what_was_put_survives_kill_9(tmp_path: Path) -> None:
     assert kept <= wanted | {last, last + 1}
     journal.endpoints.put("after", endpoint("10.5.0.4"))
     journal.close()
+
+
+NEWER = Form(schema=FORM.schema + 1, reader=FORM.schema, tables=(*FORM.tables, "dreams"))
+
+
+def test_what_a_newer_version_added_is_left_alone(tmp_path: Path) -> None:
+    """N+1 wrote rows with another field, and a table of its own: N reads and writes on, N+1 finds its table again."""
+    newer = Journal(tmp_path, form=NEWER)
+    newer.uses.put("p", USE)
+    newer.write("INSERT INTO dreams VALUES ('d', 'x')")
+    newer.write("UPDATE uses SET value = replace(value, '{', '{\"mood\":\"calm\",')")
+    newer.close()
+    older = Journal(tmp_path)
+    assert older.uses.get("p") == USE
+    older.endpoints.put("e1", endpoint("10.5.0.3"))
+    older.close()
+    again = Journal(tmp_path, form=NEWER)
+    assert again.execute("SELECT key, value FROM dreams") == [("d", "x")]
+    assert again.execute("PRAGMA user_version") == [(NEWER.schema,)]
+    assert again.endpoints.get("e1") == endpoint("10.5.0.3")
+    again.close()
+
+
+def test_an_older_journal_is_brought_up_in_one_step(tmp_path: Path) -> None:
+    """All steps that are missing, in order; one that fails leaves the journal as it was, for the older version too."""
+    one = Journal(tmp_path)
+    one.uses.put("p", USE)
+    one.close()
+    up = FORM.schema
+    good = {up + 1: ("CREATE TABLE x (key, value)",), up + 2: ("INSERT INTO x SELECT key, value FROM uses",)}
+    bad = good | {up + 3: ("INSERT INTO nowhere VALUES (1)",)}
+    with pytest.raises(Refused, match="no such table: nowhere"):
+        Journal(tmp_path, form=Form(schema=up + 3, reader=up + 3, steps=bad))
+    old = Journal(tmp_path)
+    assert old.uses.get("p") == USE
+    assert old.execute("SELECT name, '' FROM sqlite_master WHERE name = 'x'") == []
+    old.close()
+    new = Journal(tmp_path, form=Form(schema=up + 2, reader=up + 1, steps=good))
+    assert [key for key, _ in new.execute("SELECT key, value FROM x")] == ["p"]
+    new.close()
+    with pytest.raises(Refused, match=f"schema {up + 2}; this one knows {up}.: use that version"):
+        Journal(tmp_path)
+
+
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """To go on without it would take down what it stands for: refused, with table and key, and left as it is."""
+    one = Journal(tmp_path)
+    one.endpoints.put("e1", endpoint("10.5.0.3"))
+    one.write("UPDATE endpoints SET value = '{}'")
+    one.close()
+    with pytest.raises(Refused, match="endpoints e1 cannot be read"):
+        Journal(tmp_path)
+
+
+def test_a_damaged_journal_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """No traceback: the file's name and what is wrong."""
+    (tmp_path / "journal.db").write_bytes(b"rubbish" * 1000)
+    with pytest.raises(Refused, match=r"journal.db cannot be opened: file is not a database"):
+        Journal(tmp_path)
+
+
+def test_a_full_disk_refuses_the_write_and_changes_nothing(tmp_path: Path) -> None:
+    """The value is neither in memory nor on disk, the sentence names the file, and later writes succeed."""
+    journal = Journal(tmp_path)
+    journal.execute("PRAGMA max_page_count = 12")
+
+    def fill() -> None:
+        for number in range(1000):
+            journal.endpoints.put(f"e{number}", endpoint("10.5.0.3"))
+
+    with pytest.raises(MyoverlayError, match=r"journal.db cannot be written: database or disk is full"):
+        fill()
+    kept = len(journal.endpoints.all())
+    journal.execute("PRAGMA max_page_count = 10000")
+    journal.endpoints.put("after", endpoint("10.5.0.4"))
+    journal.close()
+    again = Journal(tmp_path)
+    assert len(again.endpoints.all()) == kept + 1
+    again.close()

@@ -1,0 +1,47 @@
+"""When the daemon ends and Docker has no network of ours: nothing of this host stays in the store or in memory.
+
+Its id stays on its disk. `docker plugin rm` may follow, after which nobody of ours runs who could clean up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from myoverlay.errors import MyoverlayError
+from myoverlay.host.departure import Departure
+from myoverlay.host.journal import Journal
+from myoverlay.kernel.pins import Pins
+
+log = logging.getLogger(__name__)
+
+
+class Farewell:
+    """Used by one thread, the one that stops the daemon."""
+
+    def __init__(self, journal: Journal, departure: Departure, may_write: Callable[[], bool], pins: Pins) -> None:
+        self._journal = journal
+        self._departure = departure
+        self._may_write = may_write
+        self._pins = pins
+
+    def tell(self, deadline: float) -> None:
+        """Give back what is left and end the session. The loops still run.
+
+        Not on a host that was never announced: what its journal tells of may be another's.
+        """
+        if self._journal.networks.all() or self._journal.uses.all() or not self._may_write():
+            return
+        try:
+            self._departure.leave(False, deadline)
+        except MyoverlayError as error:
+            log.warning("something of this host stays behind: %s", error)
+
+    def tidy(self) -> None:
+        """If the host has left, now or by a person's word: take away the journal's copy and empty directories."""
+        if self._departure.done:
+            try:
+                self._journal.remove_mirror()
+                self._pins.leave()
+            except OSError as error:
+                log.warning("something of this host stays behind: %s", error)

@@ -1,0 +1,365 @@
+"""What a person does to the plugin, the engine and the host while containers talk: nothing is lost, nothing is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import places
+from lab.engine import EngineHost
+from lab.lab import HostSpec, Lab
+from lab.processes import Known
+from tests.engine.conftest import BOTH, IMAGE, eventually, ping
+from tests.engine.flow import Flow
+
+NETWORK = ("network", "create", *BOTH, "--subnet", "10.9.0.0/24", "web")
+PLUGIN = "overlay:latest"
+OVERLAY = "10.9.0.0-24"
+OLD, NEW = "0.1", "0.2"
+PLUGINS = "run/docker/plugins"
+HOSTS = ("h1", "h2")
+
+
+class Site:
+    """Two hosts, engines of both ages, that installed the plugin from a registry which has two versions of it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.h1, self.h2 = lab.hosts["h1"], lab.hosts["h2"]
+        self.repository = f"{lab.registry.address}/myoverlay-plugin"
+
+    def pair(self, name: str) -> tuple[EngineHost, EngineHost]:
+        """The host, and the other one."""
+        return (self.h1, self.h2) if name == "h1" else (self.h2, self.h1)
+
+    def push(self, version: str, folder: Path) -> None:
+        name = f"{self.repository}:{version}"
+        self.h1.docker("plugin", "create", name, str(folder), timeout=120)
+        self.h1.docker("plugin", "push", name, timeout=120)
+        self.h1.docker("plugin", "rm", name)
+
+    def install(self, host: EngineHost, version: str = OLD) -> None:
+        host.docker(
+            "plugin", "install", "--alias", "overlay", "--grant-all-permissions", f"{self.repository}:{version}",
+            f"CONSUL_HTTP_ADDR={self.lab.consul.url}", timeout=120,
+        )  # fmt: skip
+
+    def upgrade(self, host: EngineHost, version: str) -> None:
+        """As README says it."""
+        host.docker("plugin", "disable", "-f", PLUGIN)
+        host.docker(
+            "plugin", "upgrade", "--grant-all-permissions", "--skip-remote-check", PLUGIN,
+            f"{self.repository}:{version}", timeout=120,
+        )  # fmt: skip
+        host.docker("plugin", "enable", PLUGIN)
+
+    def alive(self) -> dict[str, dict[str, Any]]:
+        """What the store says of the living, by their names; with `id`."""
+        found = self.lab.consul.get("myoverlay/alive/")
+        return {
+            said["name"]: said | {"id": key.rpartition("/")[2]}
+            for key, raw in found.items()
+            if (said := json.loads(raw))
+        }
+
+    def version(self, host: EngineHost) -> str:
+        return str(self.alive().get(host.name, {}).get("version", ""))
+
+    def flow(self) -> Flow:
+        """Datagrams between the containers `talks` of both hosts."""
+        return Flow(self.h1, "talks", address(self.h1, "talks"), self.h2, "talks", address(self.h2, "talks"))
+
+    def meet(self, host: EngineHost, name: str = "fresh") -> None:
+        """A new container of the host and one of the other host that never talked reach each other, and go."""
+        other = self.h2 if host is self.h1 else self.h1
+        run(host, name)
+        assert len(ping(host, name, address(other, "talks"))) == 3
+        assert len(ping(other, "talks", address(host, name))) == 3
+        host.docker("rm", "-f", name)
+
+    def dump(self) -> str:
+        return self.lab.dump()
+
+
+def _build(target: Path, repository: Path = places.REPOSITORY) -> None:
+    """`python -m plugin build`, of a copy of the source where one is given."""
+    cache, pip = places.HOME / "plugin-cache", places.REPOSITORY / ".venv/bin/python"
+    argv = ["-m", "plugin", "build", "--target", str(target), "--cache", str(cache), "--pip-python", str(pip)]
+    subprocess.run([sys.executable, *argv], cwd=repository, check=True, timeout=300, stdout=subprocess.DEVNULL)
+
+
+def _newer(folder: Path) -> Path:
+    """A copy of the source whose version is the next one, and whose journal has a form that this one can live with."""
+    for part in ("src", "plugin", "lab"):
+        shutil.copytree(places.REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("config.json", "requirements.lock"):
+        shutil.copy(places.REPOSITORY / part, folder)
+    _patch(folder / "src/myoverlay/__init__.py", r'__version__ = "[^"]+"', '__version__ = "0.2.0"')
+    _patch(
+        folder / "src/myoverlay/host/journal.py",
+        r"^FORM = Form\(\)",
+        'FORM = Form(schema=2, tables=(*_TABLES, "dreams"))',
+    )
+    return folder
+
+
+def _patch(path: Path, old: str, new: str) -> None:
+    text, count = re.subn(old, new, path.read_text(), flags=re.M)
+    assert count == 1, f"{path} has no {old}"
+    path.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("plugins")
+    _build(folder / OLD)
+    _build(folder / NEW, _newer(folder / "source"))
+    specs = [HostSpec("h1", engine="old"), HostSpec("h2", engine="new")]
+    with Lab("life", specs, consul=True, registry=True) as lab:
+        site = Site(lab)
+        at_once(*(lambda version=version: site.push(version, folder / version) for version in (OLD, NEW)))
+        shutil.rmtree(folder)
+        at_once(*(lambda host=host: _settle(site, host) for host in (site.h1, site.h2)))
+        yield site
+
+
+def _settle(site: Site, host: EngineHost) -> None:
+    site.install(host)
+    host.docker(*NETWORK)
+    run(host, "talks")
+
+
+def at_once(*acts: Callable[[], Any]) -> list[Any]:
+    """Do things side by side; what each returned. Raises what one raised."""
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return [future.result(timeout=170) for future in [pool.submit(act) for act in acts]]
+
+
+def run(host: EngineHost, name: str, *arguments: str) -> None:
+    host.docker("run", "-d", "--name", name, "--network", "web", *arguments, IMAGE)
+
+
+def address(host: EngineHost, name: str) -> str:
+    return host.docker("inspect", "-f", "{{.NetworkSettings.Networks.web.IPAddress}}", name)
+
+
+def is_running(host: EngineHost, name: str) -> bool:
+    return host.docker("inspect", "-f", "{{.State.Running}}", name, check=False) == "true"
+
+
+def processes(host: EngineHost) -> list[int]:
+    """The plugin's processes, as the host counts: first the one that the engine started."""
+    found = []
+    for entry in (host.fs / "proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it ended meanwhile
+            if b"myoverlay" in words and b"serve" in words:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def answers(host: EngineHost) -> bool:
+    """Does somebody listen on the second socket?"""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(host.fs / PLUGINS / "myoverlay.sock")) == 0
+
+
+def state(host: EngineHost) -> Path:
+    """The plugin's own directory on the host's disk."""
+    plugin = host.docker("plugin", "inspect", "-f", "{{.Id}}", PLUGIN)
+    return host.folder / "docker/plugins" / plugin / "propagated-mount"
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_killed_and_started_again(site: Site, name: str) -> None:
+    """kill -9 of the plugin: no datagram is lost, the engine starts it again, and containers start."""
+    host, _ = site.pair(name)
+    first = processes(host)
+    with site.flow() as flow:
+        Known.now(host.machine_pid(first[0])).signal(signal.SIGKILL)
+        began = time.monotonic()
+        eventually("the engine starts it again", lambda: answers(host) and set(processes(host)) - set(first), 5)
+        took = time.monotonic() - began
+        site.meet(host)
+    print(f"{name}: answers {took:.1f} s after kill -9; of {flow.sent} lost {flow.total}")
+    assert flow.lost == {end: [] for end in flow.lost}
+
+
+def test_disabled_while_containers_talk(site: Site) -> None:
+    """Both plugins disabled: no datagram is lost; `docker run` is refused in a bounded time; enabled, all goes on."""
+
+    def refused(host: EngineHost) -> tuple[float, str]:
+        began = time.monotonic()
+        done = host.docker_complete("run", "--name", "refused", "--network", "web", IMAGE, timeout=60)
+        host.docker("rm", "-f", "refused", check=False)
+        assert done.returncode != 0
+        return time.monotonic() - began, done.stderr.strip()
+
+    with site.flow() as flow:
+        for host in (site.h1, site.h2):
+            host.docker("plugin", "disable", "-f", PLUGIN)
+            assert not (host.fs / PLUGINS / "myoverlay.sock").exists(), "a dead socket was left"
+        said = at_once(*(lambda host=host: refused(host) for host in (site.h1, site.h2)))
+        for host in (site.h1, site.h2):
+            host.docker("plugin", "enable", PLUGIN)
+        for host in (site.h1, site.h2):
+            site.meet(host)
+    for host, (took, words) in zip((site.h1, site.h2), said, strict=True):
+        print(f"{host.engine_version}: disabled, `docker run` failed after {took:.1f} s: {words}")
+        assert took < 25
+        assert "myoverlay.sock" in words
+    assert flow.lost == {end: [] for end in flow.lost}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_removed_and_installed_again(site: Site, name: str) -> None:
+    """`plugin rm -f` and `install` under running containers: the host is who it was, nothing is lost or forgotten."""
+    host, other = site.pair(name)
+    run(host, "older")
+    before = site.alive()[host.name]["id"]
+    own = state(host)
+    with site.flow() as flow:
+        host.docker("plugin", "rm", "-f", PLUGIN)
+        assert not own.exists()
+        assert sorted(entry.name for entry in (host.fs / PLUGINS).iterdir()) == ["myoverlay"]
+        site.install(host)
+        assert set(site.alive()) == set(HOSTS), "the host was missed meanwhile"
+        assert site.alive()[host.name]["id"] == before
+        site.meet(host)
+        gone = address(host, "older")
+        assert len(ping(other, "talks", gone)) == 3
+        host.docker("rm", "-f", "older")
+        eventually("its address is free", lambda: f"/{gone}" not in "".join(site.lab.consul.keys("myoverlay/pools/")))
+    assert flow.lost == {end: [] for end in flow.lost}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_upgraded_and_back(site: Site, name: str) -> None:
+    """From N to N+1 and back under running containers; beside the other host's N; the newer journal is read by N."""
+    host, _ = site.pair(name)
+    before = site.alive()[host.name]["id"]
+    run(host, "older")
+    with site.flow() as flow:
+        site.upgrade(host, NEW)
+        eventually("the newer version is announced", lambda: site.version(host) == "0.2.0")
+        site.meet(host)
+        run(host, "newer")
+        site.upgrade(host, OLD)
+        eventually("the older version is announced", lambda: site.version(host) == "0.1.0")
+        site.meet(host)
+        for each in ("older", "newer"):
+            assert len(ping(host, each, address(host, "talks"))) == 3
+            host.docker("rm", "-f", each)
+    assert site.alive()[host.name]["id"] == before
+    with closing(sqlite3.connect(state(host) / "journal.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT count(*) FROM dreams").fetchone() == (0,)
+    assert flow.lost == {end: [] for end in flow.lost}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_going_back_too_far_is_refused(site: Site, name: str) -> None:
+    """A journal that this version would misread: the plugin says so to whoever asks, changes nothing, loses nothing."""
+    host, _ = site.pair(name)
+    path = state(host) / "journal.db"
+    with site.flow() as flow:
+        host.docker("plugin", "disable", "-f", PLUGIN)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 99")
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('reader', '99')")
+            db.commit()
+        before = path.read_bytes()
+        host.docker("plugin", "enable", PLUGIN)
+        done = host.docker_complete("run", "--name", "refused", "--network", "web", IMAGE)
+        host.docker("rm", "-f", "refused", check=False)
+        assert "was written by a newer version (schema 99" in done.stderr
+        host.docker("plugin", "disable", "-f", PLUGIN)
+        assert path.read_bytes() == before
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 2")
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('reader', '1')")
+            db.commit()
+        host.docker("plugin", "enable", PLUGIN)
+        site.meet(host)
+    assert flow.lost == {end: [] for end in flow.lost}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_engine_restarts(site: Site, name: str) -> None:
+    """Without live-restore `--restart always` containers come back; with it no datagram is lost, stopped or killed."""
+    host, other = site.pair(name)
+    far = address(other, "talks")
+    host.docker("update", "--restart", "always", "talks")
+    host.live_restore = True
+    host.restart_engine()  # the engine that ends here has none
+    eventually("the container runs again", lambda: is_running(host, "talks"), 60)
+    assert len(ping(host, "talks", far)) == 3
+    assert len(ping(other, "talks", address(host, "talks"))) == 3
+    plugin = processes(host)
+    with site.flow() as flow:
+        host.restart_engine()
+        site.meet(host)
+        assert processes(host)[:1] == plugin[:1], "the plugin was restarted too"
+        host.restart_engine(kill=True)
+        site.meet(host)
+    assert flow.lost == {end: [] for end in flow.lost}
+    host.live_restore = False
+    host.restart_engine()
+    eventually("the container runs again", lambda: is_running(host, "talks"), 60)
+
+
+def test_the_power_goes_and_the_store_comes_last(site: Site) -> None:
+    """Both hosts lose power; their engines are up before Consul is: the containers talk with nothing typed."""
+    hosts = (site.h1, site.h2)
+    for host in hosts:
+        host.docker("update", "--restart", "always", "talks")
+    before = {name: said["id"] for name, said in site.alive().items()}
+    site.lab.consul.stop()
+    at_once(*(lambda host=host: site.lab.reboot(host.name) for host in hosts))
+    for host in hosts:
+        eventually(f"{host.name}: the container runs again", lambda host=host: is_running(host, "talks"), 60)
+    site.lab.consul.start()
+    for host, other in (hosts, hosts[::-1]):
+        eventually("they talk", lambda host=host, other=other: ping(host, "talks", address(other, "talks"), 1), 40)
+        assert len(ping(host, "talks", address(other, "talks"))) == 3
+    eventually("both are announced", lambda: {name: said["id"] for name, said in site.alive().items()} == before, 20)
+    for host in hosts:
+        site.meet(host)
+
+
+def test_uninstalled_without_a_trace(site: Site) -> None:
+    """Networks removed, plugin disabled and removed: no link, rule, mount, file or process of ours, and no key."""
+    for host in (site.h1, site.h2):
+        host.docker("rm", "-f", "talks")
+        host.docker("network", "rm", "web")
+        host.docker("plugin", "disable", PLUGIN)
+        host.docker("plugin", "rm", PLUGIN)
+    assert site.lab.consul.keys("") == []
+    for host in (site.h1, site.h2):
+        assert list((host.fs / PLUGINS).iterdir()) == []
+        assert list((host.folder / "docker/plugins").glob("*/propagated-mount")) == []
+        links = {link["ifname"] for link in json.loads(host.run(["ip", "-j", "link"]))}
+        assert {link for link in links if not link.startswith(("docker", "br-"))} == {"lo", "eth0"}
+        rules = host.run(["nft", "list", "ruleset"])
+        assert "myoverlay" not in rules
+        assert "4789" not in rules
+        mounts = (host.fs / "proc/1/mountinfo").read_text()
+        assert "myoverlay" not in mounts
+        assert processes(host) == []
