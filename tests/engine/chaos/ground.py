@@ -28,6 +28,7 @@ from tests.engine.chaos.drivers import Driver, ManagedDriver, ProcessDriver
 from tests.engine.chaos.loads import IMAGE, NETWORK, Loads
 
 SUBNET = "10.5.0.0/24"
+FIXED = "10.5.0.200"
 DRIVERS = ("-d", "myoverlay", "--ipam-driver", "myoverlay")
 OVERLAY = "10.5.0.0-24"
 #: Seconds. A dead host's rows stay this long, its addresses this long: shorter than the defaults (60 and 600), which
@@ -147,7 +148,8 @@ class Ground:
         names = [f"c{number}" for number in range(count)] if host in (self.h1, self.h2) else []
         names = ["flow", *names] if host is not self.h3 else []
         for name in names if host.name != "h4" else ("k0", "k1", "k2"):
-            self.run(host, name, "--restart", "always")
+            fixed = ("--ip", FIXED) if name == "k0" else ()
+            self.run(host, name, "--restart", "always", *fixed)
 
     def run(self, host: EngineHost, name: str, *arguments: str) -> str:
         """Start a container that sleeps; its address."""
