@@ -12,7 +12,8 @@
     peers        PeerWatch          whose session lives, who shares an overlay        Daemon.stop, store.close
     beat         Beat               asks the other hosts' kernels through VXLAN       Daemon.stop
     fates        Fates              who is alive, cut off, dead; their rows           Daemon.stop
-    reconcile    Reconciler         settles with the store; compares the kernel       Daemon.stop
+    settle       Settler            what the store could not be told at once          Daemon.stop
+    reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
 
 Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
@@ -52,7 +53,8 @@ from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
 from myoverlay.host.pools import Pools
 from myoverlay.host.publish import Publisher
-from myoverlay.host.reconcile import Reconciler
+from myoverlay.host.reconcile import Reconciler, Settler
+from myoverlay.host.underlay import Underlay
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
@@ -164,6 +166,7 @@ class Daemon:
             parts.wall,
         )
         self.leases = Leases(self.journal, self.records, self.presence, self.pools, self._name_of, parts.wall)
+        self.underlay = Underlay(self.links, self.tally, settings.vtep)
         self.overlays = Overlays(
             self.journal,
             self.records,
@@ -171,7 +174,8 @@ class Daemon:
             self.pools,
             self.leases,
             self.links,
-            Converger(self.links, parts.pins, self.tally, parts.open_ground),
+            Converger(self.links, parts.pins, self.tally, self.leftovers, parts.open_ground),
+            self.underlay,
             self.liveness.member,
             settings.vtep,
             settings.port,
@@ -224,8 +228,15 @@ class Daemon:
             settings.lease_grace,
             parts.now,
         )
-        settling = (self.overlays.settle, self.audit.settle, self.leases.settle, self.graves.settle)
-        self.reconciler = Reconciler(self.overlays, self.leases, self.tally, self._may_write, settling, parts.now)
+        settling = (
+            self.overlays.settle,
+            self.overlays.tell_moved,
+            self.audit.settle,
+            self.leases.settle,
+            self.graves.settle,
+        )
+        self.settler = Settler(self.leases, self.tally, self._may_write, settling)
+        self.reconciler = Reconciler(self.overlays, self.underlay, self.leftovers, self.tally, parts.now)
         self.mirror = MirrorKeeper(self.journal.mend, self.tally)
 
     def _make_app(self, settings: Settings, parts: Parts) -> None:
@@ -259,6 +270,8 @@ class Daemon:
         self.overlays.on_gone = self._gone
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
+        self.underlay.on_move = self._moved
+        self.leftovers.on_let_go = self._let_go
         self.liveness.on_reborn = self.audit.want
         self.liveness.on_back = self._store_is_back
         self.epoch.on_doubt = self._doubted
@@ -357,7 +370,16 @@ class Daemon:
         self.publisher.pardon(local.network.overlay, address)
         self.publisher.offer(local.network.overlay)
 
+    def _moved(self, local: LocalOverlay) -> None:
+        self.overlays.moved(local)
+        self.publisher.offer(local.network.overlay)
+
+    def _let_go(self) -> None:
+        self.reconciler.wake()
+        self.leases.wanted.set()
+
     def _gone(self, local: LocalOverlay) -> None:
+        self.leftovers.forget(local.network.overlay)
         self.discovery.drop(local)
         self.publisher.forget(local.network.overlay)
         self.misses.refresh()
@@ -374,8 +396,18 @@ class Daemon:
 
     def _loops(self) -> tuple[Loop, ...]:
         """In the order they are started."""
-        own = (self.lookup, self.misses, self.publisher, self.liveness, self.peers, self.fates, self.reconciler)
-        return (*own, self.mirror, self.beat) if isinstance(self.beat, Loop) else (*own, self.mirror)
+        own = (
+            self.lookup,
+            self.misses,
+            self.publisher,
+            self.liveness,
+            self.peers,
+            self.fates,
+            self.settler,
+            self.reconciler,
+            self.mirror,
+        )
+        return (*own, self.beat) if isinstance(self.beat, Loop) else own
 
     def stop(self) -> None:
         """End the loops and let go of everything; links, namespaces, rows and records stay as they are."""

@@ -25,6 +25,7 @@ COUNTERS = {
     "doubts": "times the store was found to have lost something: emptied, restored, replaced",
     "fates": "what was found of other hosts, by {state}: alive, pending, cut off, dead",
     "mirror": "copies of the journal in the mounted directory, by {outcome}: made, failed",
+    "underlay": "what became of a network's VTEP, by {outcome}: moved, lost, found",
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 

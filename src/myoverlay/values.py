@@ -244,7 +244,7 @@ class Definition(Value, frozen=True, kw_only=True):
 
 
 class Network(Value, frozen=True, kw_only=True):
-    """Docker's local object: a network of this host that stands for an overlay."""
+    """Docker's local object: a network of this host that stands for an overlay. `asked`: `-o vtep=` as written."""
 
     network: str
     overlay: OverlayName
@@ -255,6 +255,7 @@ class Network(Value, frozen=True, kw_only=True):
     internal: bool = False
     outsiders: bool = False
     pool: str | None = None
+    asked: str = ""
 
 
 class Endpoint(Value, frozen=True, kw_only=True):

@@ -277,15 +277,19 @@ def test_lost_answers_are_asked_for_again(tables: Tables, links: Links, overlay:
 def test_a_table_that_keeps_changing_is_not_believed(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dump the kernel calls interrupted is repeated a few times and then refused, never taken for complete."""
     tables.set(many(5))
-    honest = tables._wire._receive
+    honest = tables._wire._read
     asked = 0
 
-    def interrupted() -> list[rtnetlink.Reply]:
+    def interrupted() -> bytes:
         nonlocal asked
         asked += 1
-        return [reply._replace(flags=reply.flags | rtnetlink.NLM_F_DUMP_INTR) for reply in honest()]
+        told = b""
+        for kind, flags, sequence, body in rtnetlink.replies(honest()):
+            head = rtnetlink.HEADER.pack(16 + len(body), kind, flags | rtnetlink.NLM_F_DUMP_INTR, sequence, 0)
+            told += head + body + bytes(-len(body) & 3)
+        return told
 
-    monkeypatch.setattr(tables._wire, "_receive", interrupted)
+    monkeypatch.setattr(tables._wire, "_read", interrupted)
     with pytest.raises(KernelRefused) as told:
         tables.dump()
     assert told.value.code == errno.EINTR

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from myoverlay.errors import Clash, KernelRefused, MyoverlayError
 from myoverlay.host.ground import Ground
+from myoverlay.host.leftovers import Leftovers
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.neigh import Tables
@@ -25,6 +29,17 @@ log = logging.getLogger(__name__)
 
 #: Where others pin namespaces: looked through for the holder of a VNI.
 FOREIGN_PINS = (Path("/run/netns"), Path("/run/docker/netns"))
+#: What a container's end is called (`Endpoint.link`).
+_LINK = re.compile(r"mo[0-9a-f]{12}")
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a look at an overlay's links found, without touching anything."""
+
+    #: Links are missing, not as they should be, or there though nobody asks for them.
+    wrong: bool
+    #: An endpoint's cable is gone: its container's namespace died and took it along.
+    dead: bool
 
 
 class Converger:
@@ -35,32 +50,29 @@ class Converger:
         links: Links,
         pins: Pins,
         tally: Tally,
+        leftovers: Leftovers,
         open_ground: Callable[[netns.Namespace, int, Iterable[str]], Ground] = Ground,
     ) -> None:
         self._links = links
         self._pins = pins
         self._tally = tally
+        self._leftovers = leftovers
         self._open_ground = open_ground
 
+    # -- a whole overlay -------------------------------------------------------------------------------------------
+
     def overlay(self, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Ground:
-        """Build the overlay namespace, or adopt the one that is there; surplus links go.
+        """Build the overlay namespace, or adopt the one that is there; surplus links go, as far as the brake lets.
 
         Ports of endpoints whose cable is gone are not made anew: their container is gone too.
         """
         born = not self._pins.is_there(network.overlay)
         namespace = self._pins.create(network.overlay)
         try:
-            links = self._links.observe(namespace, deadline=deadline)
-            seen = {link.name: None if link.faults else link.value for link in links}
+            seen = self._seen(namespace, deadline)
             kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
-            for step in shape.diff(shape.wanted(network, kept), seen):
-                self._step(namespace, network, step, deadline)
-                if not born:
-                    self._tally.add("repairs", str(step).split(maxsplit=1)[0])
-            ifindex = self._links.ifindex(namespace, shape.VXLAN, deadline=deadline)
-            if ifindex is None:
-                raise KernelRefused(f"find {shape.VXLAN} of overlay {network.overlay}", errno.ENODEV, "it is gone")
-            ground = self._open_ground(namespace, ifindex, (endpoint.port for endpoint in kept))
+            self._fit(namespace, network, kept, seen, frozenset(), deadline, born)
+            ground = self._open(namespace, network, kept, deadline)
         except BaseException:
             namespace.close()
             if born:
@@ -68,6 +80,134 @@ class Converger:
             raise
         ground.rows = _rows_of(ground.tables)
         return ground
+
+    def _open(
+        self, namespace: netns.Namespace, network: Network, endpoints: Iterable[Endpoint], deadline: float
+    ) -> Ground:
+        ifindex = self._links.ifindex(namespace, shape.VXLAN, deadline=deadline)
+        if ifindex is None:
+            raise KernelRefused(f"find {shape.VXLAN} of overlay {network.overlay}", errno.ENODEV, "it is gone")
+        return self._open_ground(namespace, ifindex, (endpoint.port for endpoint in endpoints))
+
+    def keep_pinned(self, ground: Ground, overlay: OverlayName) -> None:
+        """See that the namespace we hold open is the one that is pinned: somebody may have taken the pin away.
+
+        The namespace itself lives on with all its cables as long as we hold it, so it is pinned again, not rebuilt.
+        """
+        if self._pins.keep(overlay, ground.namespace):
+            self._tally.add("repairs", "pin")
+            log.warning("overlay %s: its namespace was not pinned any more, and is again", overlay)
+
+    def inspect(self, ground: Ground, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Finding:
+        """Look whether the links are as wanted. Needs no lock: what it finds is looked at again under the lock."""
+        seen = self._seen(ground.namespace, deadline, ground)
+        kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
+        steps = [
+            step
+            for step in shape.diff(shape.wanted(network, kept), seen)
+            if not isinstance(step, shape.Remove) or step.name not in ground.leaving
+        ]
+        if not any(isinstance(step, shape.Remove) for step in steps):
+            self._leftovers.release("link", network.overlay, (), len(seen))  # nothing of it waits any more
+        return Finding(bool(steps) or not self._is_bound(ground), len(kept) < len(endpoints))
+
+    @staticmethod
+    def _is_bound(ground: Ground) -> bool:
+        """Are bridge and VXLAN device still those that the ground was opened on?"""
+        indexes = ground.indexes()
+        return indexes.get(shape.VXLAN) == ground.ifindex and indexes.get(shape.BRIDGE) == ground.bridge
+
+    def mend(self, ground: Ground, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Ground:
+        """Make the links as wanted. Where a device had to be made anew, or was, another ground is opened and filled."""
+        seen = self._seen(ground.namespace, deadline, ground)
+        kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
+        self._fit(ground.namespace, network, kept, seen, ground.leaving, deadline, False)
+        if self._is_bound(ground):
+            return ground
+        namespace = ground.namespace.dup()
+        try:
+            new = self._open(namespace, network, kept, deadline)
+        except BaseException:
+            namespace.close()
+            raise
+        new.leaving = ground.leaving
+        new.rows = ground.rows
+        self._apply(new, rows.diff(new.rows, _rows_of(new.tables)))
+        self._tally.add("repairs", "device made anew")
+        log.warning("overlay %s: bridge or VXLAN device was another; its rows are written anew", network.overlay)
+        ground.close()
+        return new
+
+    def _seen(
+        self, namespace: netns.Namespace, deadline: float, ground: Ground | None = None
+    ) -> dict[str, shape.Thing | None]:
+        """The links by name; None for what is not in order."""
+        memory = ground.memory if ground is not None else None
+        links = self._links.observe(namespace, deadline=deadline, memory=memory)
+        return {link.name: None if link.faults else link.value for link in links}
+
+    def _fit(
+        self,
+        namespace: netns.Namespace,
+        network: Network,
+        kept: Sequence[Endpoint],
+        seen: Mapping[str, shape.Thing | None],
+        leaving: Collection[str],
+        deadline: float,
+        born: bool,
+    ) -> None:
+        """Take the steps from what is seen to what is wanted, each counted unless the namespace is newborn."""
+        steps = shape.diff(shape.wanted(network, kept), seen)
+        surplus = {step.name for step in steps if isinstance(step, shape.Remove)}
+        cables = len(seen.keys() - {shape.BRIDGE, shape.VXLAN})
+        allowed = self._leftovers.release("link", network.overlay, surplus.difference(leaving), cables)
+        for step in steps:
+            if isinstance(step, shape.Remove) and step.name in leaving:
+                self._links.remove(namespace, step.name, deadline=deadline, wait=False)  # it may have failed
+            elif isinstance(step, shape.Ensure) or step.name in allowed:
+                self._step(namespace, network, step, deadline)
+                if not born:
+                    reason = _reason(step, seen)
+                    self._tally.add("repairs", reason)
+                    log.warning("overlay %s: %s was put right (%s)", network.overlay, _name(step), reason)
+
+    def sweep(self, asked: Collection[str], doomed: Collection[str], deadline: float) -> set[str]:
+        """Take away pinned namespaces that nobody asks for; returns their names.
+
+        `doomed` ones go, for somebody said so; the others as far as the brake lets. What is no overlay's name is not
+        ours to judge.
+        """
+        pinned = {name for name in self._pins.names() if _is_overlay(name)}
+        nobodys = pinned.difference(asked)
+        uncaused = nobodys.difference(doomed)
+        in_use = {name for name in uncaused if self._is_in_use(name, deadline)}
+        gone = nobodys.intersection(doomed) | self._leftovers.release("namespace", "", uncaused, len(pinned), in_use)
+        for name in gone:
+            self.nothing(None, OverlayName(name), deadline)
+            self._tally.add("repairs", "surplus namespace")
+            log.warning("the namespace %s was no network's, and is removed", name)
+        return gone
+
+    def _is_in_use(self, name: str, deadline: float) -> bool:
+        """Do cables lead from this namespace to anywhere but the host's, which is: into containers?"""
+        if not self._pins.is_there(name):
+            return False
+        with self._pins.create(name) as namespace:
+            links = self._links.observe(namespace, deadline=deadline)
+            cables = {link.name for link in links if isinstance(link.value, Veth) and link.value.link is not None}
+            return bool(cables and cables - self._links.far_ends(namespace, deadline=deadline).keys())
+
+    def unclaimed(self) -> set[str]:
+        """Container's ends that lie in the host's namespace, by name: nobody has taken them yet, or any more."""
+        return {name for name in self._links.names() if _LINK.fullmatch(name)}
+
+    def drop_loose(self, names: Collection[str], of: int, deadline: float) -> None:
+        """Remove cables both ends of which lie in the host's namespace, of these; as far as the brake lets."""
+        loose = self._links.loose_ends("mo", deadline=deadline).intersection(names) if names else set()
+        for name in self._leftovers.release("link", "", loose, of):
+            self._links.remove_here(name, deadline=deadline)
+            self._tally.add("repairs", "surplus link")
+            log.warning("%s was nobody's cable, and is removed", name)
 
     def _step(
         self, namespace: netns.Namespace, network: Network, step: shape.Ensure | shape.Remove, deadline: float
@@ -106,12 +246,15 @@ class Converger:
 
     def look(self, ground: Ground) -> None:
         """See which cables are still there: a container's namespace that dies takes its cable along."""
-        ground.ports &= ground.link_names()
+        names = ground.indexes().keys()
+        ground.ports &= names
+        ground.leaving &= names
 
     def without(self, ground: Ground, endpoint: Endpoint, deadline: float) -> None:
         """Take the endpoint's cable away, by its end in our namespace; Docker does not wait for it."""
         if endpoint.port in ground.ports:
             ground.ports.discard(endpoint.port)
+            ground.leaving.add(endpoint.port)
             self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
     def peers(self, ground: Ground, want: rows.Rows, complete: bool) -> None:
@@ -131,9 +274,22 @@ class Converger:
         self._apply(ground, rows.diff(more, rows.Rows()))
         ground.rows = rows.merged(ground.rows, more)
 
-    def compare(self, ground: Ground, want: rows.Rows) -> int:
-        """Bring the tables from what is really there to what is wanted; returns how many rows were put right."""
-        steps = rows.diff(want, _rows_of(ground.tables))
+    def has_strayed(self, ground: Ground, want: rows.Rows, complete: bool) -> bool:
+        """Are the tables not as wanted? Needs no lock: what it finds is looked at again under the lock."""
+        there = _rows_of(ground.tables)
+        if complete:
+            return there != want
+        want = rows.merged(ground.rows, want)
+        return not (want.neigh <= there.neigh and want.fdb <= there.fdb)
+
+    def compare(self, ground: Ground, want: rows.Rows, complete: bool) -> int:
+        """Bring the tables from what is really there to what is wanted; returns how many rows were put right.
+
+        Nothing is taken away before `want` is known to be complete; till then what we wrote is wanted as well.
+        """
+        if not complete:
+            want = rows.merged(ground.rows, want)
+        steps = [step for step in rows.diff(want, _rows_of(ground.tables)) if complete or isinstance(step, rows.Set)]
         for step in steps:
             self._tally.add("repairs", f"{'missing' if isinstance(step, rows.Set) else 'surplus'} row")
         self._apply(ground, steps)
@@ -150,7 +306,11 @@ class Converger:
 
     def announce(self, ground: Ground, address: Address, mac: Mac, reason: str) -> None:
         """Tell the containers of this host whose MAC an address has: a proxying VXLAN device lets no ARP through."""
-        ground.announcer.announce(address, mac)
+        try:
+            ground.announcer.announce(address, mac)
+        except KernelRefused as error:  # the bridge is gone or down: the next round puts it right
+            log.warning("%s", error)
+            reason = "failed"
         self._tally.add("announcements", reason)
 
     def nothing(self, ground: Ground | None, overlay: OverlayName, deadline: float) -> None:
@@ -159,13 +319,34 @@ class Converger:
         The VXLAN device goes first and by itself: a namespace ends in the background, and until then VNI and port would
         be taken by somebody whom nobody can see.
         """
-        if ground is not None:
+        namespace = ground.namespace if ground is not None else None
+        if namespace is None and self._pins.is_there(overlay):
+            namespace = self._pins.create(overlay)
+        if namespace is not None:
             try:
-                self._links.remove(ground.namespace, shape.VXLAN, deadline=deadline)
+                self._links.remove(namespace, shape.VXLAN, deadline=deadline)
             except MyoverlayError as error:
                 log.warning("overlay %s: %s", overlay, error)
-            ground.close()
+            (ground or namespace).close()
         self._pins.delete(overlay)
+
+
+def _is_overlay(name: str) -> bool:
+    try:
+        OverlayName(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _name(step: shape.Ensure | shape.Remove) -> str:
+    return step.name if isinstance(step, shape.Remove) else shape.name_of(step.thing)
+
+
+def _reason(step: shape.Ensure | shape.Remove, seen: Mapping[str, shape.Thing | None]) -> str:
+    if isinstance(step, shape.Remove):
+        return "surplus link"
+    return "wrong link" if shape.name_of(step.thing) in seen else "missing link"
 
 
 def _rows_of(tables: Tables) -> rows.Rows:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from myoverlay.errors import Clash, Late, Refused, Unknown
+from myoverlay.errors import Clash, KernelRefused, Late, Refused, Unknown
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
@@ -66,6 +66,7 @@ class LocalOverlay:
         self._ground: Ground | None = None
         self._macs: dict[Address, Mac] = {}
         self._pulled: set[Address] = set()
+        self._removed = False
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -75,6 +76,8 @@ class LocalOverlay:
             self._stand(deadline)
 
     def _stand(self, deadline: float) -> Ground:
+        if self._removed:
+            raise Unknown(f"overlay {self.network.overlay} was taken away from this host")
         if self._ground is None:
             self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
             # Containers here may hold in a warm cache what was true before this run of ours.
@@ -82,6 +85,41 @@ class LocalOverlay:
             before |= {record.address: record.mac for record in self.present()}
             self._macs = before | self._macs
         return self._ground
+
+    def check(self, deadline: float) -> bool:
+        """Compare the kernel's side with what is wanted, in both directions, and put it right; build what is missing.
+
+        Looks without the lock, and takes it only where something is wrong. True where endpoints died with their
+        container, so that somebody should `bury` them.
+        """
+        with self._locked(deadline):
+            if self._removed:
+                return False
+            ground = self._stand(deadline)
+            self._converger.keep_pinned(ground, self.network.overlay)
+        try:
+            finding = self._converger.inspect(ground, self.network, self.endpoints(), deadline)
+            if finding.wrong:
+                self._mend(ground, deadline)
+            self.compare()
+        except (ValueError, KernelRefused):
+            if self._ground is ground:
+                raise
+            return False  # closed under our hands: the network was removed meanwhile
+        return finding.dead
+
+    def _mend(self, ground: Ground, deadline: float) -> None:
+        with self._locked(deadline):
+            if self._ground is ground:
+                self._ground = self._converger.mend(ground, self.network, self.endpoints(), deadline)
+
+    def move(self, network: Network, deadline: float) -> None:
+        """From now on this host has another VTEP there: the device is made anew, its rows are kept."""
+        with self._locked(deadline):
+            self._journal.networks.change(network.network, lambda known: network if known is not None else None)
+            self.network = network
+            if self._ground is not None:
+                self._ground = self._converger.mend(self._ground, network, self.endpoints(), deadline)
 
     def bury(self) -> list[Endpoint]:
         """Forget endpoints whose cable is gone: their container's namespace took it along when it died."""
@@ -92,11 +130,16 @@ class LocalOverlay:
             dead = [one for one in self.endpoints() if one.port not in self._ground.ports]
             for endpoint in dead:
                 self._journal.endpoints.drop(endpoint.endpoint)
+            if dead:
+                self._rows(self._ground)
+            for endpoint in dead:
+                self._tell_peer(self._ground, endpoint.address)
             return dead
 
     def remove(self, deadline: float) -> None:
         """Take the kernel's side away."""
         with self._locked(deadline):
+            self._removed = True
             ground, self._ground = self._ground, None
             self._converger.nothing(ground, self.network.overlay, deadline)
 
@@ -207,9 +250,7 @@ class LocalOverlay:
             if known is not None and self._ground is not None:
                 self._converger.without(self._ground, known, deadline)
                 self._rows(self._ground)
-                peer = self.view.peers.get(known.address)
-                if peer is not None:
-                    self._tell_moved(self._ground, [Neigh(address=peer.address, mac=peer.mac)])
+                self._tell_peer(self._ground, known.address)
             return known
 
     # -- peers -----------------------------------------------------------------------------------------------------
@@ -278,10 +319,13 @@ class LocalOverlay:
 
     def compare(self) -> int:
         """Compare the tables with what is wanted and put them right; returns how many rows that took."""
+        ground, complete = self._ground, self.view.complete
+        if ground is None or not self._converger.has_strayed(ground, self._wanted(), complete):
+            return 0
         with self._lock:
-            if self._ground is None or not self.view.complete:
+            if self._ground is not ground:
                 return 0
-            return self._converger.compare(self._ground, self._wanted())
+            return self._converger.compare(ground, self._wanted(), self.view.complete)
 
     @property
     def eager(self) -> bool:
@@ -303,6 +347,12 @@ class LocalOverlay:
 
     def _rows(self, ground: Ground) -> None:
         self._converger.peers(ground, self._wanted(), self.view.complete)
+
+    def _tell_peer(self, ground: Ground, address: Address) -> None:
+        """An address is no longer here: if a peer has it, that is what containers here should know."""
+        peer = self.view.peers.get(address)
+        if peer is not None:
+            self._tell_moved(ground, [Neigh(address=peer.address, mac=peer.mac)])
 
     def _tell_moved(self, ground: Ground, now: Iterable[Neigh]) -> None:
         """Containers here may hold the former MAC of an address that moved, wherever it moved from and to."""

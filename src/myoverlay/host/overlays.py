@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.pools import Pools
+from myoverlay.host.underlay import Underlay
 from myoverlay.kernel.links import Links
 from myoverlay.plan import definition as plan
 from myoverlay.store.records import Member, Records
@@ -59,7 +60,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overlays:
-    """All overlays of this host. `_lock` guards the two tables; creating and deleting go one at a time."""
+    """All overlays of this host. `_lock` guards the tables; creating goes one at a time.
+
+    `_doomed` are left overlays whose kernel side could not be taken away, `_going` those where somebody is just doing
+    it, `_moved` those where the store is to be told this host's new VTEP.
+    """
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class Overlays:
         leases: Leases,
         links: Links,
         converger: Converger,
+        underlay: Underlay,
         member: Callable[[Address], Member],
         vtep: str,
         port: int,
@@ -82,13 +88,16 @@ class Overlays:
         self._leases = leases
         self._links = links
         self._converger = converger
+        self._underlay = underlay
         self._member = member
         self._vtep = vtep
         self._port = port
         self._eager = eager
         self._lock = threading.Lock()
         self._creating = threading.RLock()
-        self._doomed: list[LocalOverlay] = []
+        self._doomed: set[OverlayName] = set()
+        self._going: set[OverlayName] = set()
+        self._moved: set[OverlayName] = set()
         self._overlays: dict[str, LocalOverlay] = {}
         #: Called with an overlay that has an endpoint for the first time, and with one that goes.
         self.on_use: Callable[[LocalOverlay], None] = lambda _: None
@@ -130,19 +139,29 @@ class Overlays:
 
         A network whose kernel side cannot be built stays known and is built at its next use.
         """
+        self._attempt("leftover namespaces", lambda: self.sweep(deadline))
         for network in self._journal.networks.all():
-            local = LocalOverlay(network, self._journal, self._converger, self._eager)
             with self._lock:
-                self._overlays[network.network] = local
+                self._overlays[network.network] = LocalOverlay(network, self._journal, self._converger, self._eager)
+        self._attempt("this host's address", lambda: self._underlay.follow(self.all(), deadline))
+        for local in self.all():
             try:
                 local.build(deadline)
             except MyoverlayError as error:
-                log.error("overlay %s is not rebuilt yet: %s", network.overlay, error)
+                log.error("overlay %s is not rebuilt yet: %s", local.network.overlay, error)
                 continue
             self.bury(local)
             if local.endpoints() or local.has_rows:
                 # Rows that a former run left are to be kept true, whether anybody here uses them or not.
                 self.on_use(local)
+
+    @staticmethod
+    def _attempt(what: str, act: Callable[[], None]) -> None:
+        """At start nothing keeps the networks from being rebuilt; the reconciler tries again."""
+        try:
+            act()
+        except MyoverlayError as error:
+            log.error("%s: looked at again later: %s", what, error)
 
     def bury(self, local: LocalOverlay) -> None:
         """Forget an overlay's endpoints that died with their container, and free their addresses.
@@ -155,6 +174,14 @@ class Overlays:
             if endpoint.joined:
                 self._leases.free(local.network.pool, endpoint.address)
             self.on_change(local, endpoint.address)
+
+    def abandon(self, local: LocalOverlay, endpoint: str, deadline: float) -> None:
+        """Forget an endpoint whose interface nobody took, with its cable, and free its address."""
+        gone = local.delete_endpoint(endpoint, deadline)
+        if gone is not None:
+            log.warning("endpoint %s (%s) was never taken by a container: it goes", endpoint[:12], gone.address)
+            self._leases.free(local.network.pool, gone.address)
+            self.on_change(local, gone.address)
 
     def create(self, request: Request, deadline: float) -> LocalOverlay:
         """A network of this host joins its overlay, which is defined if nobody has. The same call again finds it."""
@@ -279,8 +306,9 @@ class Overlays:
         """
         with self._lock:
             local = self._overlays.pop(network, None)
-        if local is None:
-            return
+            if local is None:
+                return
+            self._going.add(local.network.overlay)
         self._journal.leaving.put(local.network.overlay, local.network.definition)
         self._journal.networks.drop(network)
         for endpoint in self._journal.endpoints.all():
@@ -291,15 +319,40 @@ class Overlays:
             local.remove(deadline)
         except MyoverlayError as error:
             log.error("overlay %s is taken away later: %s", local.network.overlay, error)
-            self._doomed.append(local)
+            with self._lock:
+                self._doomed.add(local.network.overlay)
+        finally:
+            with self._lock:
+                self._going.discard(local.network.overlay)
         self._part(local.network.definition, deadline)
 
-    def remove_doomed(self, deadline: float) -> None:
-        """Take away the kernel side of networks that Docker has forgotten, and that could not be taken away before."""
-        for local in tuple(self._doomed):
-            if self.named(local.network.overlay) is None:
-                local.remove(deadline)
-            self._doomed.remove(local)
+    def sweep(self, deadline: float) -> None:
+        """Take away namespaces that no network names: a network's that Docker removed while we could not, or a creation
+        that ended half-way. Across a restart nothing but the pin remembers them.
+
+        Never beside a creation, whose network is not in the journal yet.
+        """
+        if not self._creating.acquire(blocking=False):
+            return
+        try:
+            with self._lock:
+                doomed, going = set(self._doomed), set(self._going)
+            asked = {network.overlay for network in self._journal.networks.all()}
+            # Docker removed these, or never had them: a recorded cause.
+            doomed = (doomed | {gone.overlay for gone in self._journal.leaving.all()}) - asked
+            for name in self._converger.sweep(asked | going, doomed, deadline):
+                with self._lock:
+                    self._doomed.discard(name)
+        finally:
+            self._creating.release()
+
+    def unclaimed(self) -> set[str]:
+        """Containers' ends that lie in the host's namespace, by name."""
+        return self._converger.unclaimed()
+
+    def drop_loose(self, names: Collection[str], of: int, deadline: float) -> None:
+        """Remove those of the cables that are nobody's."""
+        self._converger.drop_loose(names, of, deadline)
 
     def _part(self, definition: Definition, deadline: float) -> None:
         """Leave an overlay in the store now, or have it done in the background."""
@@ -324,6 +377,25 @@ class Overlays:
                 self._journal.leaving.drop(gone.overlay)
         finally:
             self._creating.release()
+
+    def moved(self, local: LocalOverlay) -> None:
+        """This host has another VTEP there: the members' list is to say so."""
+        with self._lock:
+            self._moved.add(local.network.overlay)
+        self._leases.wanted.set()
+
+    def tell_moved(self, deadline: float) -> None:
+        """Write this host's new VTEPs into the members' lists. Raises Unavailable or Late when it could not be told."""
+        for overlay in tuple(self._moved):
+            local = self.named(overlay)
+            if local is not None and not self._tell_member(local.network, deadline):
+                continue  # the definition changed meanwhile: the next round
+            with self._lock:
+                self._moved.discard(overlay)
+
+    def _tell_member(self, network: Network, deadline: float) -> bool:
+        held = self._records.definition(network.overlay, timeout=left(deadline))
+        return held is None or self._records.join(held, self._member(network.vtep), timeout=left(deadline))
 
     def depart(self, deadline: float) -> None:
         """Take no more part in any overlay, as the store has it; networks and namespaces stay. Raises as `settle`."""
@@ -359,4 +431,5 @@ def _network(request: Request, definition: Definition, vtep: Address, underlay: 
         internal=request.internal,
         outsiders=definition.records is not None if outsiders is None else outsiders,
         pool=use.pool if use else None,
+        asked=request.options.vtep or "",
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import queue
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +14,9 @@ from typing import Self, TypeVar
 
 from myoverlay.errors import Late, MyoverlayError
 from myoverlay.kernel import netns
-from myoverlay.kernel.linkforms import Observed, Thing
-from myoverlay.kernel.linkwork import Worker
+from myoverlay.kernel.jobs import Jobs
+from myoverlay.kernel.linkforms import Observed, Thing, form_of
+from myoverlay.kernel.linkwork import Memory, Worker
 from myoverlay.kernel.netns import Namespace
 from myoverlay.values import Address, Subnet
 
@@ -33,7 +34,7 @@ class Links:
     def __init__(self, host: Namespace | None = None) -> None:
         """`host` is where containers' ends and VXLAN sockets are born: by default the calling thread's namespace."""
         self._host = host.dup() if host is not None else netns.current()
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs = Jobs()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # guards _open
         self._open = False
@@ -54,7 +55,7 @@ class Links:
             if not self._open or self._thread is None:
                 return
             self._open = False
-            self._jobs.put(None)
+            self._jobs.end()
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise Late(f"links were still being worked on after {timeout:g} s")
@@ -77,23 +78,28 @@ class Links:
         A Veth's container end is born in the host's namespace, down, and is not sought when it has moved from there.
         A Vxlan that differs in VNI, port or local address is made anew and loses its rows.
         """
-        return self._ask(f"{thing!r}", deadline, ns, lambda own: self._worker.ensure(own, thing, ipv6))
+        work = lambda own: self._worker.ensure(own, thing, ipv6)  # noqa: E731
+        return self._ask(f"{thing!r}", deadline, ns, work, form_of(thing).name)
 
     def remove(self, ns: Namespace, name: str, *, deadline: float, wait: bool = True) -> None:
         """Delete a link by name, a veth with its other end. Absent is success.
 
-        With `wait` off it is queued in order behind all else (18 ms a veth), the deadline is moot, and a failure is
-        logged and counted.
+        With `wait` off it is done when nobody waits for anything else (18 ms a veth), though before the next thing that
+        is asked of that link; the deadline is moot, and a failure is logged and counted.
         """
         if wait:
-            self._ask(f"removing {name}", deadline, ns, lambda own: self._worker.remove(own, name))
+            self._ask(f"removing {name}", deadline, ns, lambda own: self._worker.remove(own, name), name)
             return
         held = ns.dup()
         try:
-            self._submit(lambda: self._remove_unseen(held, name))
+            with self._lock:
+                self._check_open()
+                superfluous = self._jobs.put_idle(lambda: self._remove_unseen(held, name), (ns.inode, name))
         except BaseException:
             held.close()
             raise
+        if superfluous is not None:
+            held.close()
 
     def equip(self, ns: Namespace, name: str, address: Address, prefixlen: int, *, deadline: float) -> None:
         """Give a container's end an address beside those it has, and set it up, in the container's namespace."""
@@ -107,13 +113,32 @@ class Links:
         """Does the bridge's port forward? The kernel's link watch opens it some time after its far end came up."""
         return self._ask(f"looking at {port}", deadline, ns, lambda own: self._worker.forwards(own, port))
 
-    def observe(self, ns: Namespace, *, deadline: float) -> tuple[Observed, ...]:
-        """All links of the namespace but `lo`, each as the value it amounts to and what is wrong with it."""
-        return self._ask("observing links", deadline, ns, self._worker.observe)
+    def observe(self, ns: Namespace, *, deadline: float, memory: Memory | None = None) -> tuple[Observed, ...]:
+        """All links of the namespace but `lo`, each as the value it amounts to and what is wrong with it.
+
+        `memory` is the caller's, one for each namespace, and makes the next time cheap.
+        """
+        return self._ask("observing links", deadline, ns, lambda own: self._worker.observe(own, memory))
 
     def ifindex(self, ns: Namespace, name: str, *, deadline: float) -> int | None:
         """The index of a link, or None where there is none of that name."""
         return self._ask(f"finding {name}", deadline, ns, lambda own: self._worker.ifindex(own, name))
+
+    def names(self) -> set[str]:
+        """The names of all links of the host's namespace."""
+        return {name for _, name in self._host.call(socket.if_nameindex)}
+
+    def loose_ends(self, prefix: str, *, deadline: float) -> set[str]:
+        """Veths of the host's namespace whose name begins so and whose other end is there too."""
+        return self._ask("looking at cables", deadline, None, lambda _: self._worker.loose_ends(prefix))
+
+    def remove_here(self, name: str, *, deadline: float) -> None:
+        """Delete a link of the host's namespace by name. Absent is success."""
+        self.remove(self._host, name, deadline=deadline)
+
+    def addresses(self, *, deadline: float) -> frozenset[Address]:
+        """All addresses of the host that are of global scope."""
+        return self._ask("reading addresses", deadline, None, lambda _: self._worker.addresses())
 
     def routes(self, *, deadline: float) -> tuple[Subnet, ...]:
         """Where the host's main table leads: no default, link-local, loopback or multicast destinations."""
@@ -140,14 +165,22 @@ class Links:
 
     # The queue.
 
-    def _submit(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            if not self._open:
-                raise RuntimeError("links are not started, or stopped")
-            self._jobs.put(job)
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError("links are not started, or stopped")
 
-    def _ask(self, what: str, deadline: float, ns: Namespace | None, work: Callable[[Namespace], T]) -> T:
-        """Have the work done on the thread, in `ns` or the host's namespace, and wait for it until the deadline."""
+    def _submit(self, job: Callable[[], None], link: Hashable = None) -> None:
+        with self._lock:
+            self._check_open()
+            self._jobs.put(job, link)
+
+    def _ask(
+        self, what: str, deadline: float, ns: Namespace | None, work: Callable[[Namespace], T], name: str | None = None
+    ) -> T:
+        """Have the work done on the thread, in `ns` or the host's namespace, and wait for it until the deadline.
+
+        `name`: the link that it is about, which an earlier removal of that link must not come after.
+        """
         future: Future[T] = Future()
         # Its own fd: abandoned work may still run when the caller's is closed and its number is another's.
         held = (ns or self._host).dup()
@@ -158,7 +191,7 @@ class Links:
                     self._fulfil(future, what, deadline, lambda: work(held))
 
         try:
-            self._submit(job)
+            self._submit(job, (held.inode, name) if name is not None else None)
         except BaseException:
             held.close()
             raise
@@ -180,7 +213,7 @@ class Links:
 
     def _serve(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
+            while (job := self._jobs.take()) is not None:
                 job()
         finally:
             self._worker.close()

@@ -96,8 +96,11 @@ class Channel:
         return link
 
     def all(self) -> list[Seen]:
-        bodies = self.wire.dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0) + NO_STATISTICS)
-        return [link for body in bodies if (link := linkforms.decode_link(body)) is not None]
+        return [link for body in self.bodies() if (link := linkforms.decode_link(body)) is not None]
+
+    def bodies(self) -> list[bytes]:
+        """All links' messages, without statistics: what does not change is told by the same bytes each time."""
+        return self.wire.dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0) + NO_STATISTICS)
 
     def nsid(self, other: Namespace) -> int | None:
         """The number by which this namespace's links mean the other one (IFLA_LINK_NETNSID); None where it has none."""
@@ -120,6 +123,34 @@ class Channel:
         except KernelRefused as said:
             if said.code != errno.ENODEV:
                 raise
+
+
+class Memory:
+    """What a former observation of one namespace made of the same bytes: taking a link apart costs 0.1 ms.
+
+    It holds no more than the last observation.
+    """
+
+    def __init__(self) -> None:
+        self._links: dict[bytes, Seen | None] = {}
+        self._made: dict[tuple[object, ...], Observed] = {}
+        self._before: dict[tuple[object, ...], Observed] = {}
+
+    def links(self, bodies: Sequence[bytes]) -> list[Seen]:
+        """The links of those messages; what `observed` made before is kept until the next time."""
+        before = self._links
+        self._links = {body: before[body] if body in before else linkforms.decode_link(body) for body in bodies}
+        self._before, self._made = self._made, {}
+        return [link for link in self._links.values() if link is not None]
+
+    def observed(
+        self, link: Seen, master: Seen | None, addresses: tuple[tuple[Address, int], ...], rows: frozenset[Mac]
+    ) -> Observed:
+        """As `linkforms.observed`. The link is kept alive by `_links`, so its identity tells it."""
+        key = (id(link), (master.name, master.ipv6_off) if master else None, addresses, rows)
+        found = self._before.get(key) or linkforms.observed(link, master, addresses, rows)
+        self._made[key] = found
+        return found
 
 
 class Worker:
@@ -248,11 +279,12 @@ class Worker:
             link = channel.find(name)
             return link.index if link else None
 
-    def observe(self, ns: Namespace) -> tuple[Observed, ...]:
+    def observe(self, ns: Namespace, memory: Memory | None = None) -> tuple[Observed, ...]:
         addresses: dict[int, list[tuple[Address, int]]] = {}
         rows: dict[int, set[Mac]] = {}
+        memory = memory if memory is not None else Memory()
         with self._at(ns) as channel:
-            there = channel.all()
+            there = memory.links(channel.bodies())
             for place in underlay.places(channel.wire):
                 addresses.setdefault(place.index, []).append((place.address, place.prefixlen))
             for link in there:
@@ -260,7 +292,7 @@ class Worker:
                     rows |= bridge_rows(channel.wire, link.index)
         by_index = {link.index: link for link in there}
         return tuple(
-            linkforms.observed(
+            memory.observed(
                 link,
                 by_index.get(link.master or 0),
                 tuple(addresses.get(link.index, ())),
@@ -269,6 +301,16 @@ class Worker:
             for link in there
             if link.name != "lo"
         )
+
+    def addresses(self) -> frozenset[Address]:
+        return frozenset(place.address for place in underlay.places(self._at_home().wire))
+
+    def loose_ends(self, prefix: str) -> set[str]:
+        return {
+            link.name
+            for link in self._at_home().all()
+            if link.name.startswith(prefix) and link.kind == "veth" and link.far is not None and link.far_ns is None
+        }
 
     def routes(self) -> tuple[Subnet, ...]:
         return underlay.routes(self._at_home().wire)

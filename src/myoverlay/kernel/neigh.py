@@ -38,6 +38,10 @@ NTF_SELF, NTF_MASTER, NTF_PROXY = 0x02, 0x04, 0x08
 
 #: struct ndmsg: family, three bytes of nothing, interface index, state, flags, type.
 NDM = struct.Struct("=B3xiHBB")
+#: Where the flags are in it.
+_FLAGS = 10
+#: The attribute that ends a row's message and is another each time: how long ago it was used (NDA_CACHEINFO).
+_AGES = struct.pack("=HH", 20, 3)
 #: A remote that has one of these is not the device's ordinary one.
 _OWN_REMOTE = frozenset((NDA_PORT, NDA_VNI, NDA_IFINDEX))
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -187,8 +191,10 @@ class Tables:
     def __init__(self, ns: Namespace, ifindex: int) -> None:
         """Raises KernelRefused where no socket can be had there. The device itself is not looked at."""
         self.ifindex = ifindex
-        self._lock = threading.Lock()  # guards _wire
+        self._lock = threading.Lock()  # guards _wire and _read
         self._wire = Wire(ns)
+        #: The rows of the last dump by their bytes: nearly all are the same the next time.
+        self._read: dict[bytes, Row | None] = {}
 
     def set(self, rows: Sequence[Row]) -> Failed:
         """Make every row so, in the order given (FDB first, then its neighbour). The refused ones come back."""
@@ -214,8 +220,12 @@ class Tables:
         with self._lock:
             bodies = self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + device)
             bodies += self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + device)
-        for body in bodies:
-            row = decode_row(body, self.ifindex)
+            before, self._read = self._read, {}
+            read = self._read
+            for body in bodies:
+                key = body[:-20] if body[-20:-16] == _AGES else body
+                read[key] = before[key] if key in before else decode_row(body, self.ifindex)
+        for row in read.values():
             if isinstance(row, Neigh):
                 neighs.add(row)
             elif row is not None:
@@ -281,9 +291,11 @@ def port_rows(wire: Wire, port: int) -> set[Mac]:
 def _static_rows(wire: Wire, which: bytes) -> dict[int, set[Mac]]:
     rows: dict[int, set[Mac]] = {}
     for body in wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + which):
-        _family, port, state, flags, _type = NDM.unpack_from(body)
         # A VXLAN port's own rows (SELF) come along in the same dump, ten thousand of them perhaps.
-        if flags & NTF_SELF or not state & NUD_NOARP:
+        if len(body) < NDM.size or body[_FLAGS] & NTF_SELF:
+            continue
+        _family, port, state, _flags, _type = NDM.unpack_from(body)
+        if not state & NUD_NOARP:
             continue
         mac = _mac(attributes(body, NDM.size).get(NDA_LLADDR))
         if mac is not None:

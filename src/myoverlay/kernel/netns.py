@@ -225,6 +225,36 @@ def create(path: Path) -> Namespace:
         raise
 
 
+def holds(path: Path, ns: Namespace) -> bool:
+    """Is it this namespace that is pinned there, and no other and nothing else?"""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return found.st_dev == _nsfs_device() and found.st_ino == ns.inode
+
+
+def pin(path: Path, ns: Namespace) -> None:
+    """Pin an open namespace at `path`, in place of whatever namespace is pinned there.
+
+    Raises Refused where something else is in the way and KernelRefused where the kernel says no.
+    """
+    if holds(path, ns):
+        return
+    try:
+        while is_pinned(path):
+            _check(_libc.umount2(os.fsencode(path), MNT_DETACH | UMOUNT_NOFOLLOW))
+        _make_parents(path.parent)
+        ours = _reserve(path)
+        try:
+            _check(_libc.mount(f"/proc/self/fd/{ns.fd}".encode(), os.fsencode(path), None, MS_BIND, None))
+        except BaseException:
+            _unpin(path, unlink=ours)
+            raise
+    except OSError as error:
+        raise refusal(f"pinning {ns!r} at {path}", error) from error
+
+
 def share(folder: Path) -> None:
     """Make a directory of pins a shared mount of its own, as the first `ip netns add` does; repeating is free.
 

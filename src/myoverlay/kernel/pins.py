@@ -26,6 +26,13 @@ class Pins:
         """A new namespace under the name, or the one that is there. Raises as `netns.create` does."""
         return netns.create(self.path(name))
 
+    def keep(self, name: str, ns: Namespace) -> bool:
+        """See that it is this namespace that is pinned under the name; True where it was not. Raises as `netns.pin`."""
+        if netns.holds(self.path(name), ns):
+            return False
+        netns.pin(self.path(name), ns)
+        return True
+
     def delete(self, name: str) -> None:
         """Unpin; absent is success. Raises as `netns.delete` does."""
         netns.delete(self.path(name))

@@ -13,6 +13,7 @@ import pytest
 from myoverlay.errors import Refused
 from myoverlay.host.converge import Converger
 from myoverlay.host.journal import Journal
+from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.kernel.pins import Pins
 from myoverlay.plan import shape
@@ -134,7 +135,9 @@ def test_the_bridges_limit_is_told_in_a_sentence(hosts: Hosts, tmp_path: Path) -
             name = f"{number:064x}"
             full = Endpoint(endpoint=name, network=network.id, address=address, mac=Mac.of(address), generation=1)
             journal.endpoints.put(name, full)
-        local = LocalOverlay(host.local().network, journal, Converger(host.daemon.links, Pins(tmp_path), Tally()), 1)
+        local = LocalOverlay(
+            host.local().network, journal, Converger(host.daemon.links, Pins(tmp_path), Tally(), Leftovers(Tally())), 1
+        )
         with pytest.raises(Refused, match="overlay demo has 1022 endpoints on this host, as many as a bridge takes"):
             local.add_endpoint("f" * 64, Address("10.5.0.9"), None, 1, time.monotonic() + 5)
     assert host.ports() == set()

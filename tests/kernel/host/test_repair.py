@@ -50,7 +50,8 @@ def test_the_loop_does_it_by_itself(two: tuple[Host, Host]) -> None:
     until(lambda: here.knows(peer))
     with here.tables() as tables:
         tables.unset(peer.rows)
-    loop = Reconciler(here.daemon.overlays, here.daemon.leases, here.daemon.tally, lambda: True, ())
+    daemon = here.daemon
+    loop = Reconciler(daemon.overlays, daemon.underlay, daemon.leftovers, daemon.tally)
     loop.start()
     loop.wake()
     until(lambda: here.knows(peer))
