@@ -109,20 +109,14 @@ class Converger:
         ]
         if not any(isinstance(step, shape.Remove) for step in steps):
             self._leftovers.release("link", network.overlay, (), len(seen))  # nothing of it waits any more
-        return Finding(bool(steps) or not self._is_bound(ground), len(kept) < len(endpoints))
-
-    @staticmethod
-    def _is_bound(ground: Ground) -> bool:
-        """Are bridge and VXLAN device still those that the ground was opened on?"""
-        indexes = ground.indexes()
-        return indexes.get(shape.VXLAN) == ground.ifindex and indexes.get(shape.BRIDGE) == ground.bridge
+        return Finding(bool(steps) or not ground.is_bound(), len(kept) < len(endpoints))
 
     def mend(self, ground: Ground, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Ground:
         """Make the links as wanted. Where a device had to be made anew, or was, another ground is opened and filled."""
         seen = self._seen(ground.namespace, deadline, ground)
         kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
         self._fit(ground.namespace, network, kept, seen, ground.leaving, deadline, False)
-        if self._is_bound(ground):
+        if ground.is_bound():
             return ground
         namespace = ground.namespace.dup()
         try:
@@ -246,7 +240,7 @@ class Converger:
 
     def look(self, ground: Ground) -> None:
         """See which cables are still there: a container's namespace that dies takes its cable along."""
-        names = ground.indexes().keys()
+        names = ground.link_names()
         ground.ports &= names
         ground.leaving &= names
 

@@ -30,13 +30,26 @@ class Ground:
         self.tables = Tables(namespace, ifindex)
         self.announcer = Announcer(namespace, shape.BRIDGE)
         self.misses = MissSocket(namespace)
-        #: The bridge's index: told by the next look where it was not known at birth.
-        self.bridge = self.indexes().get(shape.BRIDGE)
+        self._bridge = self._indexes()[1]
 
-    def indexes(self) -> dict[str, int]:
-        """All links of the namespace, each with its index."""
-        return {name: index for index, name in self.namespace.call(socket.if_nameindex)}
+    def link_names(self) -> set[str]:
+        return {name for _, name in self.namespace.call(socket.if_nameindex)}
+
+    def is_bound(self) -> bool:
+        """Are bridge and VXLAN device still those that this was opened on?"""
+        return self._indexes() == [self.ifindex, self._bridge]
+
+    def _indexes(self) -> list[int]:
+        """Those of the two devices, 0 for one that is not there."""
+        return self.namespace.call(lambda: [_index(shape.VXLAN), _index(shape.BRIDGE)])
 
     def close(self) -> None:
         for part in (self.misses, self.announcer, self.tables, self.namespace):
             part.close()
+
+
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
