@@ -77,8 +77,10 @@ class Underlay:
             plan.check_fits(network.definition, plan.carries(mtu, vtep), f"{underlay} of this host")
         except MyoverlayError as error:
             log.error("overlay %s: big packets will be lost: %s", network.overlay, error)
-        local.move(msgspec.structs.replace(network, vtep=vtep, underlay=underlay), deadline)
         self._lost.pop(network.network, None)
         self._elsewhere.pop(network.network, None)
         self._tally.add("underlay", "moved")
-        self.on_move(local)
+        try:
+            local.move(msgspec.structs.replace(network, vtep=vtep, underlay=underlay), deadline)
+        finally:
+            self.on_move(local)  # where the device could not be made, the next round does it
