@@ -110,12 +110,11 @@ def _of_store(name: str, args: tuple[Any, ...]) -> str | None:
 
 def instrument(effects: Effects) -> None:
     """Put the counter before whatever changes journal, links, rows and pins. For this process alone."""
-    execute, commit, sysctls, unlink = Journal.execute, Wire.commit, Namespace.sysctls, Path.unlink
+    write, commit, sysctls, unlink = Journal.write, Wire.commit, Namespace.sysctls, Path.unlink
 
-    def counted_execute(self: Journal, statement: str, *values: str | bytes) -> Any:
-        if not statement.startswith("SELECT"):
-            effects.before(" ".join(statement.split()[:5]))
-        return execute(self, statement, *values)
+    def counted_write(self: Journal, statement: str, *values: str | bytes) -> None:
+        effects.before(" ".join(statement.split()[:5]))
+        write(self, statement, *values)
 
     def counted_commit(self: Wire, requests: Any) -> Any:
         if requests:
@@ -132,7 +131,7 @@ def instrument(effects: Effects) -> None:
         unlink(self, missing_ok)
 
     library, libc = linkwork.IPRoute, netns._libc
-    Journal.execute, Wire.commit = counted_execute, counted_commit  # type: ignore[method-assign]
+    Journal.write, Wire.commit = counted_write, counted_commit  # type: ignore[method-assign]
     Namespace.sysctls, Path.unlink = counted_sysctls, counted_unlink  # type: ignore[method-assign]
     linkwork.IPRoute = lambda **given: _Counted(library(**given), _of_library, effects)
     netns._libc = _Counted(libc, _of_libc, effects)  # type: ignore[assignment]
