@@ -101,7 +101,9 @@ def _reached(scene: Scene, name: str) -> bool:
 
 def power(scene: Scene) -> None:
     """h4 loses its power for good; its addresses come free after the lease grace."""
-    ground, address = scene.ground, scene.ground.addresses["h4", KEPT[0]]
+    ground = scene.ground
+    scene.within("k1 of h4 is reached from h1 and h2", 15.0, lambda: _reached(scene, "k1"))
+    address = ground.addresses["h4", "k1"]
     watchers = [ground.h1, ground.h2, ground.h3]
     began = _off(scene)
     scene.within("h1, h2 and h3 call h4 dead", DEAD, lambda: _all_say(scene, watchers, "dead"), began)
