@@ -19,7 +19,7 @@ from array import array
 
 PORT = 7000
 _BUFFER = 8 << 20
-_SO_RCVBUFFORCE = 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SO_TIMESTAMPNS = 35
 _HEAD = struct.Struct("!QQ")
 _STAMP = struct.Struct("qq")
@@ -44,6 +44,8 @@ class Flow:
         self.files = (open(sent, "ab", buffering=0), open(got, "ab", buffering=0))  # noqa: SIM115 - until the end
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        # What waits for an answer to ARP, wherever on the way, fills the sender's buffer: it shall be lost, not unsent.
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.socket.bind((me, PORT))
         self.socket.setblocking(False)

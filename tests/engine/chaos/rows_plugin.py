@@ -15,6 +15,8 @@ from tests.engine.chaos.scene import Scene
 WATCH = 60
 DISABLED = 180
 HEAL = 5.0
+#: How the MACs of rows begin that belong to nobody.
+STRANGER = "02:99"
 #: The library in the process itself: to start `nft` twice takes as long as the rule shall live.
 _RULE_FOR_A_WHILE = """
 import ctypes, sys, time
@@ -106,7 +108,7 @@ def _of_pool(ground: Ground, host: EngineHost) -> Rows:
 def _healed(ground: Ground, host: EngineHost, before: Rows) -> Callable[[], bool]:
     def ask() -> bool:
         fdb, neigh = ground.rows(host)
-        strangers = [vtep for vtep in fdb.values() if vtep.endswith(".99")]
+        strangers = [mac for mac in fdb if mac.startswith(STRANGER)]
         wrong = [address for address in neigh if address.endswith((".240", ".241"))]
         right = all(fdb.get(mac) == vtep for mac, vtep in before[0].items())
         right = right and all(neigh.get(address) == mac for address, mac in before[1].items())
@@ -124,15 +126,15 @@ def _spoil(ground: Ground, host: EngineHost, rows: Rows) -> None:
     for number, (mac, vtep) in enumerate(sorted(fdb.items(), key=lambda row: row[0] != flow), first):
         lines.append(f"fdb del {mac} dev vxlan1 dst {vtep}")
         if number % 2:
-            lines.append(f"fdb replace {mac} dev vxlan1 dst 172.30.0.99 self permanent")
-    lines += [f"fdb add 02:99:00:00:00:0{n} dev vxlan1 dst 172.30.0.99 self permanent" for n in range(4)]
+            lines.append(f"fdb replace {mac} dev vxlan1 dst {ground.h3.address} self permanent")
+    lines += [f"fdb add {STRANGER}:00:00:00:0{n} dev vxlan1 dst {ground.h3.address} self permanent" for n in range(4)]
     words = []
     for number, (address, _) in enumerate(sorted(neigh.items())):
         if number % 2:
-            words.append(f"neigh replace {address} lladdr 02:99:00:00:00:01 dev vxlan1 nud permanent")
+            words.append(f"neigh replace {address} lladdr {STRANGER}:00:00:00:01 dev vxlan1 nud permanent")
         else:
             words.append(f"neigh del {address} dev vxlan1")
-    words += [f"neigh replace 10.5.0.{n} lladdr 02:99:00:00:00:02 dev vxlan1 nud permanent" for n in (240, 241)]
+    words += [f"neigh replace 10.5.0.{n} lladdr {STRANGER}:00:00:00:02 dev vxlan1 nud permanent" for n in (240, 241)]
     ground.batch(host, "bridge", lines)
     ground.batch(host, "ip", words)
 
