@@ -311,9 +311,21 @@ class Leases:
         with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # a call has just taken the address again, or is about to
-            while not self._records.release(lease.subnet, lease.address, timeout=left(deadline)):
+            key, subnet = lease_key(lease), lease.subnet
+            while (held := self._records.lease(subnet, lease.address, timeout=left(deadline))) is not None:
+                if self._records.me not in held.value.hosts:
+                    break
+                # From here on the store may have done it without our knowing: nobody gets it on this host's word.
+                lease = self._note_unsure(lease)
+                if self._records.give_back(subnet, held, timeout=left(deadline)):
+                    break
                 check(deadline, f"the release of {lease.address}")
-            self._journal.leases.change(lease_key(lease), lambda now: None if now == lease else now)
+            self._journal.leases.change(key, lambda now: None if now == lease else now)
+
+    def _note_unsure(self, lease: LocalLease) -> LocalLease:
+        unsure = msgspec.structs.replace(lease, unsure=True)
+        self._journal.leases.change(lease_key(lease), lambda now: unsure if now == lease else now)
+        return unsure
 
     def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
         with self.claiming.alone(lease.subnet, lease.address) as alone:
@@ -346,8 +358,8 @@ class Leases:
         """Bring the reserve of a pool to its size."""
         network = self._pools.network(use.pool)
         missing = plan.reserve_size(use.within or use.subnet) - len(self.of(use.subnet, "reserve"))
-        if missing <= 0:
-            return
+        if missing <= 0 or (network is not None and self.held_back(network) is not None):
+            return  # in a doubt a free address may be one that another host promised while the store was away
         leases = self._records.leases(use.subnet, timeout=left(deadline))
         taken = self._taken(use.subnet, leases, network)
         for address in plan.candidates(use.subnet, use.within, taken):

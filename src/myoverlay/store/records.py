@@ -530,8 +530,10 @@ class Records(Typed):
     def release(self, subnet: Subnet, address: Address, *, timeout: float = 3.0) -> bool:
         """Take this host out of a lease; False where it changed meanwhile."""
         held = self.lease(subnet, address, timeout=timeout)
-        if held is None or self.me not in held.value.hosts:
-            return True
+        return held is None or self.me not in held.value.hosts or self.give_back(subnet, held, timeout=timeout)
+
+    def give_back(self, subnet: Subnet, held: Held[Lease], *, timeout: float = 3.0) -> bool:
+        """The same for a lease as it was read; this call writes and reads nothing."""
         others = tuple(host for host in held.value.hosts if host != self.me)
         if others:
             new = msgspec.structs.replace(held.value, hosts=others)

@@ -720,3 +720,145 @@ def test_a_pool_without_a_network_of_ours_gives_no_address(host: Make) -> None:
     use = ann.pool()
     with pytest.raises(Refused, match="serves networks of -d myoverlay only"):
         ann.claim(use)
+
+
+# -- a store that is away for long, and one that lost something ------------------------------------------------------
+
+
+def test_with_the_reserve_used_up_released_addresses_serve(host: Make, store: SqliteStore) -> None:
+    """Containers come and go while the store is away: what one gave up the next one gets, and no two have the same."""
+    ann = host("ann")
+    use, on = ready(ann)
+    ann.settle()
+    ann.wire.off = True
+    living = {ann.container(on, ann.claim(use)) for _ in range(7)}
+    for _ in range(20):
+        gone = living.pop()
+        ann.journal.endpoints.drop(gone.endpoint)
+        ann.leases.release(use.pool, gone.address, soon())
+        living.add(ann.container(on, ann.claim(use)))
+        assert len({one.address for one in living}) == 7
+    with pytest.raises(Unavailable, match=r"no address of 10\.5\.0\.0/24 is left in this host's reserve"):
+        ann.claim(use)
+    ann.wire.off = False
+    ann.settle()
+    for one in living:
+        held = ann.records.lease(use.subnet, one.address)
+        assert held is not None
+        assert (held.value.use, held.value.hosts) == ("endpoint", (ann.me,))
+
+
+def test_a_claim_that_was_never_answered_serves_nobody(host: Make, store: SqliteStore) -> None:
+    """Whether the store wrote it is not known, so it is not given out on this host's word."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    ann.wire.unheard = True
+    with pytest.raises(Unavailable):
+        ann.claim(use)
+    ann.wire.off = True
+    with pytest.raises(Unavailable, match="is left in this host's reserve"):
+        ann.claim(use)
+
+
+def test_a_release_that_was_never_answered_serves_nobody(host: Make, store: SqliteStore) -> None:
+    """The store freed it and could not say so, and another host has it by now: it is not given out again here."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann, SMALL)
+    other, _ = ready(bob, SMALL)
+    address = ann.claim(use)
+    ann.wire.unheard = True
+    ann.leases.release(use.pool, address, soon())
+    ann.wire.off = True
+    assert bob.claim(other, address) == address
+    with pytest.raises(Unavailable, match="is left in this host's reserve"):
+        ann.claim(use)
+    ann.wire.off = ann.wire.unheard = False
+    ann.settle()
+    assert ann.held("releasing") == []
+    held = bob.records.lease(other.subnet, address)
+    assert held is not None
+    assert held.value.hosts == (bob.me,)
+
+
+def test_a_release_that_was_cut_short_serves_nobody(host: Make, store: SqliteStore) -> None:
+    """A kill between the store's deed and the journal's: that the store may have done it is noted beforehand."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    address = ann.claim(use)
+    noted = []
+
+    def look(name: str, _: object) -> None:
+        if name == "commit":
+            noted.extend(lease.unsure for lease in ann.journal.leases.all() if lease.address == address)
+
+    ann.wire.before = look
+    ann.leases.release(use.pool, address, soon())
+    assert noted == [True]
+    assert ann.journal.leases.all() == ()
+
+
+def test_new_addresses_are_held_back_in_a_doubt(host: Make, store: SqliteStore) -> None:
+    """The reserve serves, and then a claim fails with the reason; a wish too, and nothing is written for either."""
+    ann = host("ann")
+    use, _ = ready(ann)
+    ann.settle()
+    ann.leases.held_back = lambda network: f"{network.overlay}: the store lost what it held"
+    for _ in range(7):
+        ann.claim(use)
+    before = leased(store)
+    for asked in (None, "10.5.0.200"):
+        with pytest.raises(Unavailable, match="demo: the store lost what it held"):
+            ann.claim(use, asked)
+    assert leased(store) == before
+    ann.leases.held_back = lambda _: None
+    assert ann.claim(use, "10.5.0.200") == "10.5.0.200"
+
+
+def test_the_reserve_is_not_filled_in_a_doubt(host: Make, store: SqliteStore) -> None:
+    """A free address may be one that another host promised while the store was away: it is left alone until known."""
+    ann = host("ann")
+    ready(ann)
+    ann.leases.held_back = lambda _: "the store lost what it held"
+    ann.settle()
+    assert leased(store) == set()
+    ann.leases.held_back = lambda _: None
+    ann.settle()
+    assert len(leased(store)) == 7
+
+
+def test_an_address_that_others_list_is_not_free(host: Make, store: SqliteStore) -> None:
+    """A lease that the store lost is still in use by whom another host lists: neither a wish nor luck gets it."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    others = {Address("10.5.0.2"), Address("10.5.0.4")}
+    ann.leases.peers = lambda _: others
+    with pytest.raises(Clash, match=r"10\.5\.0\.4 is in use on another host, though the store has no lease of it"):
+        ann.claim(use, "10.5.0.4")
+    assert [ann.claim(use) for _ in range(3)] == ["10.5.0.3", "10.5.0.5", "10.5.0.6"]
+    with pytest.raises(Refused, match="is full"):
+        ann.claim(use)
+    others.clear()
+    assert ann.claim(use, "10.5.0.4") == "10.5.0.4"
+
+
+def test_a_reserved_address_is_taken_anew_in_an_emptied_store(host: Make, store: SqliteStore) -> None:
+    """Its lease is gone: of this host and one that finds the same address free, only one gets it."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann)
+    other, _ = ready(bob)
+    ann.settle()
+    first = ann.held("reserve")[0]
+    held = ann.records.lease(use.subnet, first)
+    assert held is not None
+    assert ann.records.drop_lease(use.subnet, held)
+
+    def faster(name: str, _: object) -> None:
+        if name == "commit":
+            ann.wire.before = lambda _name, _what: None
+            assert bob.claim(other, first) == first
+
+    ann.wire.before = faster
+    assert ann.claim(use) != first
+    kept = bob.records.lease(use.subnet, first)
+    assert kept is not None
+    assert kept.value.hosts == (bob.me,)
