@@ -90,7 +90,11 @@ class Audit:
             use = self._journal.uses.get(network.pool) if network.pool is not None else None
             if use is not None and use.at != RELEASED:
                 self._pools.reassert(use, network, deadline)
-                self._holdings.reassert(use, network, deadline)
+                for sentence in self._holdings.reassert(use, network, deadline):
+                    self._contradicted(sentence)
         except Clash as error:
-            self._tally.add("contradictions")
-            log.error("%s", error)
+            self._contradicted(str(error))
+
+    def _contradicted(self, sentence: str) -> None:
+        self._tally.add("contradictions")
+        log.error("%s", sentence)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from myoverlay.errors import Clash
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import left
 from myoverlay.host.journal import Journal, lease_key
@@ -66,20 +67,28 @@ class Holdings:
         for use in self._journal.uses.all():
             self._pools.give_up(use, deadline)
 
-    def reassert(self, use: PoolUse, network: Network, deadline: float) -> None:
+    def reassert(self, use: PoolUse, network: Network, deadline: float) -> list[str]:
         """See to it that the store has this host's leases of a pool, and no others of it.
 
-        A lease that is gone is written again; one that another host has by now is named. What only the store knows of
-        is freed, as far as the brake lets it go. Raises Unavailable or Late.
+        A lease that is gone is written again, a promise is kept; what another host has by now is named in the
+        sentences returned. What only the store knows of is freed, as far as the brake lets it go. Raises Unavailable
+        or Late.
         """
+        clashes = []
         held = self._records.leases(use.subnet, timeout=left(deadline))
         mine = {lease.address: lease for lease in self._leases.of(use.subnet)}
         for address, lease in mine.items():
             there = held.get(address)
-            if lease.use != "releasing" and not lease.promised and not self._stands(lease, there):
-                self._write_again(lease, there, deadline)
+            try:
+                if lease.promised:
+                    self._leases.settle_promise(lease, deadline)
+                elif lease.use != "releasing" and not self._stands(lease, there):
+                    self._write_again(lease, there, deadline)
+            except Clash as error:
+                clashes.append(str(error))
         here = {address for address, one in held.items() if self._records.me in one.value.hosts}
         self._free_strays(use, network.overlay, here - mine.keys(), len(here), deadline)
+        return clashes
 
     def _free_strays(self, use: PoolUse, overlay: OverlayName, strays: set[Address], of: int, deadline: float) -> None:
         for address in map(Address, sorted(self._leftovers.release("stray lease", overlay, strays, of))):
@@ -106,4 +115,4 @@ class Holdings:
                 self._journal.leases.drop(lease_key(lease))
             else:
                 name = self._host_name(there.value.hosts[0])
-                log.error("%s is in use here, but leased to host %s: stop one of the containers", lease.address, name)
+                raise Clash(f"{lease.address} is in use here, but leased to host {name}: stop one of the containers")

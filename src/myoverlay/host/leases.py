@@ -293,7 +293,7 @@ class Leases:
             if lease.use == "releasing":
                 self.settle_release(lease, deadline)
             elif lease.promised:
-                self._settle_promise(lease, deadline)
+                self.settle_promise(lease, deadline)
         for use in self._journal.uses.all():
             if use.at == RELEASED:
                 self._settle_pool(use, deadline)
@@ -327,7 +327,8 @@ class Leases:
         self._journal.leases.change(lease_key(lease), lambda now: unsure if now == lease else now)
         return unsure
 
-    def _settle_promise(self, lease: LocalLease, deadline: float) -> None:
+    def settle_promise(self, lease: LocalLease, deadline: float) -> None:
+        """Write in the store what was given out while it was away. Raises Unavailable."""
         with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return  # it was released meanwhile, or is about to be

@@ -708,7 +708,7 @@ def test_a_promise_that_was_released_meanwhile_is_not_written(host: Make, store:
     (promised,) = [one for one in ann.journal.leases.all() if one.promised]
     ann.leases.free(use.pool, address)
     ann.wire.off = False
-    ann.leases._settle_promise(promised, soon())
+    ann.leases.settle_promise(promised, soon())
     held = ann.records.lease(use.subnet, address)
     assert held is not None
     assert held.value.use == "reserve"
