@@ -15,6 +15,7 @@ from myoverlay.host.converge import Converger
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.pools import RELEASED
+from myoverlay.host.underlay import Underlay
 from myoverlay.kernel.links import Links
 from myoverlay.store.records import Member
 from myoverlay.store.sqlite import SqliteStore
@@ -32,6 +33,19 @@ class Kernelless(Converger):
 
     def overlay(self, *_: Any, **__: Any) -> Any:
         raise Refused("there is no kernel here")
+
+    def sweep(self, *_: Any, **__: Any) -> Any:
+        raise Refused("there is no kernel here")
+
+
+class Still(Underlay):
+    """A host whose address stays where it is."""
+
+    def __init__(self) -> None:
+        pass
+
+    def follow(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 class Holder:
@@ -53,6 +67,7 @@ class Holder:
             host.leases,
             cast(Links, None),
             Kernelless(),
+            Still(),
             self._member,
             vtep,
             4789,
