@@ -47,8 +47,11 @@ from myoverlay.store.wire import Answer, Closed, Pool, parse_place, tls_context
 #: Seconds that a blocked answer may take beyond its wait and the sixteenth that Consul adds to it.
 WAIT_SLACK = 2.0
 #: Seconds between two looks where Consul wakes a wait for something else: 1.8.7 does so for *any* key written while
-#: there is none below the prefix, and a thousand hosts must not answer each write of the others with a read.
+#: there is none below the prefix, and a thousand hosts must not answer each write of the others with a read. Where the
+#: index told is always an old one (a proxy in between), it is all that keeps a wait from turning on the spot.
 SPURIOUS_PAUSE = 0.25
+#: Seconds before its end from which a wait's answer is taken for its end.
+_EARLY = 0.02
 #: Prefixes of which it is remembered what was last told about them.
 _REMEMBERED = 256
 #: Consul's words for a transaction that the token does not allow: it says so as a conflict (409), by this text alone.
@@ -118,6 +121,7 @@ class ConsulStore:
         self._closed = threading.Event()
         self._told_lock = threading.Lock()
         self._told: dict[tuple[str, str], tuple[int, int]] = {}  # (kind, prefix) -> (index, hash of what was told)
+        self._shaken: set[tuple[str, str]] = set()  # (kind, prefix) of waits that failed
 
     @property
     def address(self) -> str:
@@ -307,17 +311,37 @@ class ConsulStore:
         known, ends = index, time.monotonic() + timeout
         while True:
             left = max(ends - time.monotonic(), 0.001)
-            params = [("index", str(known)), ("wait", f"{max(int(left * 1000), 1)}ms")]
-            answer = read(prefix, left + left / 16 + WAIT_SLACK, params)
+            answer = self._ask_wait(kind, read, prefix, known, left)
             if answer.index < known:
                 return self._gone_back(kind, prefix, known, answer)
             if answer.index > known and not self._is_told(kind, prefix, index, answer):
                 return self._remember(kind, prefix, answer)
-            woken, known = answer.index > known, answer.index
-            if not woken or time.monotonic() >= ends:
+            known = answer.index
+            if ends - time.monotonic() < _EARLY:
                 self._remember(kind, prefix, answer)
                 return Unchanged(known)
             self._closed.wait(min(SPURIOUS_PAUSE, max(ends - time.monotonic(), 0)))
+
+    def _ask_wait(
+        self, kind: str, read: Callable[[str, float, Params], Told], prefix: str, index: int, left: float
+    ) -> Told:
+        """Consul's answer to a blocking query; after one that failed or ended early, to one that does not block.
+
+        The Consul that is there now may be an emptied one, or have been restored (1.8.7 then ends the blocking queries
+        with what it held before, measured). Asked to wait for what comes after an index that it has yet to reach, it
+        says nothing until the wait's end, and meanwhile tells of no change.
+        """
+        with self._told_lock:
+            shaken = (kind, prefix) in self._shaken
+            self._shaken.add((kind, prefix))  # until it has answered
+        began, wait = time.monotonic(), 0.001 if shaken else left
+        params = [("index", str(index)), ("wait", f"{max(int(wait * 1000), 1)}ms")]
+        answer = read(prefix, left + left / 16 + WAIT_SLACK, params)
+        early = not shaken and answer.index == index and time.monotonic() - began < wait - _EARLY
+        if not early:
+            with self._told_lock:
+                self._shaken.discard((kind, prefix))
+        return answer
 
     def _gone_back(self, kind: str, prefix: str, index: int, answer: Told) -> Told | Reset:
         # A prefix's index also falls when Consul forgets its deleted keys, 15 to 30 minutes after. Then the whole

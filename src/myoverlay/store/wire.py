@@ -33,6 +33,10 @@ IDLE_LIMIT = 60.0
 #: Idle connections that are kept. The number in use is bounded by the number of calling threads alone.
 IDLE_KEPT = 16
 
+#: Seconds of silence before the kernel asks whether the other side is there, between two such questions, and how many:
+#: a wait on a server that lost its power, or behind a firewall that forgot, ends after 19 s and not at its own end.
+KEEPALIVE = (10, 3, 3)
+
 #: Consul's own ports for plain HTTP and TLS.
 PORTS = {"http": 8500, "https": 8501}
 _FORM = re.compile(r"(?:(https?)://)?(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(?::([0-9]{1,5}))?/?", re.I)
@@ -222,13 +226,18 @@ class _Name:
         return self._look_up(self._place.host, self._place.port, type=socket.SOCK_STREAM, flags=flags)
 
     def _find(self, asking: Future[list[Any]]) -> None:
+        found: list[Any] = []
+        failure: OSError | None = None
         try:
-            asking.set_result(self._ask())
+            found = self._ask()
         except (OSError, UnicodeError) as error:
-            asking.set_exception(OSError(f"the name {self._place.host} was not resolved: {error}"))
-        finally:
-            with self._lock:
-                self._asking = None
+            failure = OSError(f"the name {self._place.host} was not resolved: {error}")
+        with self._lock:
+            self._asking = None  # before it is told: whoever comes later has it looked up anew
+        if failure is None:
+            asking.set_result(found)
+        else:
+            asking.set_exception(failure)
 
 
 def _connect(place: Place, addresses: list[Any], tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
@@ -239,7 +248,7 @@ def _connect(place: Place, addresses: list[Any], tls: ssl.SSLContext | None, dea
         try:
             sock.settimeout(_left(deadline) / (len(addresses) - number))
             sock.connect(where)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _tune(sock)
             sock.settimeout(_left(deadline))
             return sock if tls is None else tls.wrap_socket(sock, server_hostname=place.host)
         except OSError as error:
@@ -249,6 +258,14 @@ def _connect(place: Place, addresses: list[Any], tls: ssl.SSLContext | None, dea
             sock.close()
             raise
     raise failure
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, KEEPALIVE[0]), (socket.TCP_KEEPINTVL, KEEPALIVE[1])):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE[2])
 
 
 def _left(deadline: float) -> float:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from lab import faults
+from lab.fault_proxy import FaultProxy, listen
 from myoverlay.errors import MyoverlayError, Refused, Unavailable
 from myoverlay.store import Committed, Conflict, Delete, Keys, Listing, Lock, Put, Reset, Store, Unchanged
 from myoverlay.store import consul as module
@@ -612,3 +614,57 @@ def test_tls_files_that_do_not_serve(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"odd\.pem"):
         ConsulStore("https://h:1", cert=tmp_path / "odd.pem")
     assert issubclass(Refused, MyoverlayError)
+
+
+def test_after_an_outage_a_wait_looks_before_it_blocks(fake: FakeConsul, store: ConsulStore) -> None:
+    """An emptied Consul would let a wait sleep until its index has caught up; the one after a failure sees at once."""
+    done(store, *[Put(f"a/{number}", b"") for number in range(30)])
+    index = store.list("a/").index
+    waiting = Call(lambda: store.wait("a/", index, timeout=60))
+    while not any("wait=" in seen.target for seen in fake.seen):
+        threading.Event().wait(0.01)
+    fake.close()
+    with pytest.raises(Unavailable):
+        waiting.result()
+    fake.wipe()
+    fake.start()
+    assert isinstance(Call(lambda: store.wait("a/", index + 100, timeout=60)).result(), Reset)
+
+
+def test_a_wait_that_ends_early_looks_before_it_blocks_again(fake: FakeConsul, store: ConsulStore) -> None:
+    """A restore ends blocking queries with what was told before; only the next look shows what was restored."""
+    done(store, *[Put(f"a/{number}", b"") for number in range(30)])
+    index = store.list("a/").index
+
+    def restored(seen: Seen, _: socket.socket) -> Reply:
+        fake.fault = None
+        fake.wipe()
+        return Reply(200, [], index)
+
+    fake.fault = restored
+    assert isinstance(Call(lambda: store.wait("a/", index, timeout=60)).result(), Reset)
+
+
+def test_an_index_that_never_moves_does_not_turn_a_wait_on_the_spot(fake: FakeConsul, store: ConsulStore) -> None:
+    """What answers every wait at once, with the index asked for, is asked four times a second and not without end."""
+    done(store, Put("a/key", b""))
+    fake.fault = lambda seen, _: Reply(200, [fake.kv["a/key"].shown("a/key")], 5)
+    before = len(fake.seen)
+    assert isinstance(store.wait("a/", 5, timeout=1), Unchanged)
+    assert 2 <= len(fake.seen) - before <= 6
+
+
+def test_a_server_that_is_gone_without_a_word_ends_a_wait(fake: FakeConsul, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait on a server that lost its power hears nothing; the kernel asks, and it ends long before its time."""
+    monkeypatch.setattr("myoverlay.store.wire.KEEPALIVE", (1, 1, 1))
+    place = ("127.0.0.1", fake.port)
+    with FaultProxy(listen("127.0.0.1"), lambda: socket.create_connection(place, 3)) as proxy:
+        store = ConsulStore(proxy.address)
+        index = store.list("a/").index
+        waiting = Call(lambda: store.wait("a/", index, timeout=60))
+        while not any("wait=" in asked for asked in proxy.asked):
+            threading.Event().wait(0.01)
+        proxy.set(faults.BLACK_HOLE)
+        with pytest.raises(Unavailable, match=r"timed out|did not answer"):
+            waiting.result(10)
+        store.close()
