@@ -82,6 +82,9 @@ class Watch(Loop):
             if self._now() - self._listed_at > RELIST:
                 self._index = 0
             return False
+        if any(name in self._rings and ring.last < self._rings[name].last for name, ring in seen.rings.items()):
+            log.warning("overlay %s: what the store tells of its changes is older than what it told before", overlay)
+            self._epoch.went_back()
         changed = self._changed(seen.rings)
         if fresh or changed is None or self._now() - self._listed_at > RELIST:
             self.tally.add("watch_rounds", "listing")
@@ -123,7 +126,7 @@ class Watch(Loop):
         gone = (hosts - lost - found.keys()) & known
         left = (gone - self._remaining(gone) if gone else gone) | (lost & known)
         doubt = self._epoch.in_doubt()
-        self._local.learn(found, anew, left, self._epoch.id, doubt)
+        self._local.learn(found, anew, left, self._epoch.believed, doubt)
 
     def _remaining(self, hosts: set[HostId]) -> set[HostId]:
         """Those of the hosts without a list that may still be part of the overlay."""
@@ -135,7 +138,7 @@ class Watch(Loop):
     def _vouched(self, host: HostId) -> bool:
         """Was the host's list seen in the store as it is now? If not, the store lost it, and its host did not go."""
         held = (self._local.view.lists or {}).get(host)
-        return held is not None and believe.withdraws(held.value, self._epoch.id, doubt=False)
+        return held is not None and believe.withdraws(held.value, self._epoch.believed, doubt=False)
 
 
 class OutsiderWatch(Loop):

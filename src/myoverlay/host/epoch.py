@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 #: The counter is raised when nobody did for this long, seconds: a snapshot older than that is recognised by it.
 RAISE = 30.0
+_NOBODY = "?"
 
 
 class Epoch:
@@ -63,7 +64,7 @@ class Epoch:
     def went_back(self) -> None:
         """A watch saw the store's index go backwards. While that is known already it says nothing new."""
         with self._lock:
-            if self._doubt_since is None or self._now() - self._doubt_since >= self._grace:
+            if not self._is_young():
                 self._went_back = True
 
     def in_doubt(self) -> bool:
@@ -71,7 +72,19 @@ class Epoch:
         if not self.looked.is_set():
             return True
         with self._lock:
-            return self._doubt_since is not None and self._now() - self._doubt_since < self._grace
+            return self._went_back or self._is_young()
+
+    def _is_young(self) -> bool:
+        return self._doubt_since is not None and self._now() - self._doubt_since < self._grace
+
+    @property
+    def believed(self) -> str:
+        """The id under which a list is taken at its word. None is, from the moment a watch saw the store go back.
+
+        Until it has a new id, lists that a snapshot brought back cannot be told from those of now.
+        """
+        with self._lock:
+            return _NOBODY if self._went_back else self._id
 
     @property
     def vouched(self) -> str:
@@ -136,7 +149,10 @@ class Epoch:
         if current is None or current.id == self._id:
             current = Incarnation.fresh()
             if not self._presence.write_incarnation(held, current):
-                return  # another host was faster: its id is seen in the next round
+                # Another host was faster, and its id is seen in the next round; or what is read is not what is there.
+                with self._lock:
+                    self._went_back = True
+                return
         with self._lock:
             self._doubt_since = self._now()
             self._went_back = False

@@ -79,7 +79,7 @@ class Watcher:
         return {label: count for (name, label), count in self.tally.all().items() if name == "watch_rounds"}
 
 
-def write(one: Host, *addresses: str, generation: int = 1) -> None:
+def write(one: Host, *addresses: str, generation: int = 1, incarnation: str = "") -> None:
     """The host publishes its list, as its publisher would."""
     last = int(one.name.removeprefix("h"))
     listed = one.records.lists(DEMO, [one.me]).get(one.me)
@@ -88,6 +88,7 @@ def write(one: Host, *addresses: str, generation: int = 1) -> None:
         overlay=DEMO,
         vtep=Address(f"192.0.2.{last}"),
         records=tuple(record(address, generation=generation) for address in addresses),
+        incarnation=incarnation,
     )
     assert isinstance(one.records.publish(definition(), new, listed, one.records.ring(DEMO), [], []), Published)
 
@@ -263,7 +264,10 @@ def test_an_emptied_store_withdraws_nothing(ann: Watcher, others: list[Host], tm
 def test_after_an_emptied_store_hosts_are_believed_again(
     ann: Watcher, others: list[Host], tmp_path: Path, listed_between: bool
 ) -> None:
-    """Hosts that publish again in the new store are heard, though its index is far below the old one's."""
+    """Hosts that publish again in the new store are heard, though its index is far below the old one's.
+
+    What their lists lack counts as withdrawn once they were written under the new store's incarnation.
+    """
     for generation in range(20):
         write(others[0], "10.5.0.11", generation=generation)
     ann.round()
@@ -273,8 +277,37 @@ def test_after_an_emptied_store_hosts_are_believed_again(
         ann.round()
     write(others[0], "10.5.0.55")
     ann.round()
+    assert ann.local.addresses() == {"10.5.0.55", *ALL}
+    ann.epoch.look()
+    write(others[0], "10.5.0.55", incarnation=ann.epoch.id)
+    ann.round()
     assert ann.local.addresses() == {"10.5.0.55", "10.5.0.12", "10.5.0.13"}
     new.close()
+
+
+def test_a_snapshot_younger_than_the_counter_is_recognised(
+    ann: Watcher, others: list[Host], store: SqliteStore
+) -> None:
+    """A ring that is older than it was tells of a restore: from then on nothing is withdrawn, and the doubt begins."""
+    write(others[0], "10.5.0.11", incarnation=ann.epoch.id)
+    ring, listed = (others[0].records.ring(DEMO), others[0].records.lists(DEMO, [others[0].me])[others[0].me])
+    write(others[0], "10.5.0.11", "10.5.0.99", incarnation=ann.epoch.id)
+    ann.round()
+    assert "10.5.0.99" in ann.local.addresses()
+    keys = store.keys("myoverlay/").keys
+    put(store, next(key for key in keys if f"/{others[0].me}/overlays/" in key), encode(listed.value).decode())
+    rings = {key: store.get(key) for key in keys if "/changes/" in key}
+    put(
+        store,
+        next(key for key, entry in rings.items() if entry and others[0].me in entry.value.decode()),
+        encode(ring.value).decode(),
+    )
+    ann.round()
+    assert "10.5.0.99" in ann.local.addresses()
+    assert ann.epoch.in_doubt()
+    before = ann.epoch.id
+    ann.epoch.look()
+    assert ann.epoch.id != before
 
 
 def test_an_older_reading_is_passed_over(ann: Watcher, others: list[Host]) -> None:
