@@ -30,6 +30,9 @@ CONTEST = 1.0
 #: How often a claim that clashed is looked at again, seconds: its holder may have been about to withdraw all the same.
 RECLAIM = 10.0
 _RETRY = (0.2, 5.0)
+#: Conflicts of one write before it is left for later. Parallel writers cost one or two; a store (or what is in between)
+#: that tells another state than it holds would be asked without end.
+_REFUSALS = 20
 _CONTEST_ROUND = 0.05
 
 
@@ -203,10 +206,14 @@ class Publisher(Loop):
                 self._due[overlay] = self._now() + delay * random.uniform(0.5, 1.0)
 
     def _publish(self, local: LocalOverlay) -> bool:
-        """Write until the store holds what the journal says; True while an address is contested."""
+        """Write until the store holds what the journal says; True while an address is contested.
+
+        Raises Unavailable where the store goes on refusing what fits to all that it tells.
+        """
         definition, overlay = local.network.definition, local.network.overlay
         self._reclaim(local)
-        while True:
+        refusals = 0
+        while refusals < _REFUSALS:
             known = self._known.get(overlay)
             if known is None:
                 known = self._known[overlay] = self._look(local)
@@ -229,6 +236,7 @@ class Publisher(Loop):
                 _note(known, outcome, drops)
                 continue
             self.tally.add("published", "retried")
+            refusals += 1
             if outcome.claims:
                 contested = [self._judge(local, claim) for claim in outcome.claims]
                 self._known.pop(overlay)
@@ -238,6 +246,7 @@ class Publisher(Loop):
                 known.ring = self._records.ring(overlay)
             else:
                 self._known.pop(overlay)
+        raise Unavailable(f"the store refused {_REFUSALS} writes in a row though nothing it tells stands against them")
 
     def _look(self, local: LocalOverlay) -> _Known:
         """Read what the store holds of ours: after a start, a conflict or a failure."""
