@@ -24,7 +24,7 @@ from myoverlay.kernel import netns
 from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.netns import Namespace
 from myoverlay.settings import load
-from myoverlay.store import Delete, Listing, Op, Put
+from myoverlay.store import Delete, Listing, Op, Put, Store
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import Address, Fdb, Mac, Neigh, OverlayName, Subnet
 from tests.kernel.host.echo import Echo, Pinging, Sniffer
@@ -144,7 +144,7 @@ class Host(Machine):
             "MYOVERLAY_RUN": str(self.run_folder),
             "MYOVERLAY_HOST_NAME": self.name,
         } | environ
-        self.view = StoreView(hosts.store)
+        self.view: Any = hosts.view_for(self)
         self.networks: list[DockerNetwork] = []
         self.containers: list[Container] = []
         #: Milliseconds of each call, by method.
@@ -434,13 +434,13 @@ class ByHand(Machine):
 class Hosts:
     """The laboratory: an underlay, a store, and as many hosts as asked for. Everything goes with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Store | None = None) -> None:
         self.folder = folder
         self._spaces: list[Namespace] = []
         self._hosts: list[Host] = []
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards _spaces
-        self.store = SqliteStore(folder / "store.db")
+        self.store = store or SqliteStore(folder / "store.db")
         self.switch = self.space("switch")
         ip(self.switch, "link add br0 mtu 1500 type bridge", "link set br0 up")
 
@@ -449,6 +449,10 @@ class Hosts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def view_for(self, host: Host) -> Any:
+        """The store as one host reaches it; `reopened` gives another for its next daemon."""
+        return StoreView(self.store)
 
     def space(self, name: str) -> Namespace:
         """A namespace that goes at the end."""
