@@ -40,6 +40,13 @@ class PluginProcess:
             raise LabError(f"the plugin on {self.host.name} ended: {self.words()[-500:]}")
         return (self.host.fs / SOCKET).is_socket()
 
+    @property
+    def pid(self) -> int:
+        """Its first process, as the machine counts."""
+        if self._process is None:
+            raise LabError(f"the plugin on {self.host.name} is not running")
+        return self._process.pid
+
     def stop(self, how: int = signal.SIGTERM, timeout: float = 30) -> None:
         """End it with a signal and wait for its end."""
         if self._process is not None and self._process.poll() is None:

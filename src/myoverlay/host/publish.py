@@ -32,7 +32,7 @@ RECLAIM = 10.0
 _RETRY = (0.2, 5.0)
 #: Conflicts of one write before it is left for later. Parallel writers cost one or two; a store (or what is in between)
 #: that tells another state than it holds would be asked without end.
-_REFUSALS = 20
+_REFUSALS = 8
 _CONTEST_ROUND = 0.05
 
 

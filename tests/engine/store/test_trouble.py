@@ -55,6 +55,8 @@ FAULTS = [
 TIMEOUT, SLACK = 0.5, 1.0
 #: Seconds that a fault holds at least, and questions a second that a host in trouble may ask in that time.
 HELD, RATE = 1.0, 60
+#: The same where reads find nothing and writes meet everything: each is tried a few times at once.
+LIED_TO = 250
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,7 @@ def test_one_host_in_trouble(hosts: TroubledHosts, pair: tuple[Host, Host], faul
         assert longest(here, calls) < DEADLINE + 1
         until(lambda: time.monotonic() > began + HELD, 2 * HELD)
         rate = (len(proxy.asked) - asked) / (time.monotonic() - began)
+        assert rate < (RATE if fault.kind != "empty" else LIED_TO)
         hosts.set(faults.PASS, here)
         healed = time.monotonic()
         until(lambda: here.knows(far, new) and there.knows(stays, started), 20, "that each knows the other's new one")
@@ -304,7 +307,7 @@ def test_a_restart_in_the_middle(hosts: TroubledHosts, scene: Scene, fault: Faul
         started = [scene.here.run()] if fault.kind != "empty" else []  # which tells that all addresses are gone
         began = time.monotonic()
         until(lambda: time.monotonic() > began + HELD, 2 * HELD)
-        assert len(hosts.proxies[scene.here.name].asked) - asked < RATE * (time.monotonic() - began + 1)
+        assert len(hosts.proxies[scene.here.name].asked) - asked < LIED_TO * (time.monotonic() - began)
         assert gone() == gone_there() == 0
     hosts.set(faults.PASS)
     scene.here.remove(scene.leaves)
