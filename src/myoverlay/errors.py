@@ -24,6 +24,10 @@ class Clash(Refused):
     status = 409
 
 
+class Unreadable(Clash):
+    """A key is in the way that is not what it should be. The text names the key and says what is wrong with it."""
+
+
 class Unknown(Refused):
     """What the call is about does not exist here."""
 

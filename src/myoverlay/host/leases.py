@@ -167,7 +167,7 @@ class Leases:
             return asked  # the answer to the first call was lost
         self._check_held_back(network)
         while True:
-            held = self._records.lease(use.subnet, asked, timeout=left(deadline))
+            held = self._records.lease(use.subnet, asked, strict=True, timeout=left(deadline))
             if held is None:
                 self._check_peers(network, asked)
                 done = self._create(use.subnet, asked, "endpoint", network, deadline)
@@ -210,7 +210,7 @@ class Leases:
             raise Refused(f"{asked} is outside the pool {subnet}")
         me = self._records.me
         while True:
-            held = self._records.lease(subnet, asked, timeout=left(deadline))
+            held = self._records.lease(subnet, asked, strict=True, timeout=left(deadline))
             if held is not None and held.value.use != "aux":
                 self._check_takeable(held.value, asked, deadline)
             hosts = held.value.hosts if held and held.value.use == "aux" else ()

@@ -228,7 +228,7 @@ class Overlays:
         network = local.network
         mine = network.definition
         while True:
-            held = self._records.definition(network.overlay, timeout=left(deadline))
+            held = self._records.definition(network.overlay, strict=True, timeout=left(deadline))
             if held is None:
                 alone = msgspec.structs.replace(mine, holders=(self._records.me,))
                 failed = self._records.found(alone, self._member(network.vtep), timeout=left(deadline))
@@ -254,7 +254,7 @@ class Overlays:
         """
         member = self._member(vtep)
         while True:
-            held = self._records.definition(name, timeout=left(deadline))
+            held = self._records.definition(name, strict=True, timeout=left(deadline))
             if held is None:
                 new = self._propose(name, request, plan.carries(mtu, vtep), deadline)
                 plan.check_fits(new, plan.carries(mtu, vtep), f"{underlay} of this host")
@@ -290,7 +290,10 @@ class Overlays:
         )
 
     def _vni_clash(self, vni: int, deadline: float) -> Clash:
-        holder = self._records.vnis(timeout=left(deadline)).get(vni)
+        vnis = self._records.vnis(timeout=left(deadline))
+        holder = vnis.get(vni)
+        if holder is None and vni in vnis:
+            return plan.vni_taken(vni, f"the key {self._records.key('vni', vni)}, which cannot be read")
         return plan.vni_taken(vni, f"overlay {holder.overlay}" if holder else "another overlay")
 
     def _check_paths(self, definition: Definition, deadline: float) -> None:

@@ -80,12 +80,12 @@ class Pools:
             raise
 
     def _defined(self, overlay: OverlayName | None, deadline: float) -> Subnet | None:
-        held = self._records.definition(overlay, timeout=left(deadline)) if overlay else None
+        held = self._records.definition(overlay, strict=True, timeout=left(deadline)) if overlay else None
         return held.value.subnet if held else None
 
     def _automatic(self, deadline: float) -> Subnet:
         taken = [held.value.subnet for held in self._records.pools(timeout=left(deadline))]
-        taken += [holder.subnet for holder in self._records.vnis(timeout=left(deadline)).values()]
+        taken += [holder.subnet for holder in self._records.vnis(timeout=left(deadline)).values() if holder is not None]
         taken += self._routes(deadline)
         taken += [network.subnet for network in self._journal.networks.all()]
         return plan.choose_pool(self._base, taken)
@@ -106,12 +106,15 @@ class Pools:
         old = mine.value if mine else Pool(subnet=use.subnet, overlay=use.overlay)
         users = tuple(sorted({*old.users, self._records.me}))
         new = msgspec.structs.replace(old, users=users, overlay=old.overlay or use.overlay)
-        return self._records.write_pool(mine, new, timeout=left(deadline))
+        written = self._records.write_pool(mine, new, timeout=left(deadline))
+        if not written and mine is None:
+            self._records.pool(use.subnet, strict=True, timeout=left(deadline))
+        return written
 
     def bind(self, use: PoolUse, overlay: OverlayName, deadline: float) -> None:
         """The pool belongs to the overlay from now on. Raises Clash where it belongs to another."""
         while True:
-            held = self._records.pool(use.subnet, timeout=left(deadline))
+            held = self._records.pool(use.subnet, strict=True, timeout=left(deadline))
             old = held.value if held else Pool(subnet=use.subnet)
             if old.overlay not in (None, overlay):
                 raise Clash(f"pool {use.subnet} belongs to overlay {old.overlay}, not to {overlay}")
@@ -126,7 +129,7 @@ class Pools:
         self.bind(use, network.overlay, deadline)
         gateway = network.definition.gateway
         while gateway is not None:
-            held = self._records.pool(use.subnet, timeout=left(deadline))
+            held = self._records.pool(use.subnet, strict=True, timeout=left(deadline))
             if held is None or held.value.gateway is not None:
                 return
             new = msgspec.structs.replace(held.value, gateway=gateway)
@@ -156,7 +159,7 @@ class Pools:
         """The gateway of a pool: one address for all hosts, never leased. The first to ask decides."""
         use = self.use(pool)
         while True:
-            held = self._records.pool(use.subnet, timeout=left(deadline))
+            held = self._records.pool(use.subnet, strict=True, timeout=left(deadline))
             old = held.value if held else Pool(subnet=use.subnet, users=(self._records.me,))
             if old.gateway is not None:
                 if asked not in (None, old.gateway):
@@ -164,7 +167,7 @@ class Pools:
                 return old.gateway, use.subnet
             gateway = asked or self._free_gateway(use, deadline)
             plan.check_address(use.subnet, gateway, None)
-            if self._records.lease(use.subnet, gateway, timeout=left(deadline)):
+            if self._records.lease(use.subnet, gateway, strict=True, timeout=left(deadline)):
                 raise Clash(f"{gateway} is taken by a container: choose another --gateway")
             if self._records.write_pool(held, msgspec.structs.replace(old, gateway=gateway), timeout=left(deadline)):
                 return gateway, use.subnet

@@ -192,23 +192,27 @@ class Records(Typed):
 
     # -- overlays --------------------------------------------------------------------------------------------------
 
-    def definition(self, overlay: OverlayName, *, timeout: float = 3.0) -> Held[Definition] | None:
-        held = self.read(Definition, self.store.get(self.key("overlays", overlay, "definition"), timeout=timeout))
-        if held is not None and held.value.overlay != overlay:
-            self.distrust(self.key("overlays", overlay, "definition"), f"it defines {held.value.overlay}")
-            return None
-        return held
+    def definition(
+        self, overlay: OverlayName, *, strict: bool = False, timeout: float = 3.0
+    ) -> Held[Definition] | None:
+        """An overlay's definition; a bad one is None, or, where that is `strict`, raises Unreadable."""
+        entry = self.store.get(self.key("overlays", overlay, "definition"), timeout=timeout)
+        held = self.read(Definition, entry)
+        if entry is not None and held is not None and held.value.overlay != overlay:
+            self.distrust(entry.key, f"it defines {held.value.overlay}")
+            held = None
+        return self.firmly(entry, held) if strict else held
 
-    def vnis(self, *, timeout: float = 3.0) -> dict[int, VniHolder]:
-        """All overlays of the store, by VNI: few and small."""
-        found = {}
+    def vnis(self, *, timeout: float = 3.0) -> dict[int, VniHolder | None]:
+        """All overlays of the store, by VNI: few and small. None: taken, and by whom cannot be read."""
+        found: dict[int, VniHolder | None] = {}
         for entry in self.store.list(self.key("vni", ""), timeout=timeout).entries:
             held = self.read(VniHolder, entry)
             vni = tail(entry.key)
             if not _VNI.fullmatch(vni):
                 self.distrust(entry.key, "it is named after no VNI")
-            elif held is not None:
-                found[int(vni)] = held.value
+            else:
+                found[int(vni)] = held.value if held is not None else None
         return found
 
     def found(self, definition: Definition, member: Member, *, timeout: float = 3.0) -> str | None:
@@ -481,8 +485,11 @@ class Records(Typed):
         entries = self.store.list(self.key("subnets", ""), timeout=timeout).entries
         return [held for held in map(self._read_pool, entries) if held is not None]
 
-    def pool(self, subnet: Subnet, *, timeout: float = 3.0) -> Held[Pool] | None:
-        return self._read_pool(self.store.get(self.key("subnets", subnet.key), timeout=timeout))
+    def pool(self, subnet: Subnet, *, strict: bool = False, timeout: float = 3.0) -> Held[Pool] | None:
+        """A pool; a bad one is None, or, where that is `strict`, raises Unreadable."""
+        entry = self.store.get(self.key("subnets", subnet.key), timeout=timeout)
+        held = self._read_pool(entry)
+        return self.firmly(entry, held) if strict else held
 
     def _read_pool(self, entry: Entry | None) -> Held[Pool] | None:
         held = self.read(Pool, entry)
@@ -500,8 +507,13 @@ class Records(Typed):
         entries = self.store.list(self.key("pools", subnet.key, ""), timeout=timeout).entries
         return {held.value.address: held for held in map(self._read_lease, entries) if held is not None}
 
-    def lease(self, subnet: Subnet, address: Address, *, timeout: float = 3.0) -> Held[Lease] | None:
-        return self._read_lease(self.store.get(self.key("pools", subnet.key, address), timeout=timeout))
+    def lease(
+        self, subnet: Subnet, address: Address, *, strict: bool = False, timeout: float = 3.0
+    ) -> Held[Lease] | None:
+        """A lease; a bad one is None, or, where that is `strict`, raises Unreadable."""
+        entry = self.store.get(self.key("pools", subnet.key, address), timeout=timeout)
+        held = self._read_lease(entry)
+        return self.firmly(entry, held) if strict else held
 
     def _read_lease(self, entry: Entry | None) -> Held[Lease] | None:
         held = self.read(Lease, entry)

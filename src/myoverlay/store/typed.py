@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from myoverlay.errors import Unreadable
 from myoverlay.store import Entry, Store
 from myoverlay.values import HostId, decoder
 
@@ -55,6 +56,16 @@ class Typed:
         if entry is not None and held is not None and tail(entry.key) != name:
             self.distrust(entry.key, f"it is about {name}")
             return None
+        return held
+
+    def firmly(self, entry: Entry | None, held: Held[T] | None) -> Held[T] | None:
+        """What was read. Raises Unreadable where there is a key and nothing could be read from it.
+
+        For calls that would create the key if it were absent: they would try until their deadline.
+        """
+        if entry is not None and held is None:
+            reason = self.quarantine.get(entry.key, "it is not what it should be")
+            raise Unreadable(f"the key {entry.key} in the store cannot be read ({reason}): repair or delete it")
         return held
 
     def distrust(self, key: str, reason: str) -> None:

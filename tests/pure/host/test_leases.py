@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
+from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown, Unreadable
 from myoverlay.host.holdings import ABANDONED
 from myoverlay.store.records import MARK, Member
 from myoverlay.store.sqlite import SqliteStore
@@ -657,11 +657,21 @@ def test_an_outsider_that_comes_later_takes_from_the_reserve(host: Make, store: 
     assert ann.claim(use) != first
 
 
-def test_a_store_that_always_conflicts_ends_with_the_deadline(host: Make, store: SqliteStore) -> None:
-    """Fought over without end, a call ends with Late in time, and claims nothing."""
+def test_a_lease_that_cannot_be_read_is_named(host: Make, store: SqliteStore) -> None:
+    """Whoever asks for that very address is told the key at once, instead of trying until the deadline."""
     ann = host("ann")
     use, _ = ready(ann)
     put(store, f"{PREFIX}/pools/10.5.0.0-24/10.5.0.9", b"garbage")
+    with pytest.raises(Unreadable, match=r"pools/10\.5\.0\.0-24/10\.5\.0\.9 in the store cannot be read"):
+        ann.leases.claim(use.pool, Address("10.5.0.9"), time.monotonic() + 60)
+    assert ann.held("endpoint") == []
+
+
+def test_a_store_that_always_conflicts_ends_with_the_deadline(host: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fought over without end, a call ends with Late in time, and claims nothing."""
+    ann = host("ann")
+    use, _ = ready(ann)
+    monkeypatch.setattr(ann.records, "write_lease", lambda *_, **__: False)
     began = time.monotonic()
     with pytest.raises(Late):
         ann.leases.claim(use.pool, Address("10.5.0.9"), began + 0.2)

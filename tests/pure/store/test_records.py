@@ -515,7 +515,7 @@ KINDS: dict[str, tuple[str, str, bytes, Callable[[Records], Any]]] = {
         "vni/7340034",
         "vni/7340033",
         encode(VniHolder(overlay=DEMO, subnet=SUBNET)),
-        lambda records: set(records.vnis()) == {7340033},
+        lambda records: {vni for vni, holder in records.vnis().items() if holder is not None} == {7340033},
     ),
 }  # fmt: skip
 #: Bytes no reader takes for a value of any kind: not JSON, not an object, too deep, or without what is required.
@@ -593,7 +593,7 @@ def test_the_quarantine_is_bounded(store: SqliteStore, ann: Records) -> None:
     """An enemy with many keys fills no memory."""
     for start in range(0, 1200, 60):
         store.commit([Put(f"myoverlay/vni/{number}", b"x") for number in range(start, start + 60)])
-    assert ann.vnis() == {}
+    assert set(ann.vnis().values()) == {None}
     assert len(ann.quarantine) == 1000
 
 
