@@ -74,6 +74,8 @@ class Audit:
             incarnation = self._epoch.id
             for local in self._overlays.all():
                 self._reassert(local, deadline)
+            self._overlays.disown(deadline)
+            self._pools.disown(deadline)
         except BaseException:
             self._wanted.set()
             raise

@@ -381,6 +381,18 @@ class Overlays:
         finally:
             self._creating.release()
 
+    def disown(self, deadline: float) -> None:
+        """See that what the store says this host takes part in, and Docker has removed, is left: a snapshot brought it
+        back. Raises Unavailable or Late.
+        """
+        for holder in self._records.vnis(timeout=left(deadline)).values():
+            if self.named(holder.overlay) is not None:
+                continue
+            held = self._records.definition(holder.overlay, timeout=left(deadline))
+            if held is not None and self._records.me in held.value.holders and self.named(holder.overlay) is None:
+                self._journal.leaving.put(holder.overlay, held.value)
+                self._leases.wanted.set()
+
     def moved(self, local: LocalOverlay) -> None:
         """This host has another VTEP there: the members' list is to say so."""
         with self._lock:

@@ -137,6 +137,26 @@ class Pools:
                 return
             check(deadline, f"the gateway of pool {use.subnet}")
 
+    def disown(self, deadline: float) -> None:
+        """Leave the pools that the store says this host uses and Docker has released: a snapshot brought them back.
+
+        Raises Unavailable or Late.
+        """
+        for held in self._records.pools(timeout=left(deadline)):
+            if self._records.me in held.value.users:
+                with self._alone(deadline):
+                    if all(use.subnet != held.value.subnet for use in self._journal.uses.all()):
+                        self._disown(held.value.subnet, deadline)
+
+    def _disown(self, subnet: Subnet, deadline: float) -> None:
+        for address, lease in self._records.leases(subnet, timeout=left(deadline)).items():
+            while self._records.me in lease.value.hosts and not self._records.release(
+                subnet, address, timeout=left(deadline)
+            ):
+                check(deadline, f"the release of {address}")
+        while not self._leave(subnet, deadline):
+            check(deadline, f"leaving pool {subnet}")
+
     def use_of(self, subnet: Subnet) -> PoolUse | None:
         """The pool Docker was given from here for a network that does not exist yet."""
         bound = {network.pool for network in self._journal.networks.all()}
