@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
-from myoverlay.host.loop import COALESCE, GLANCE, WAIT, Loop
+from myoverlay.host.loop import COALESCE, WAIT, Loop
 from myoverlay.plan import believe
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.records import Records, Ring
@@ -47,7 +47,6 @@ class Watch(Loop):
         self._lost = lost
         self._now = now
         self._index = 0
-        self._wait = WAIT
         self._anew = False
         self._rings: dict[str, Ring] = {}
         self._listed_at = 0.0
@@ -68,9 +67,7 @@ class Watch(Loop):
         if self._anew or self._is_part():
             self._anew, self._index = False, 0
         fresh = self._index == 0
-        wait, self._wait = self._wait, GLANCE
-        seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else wait)
-        self._wait = WAIT
+        seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
             self.tally.add("watch_rounds", "reset")
@@ -149,7 +146,6 @@ class OutsiderWatch(Loop):
         self._local = local
         self._records = records
         self._index = 0
-        self._wait = WAIT
 
     def round(self) -> None:
         if self.step():
@@ -158,9 +154,7 @@ class OutsiderWatch(Loop):
     def step(self) -> bool:
         """One answer of the store; True where it told of a change. Raises Unavailable."""
         fresh = self._index == 0
-        wait, self._wait = self._wait, GLANCE
-        seen = self._records.outsiders(self._local.network.definition, self._index, timeout=3.0 if fresh else wait)
-        self._wait = WAIT
+        seen = self._records.outsiders(self._local.network.definition, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
             self.tally.add("watch_rounds", "reset")
             self._index = 0

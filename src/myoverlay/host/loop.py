@@ -11,9 +11,8 @@ from myoverlay.tally import Tally
 
 log = logging.getLogger(__name__)
 
-#: A blocking query's length, seconds; and that of the first one after a failure: the store may be another by now, and
-#: one that has not come as far as the index asked for holds the question until its end.
-WAIT, GLANCE = 55.0, 0.1
+#: A blocking query's length, seconds.
+WAIT = 55.0
 #: After a change, others that follow within this time are taken together, seconds.
 COALESCE = 0.05
 #: After a round that failed, seconds: at first, at most.

@@ -386,7 +386,7 @@ class Overlays:
         back. Raises Unavailable or Late.
         """
         for holder in self._records.vnis(timeout=left(deadline)).values():
-            if self.named(holder.overlay) is not None:
+            if holder is None or self.named(holder.overlay) is not None:
                 continue
             held = self._records.definition(holder.overlay, timeout=left(deadline))
             if held is not None and self._records.me in held.value.holders and self.named(holder.overlay) is None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from myoverlay.host.loop import COALESCE, GLANCE, WAIT, Loop
+from myoverlay.host.loop import COALESCE, WAIT, Loop
 from myoverlay.plan.fates import Fate, State, judge
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.presence import Presence
@@ -85,7 +85,6 @@ class PeerWatch(Loop):
         self._on_loss = on_loss
         self._now = now
         self._index = 0
-        self._glance = False
         self._refreshed_at = -REFRESH
         #: Called when what is known changed.
         self.on_change: Callable[[], None] = lambda: None
@@ -98,9 +97,7 @@ class PeerWatch(Loop):
     def step(self, wait: float) -> bool:
         """One answer of the store; was it news? Raises Unavailable."""
         fresh = self._index == 0
-        wait, self._glance = (GLANCE if self._glance else min(wait, REFRESH)), True
-        seen = self._presence.wait(self._index, timeout=3.0 if fresh else wait)
-        self._glance = False
+        seen = self._presence.wait(self._index, timeout=3.0 if fresh else min(wait, REFRESH))
         if isinstance(seen, Reset):
             self._on_loss()
             self._index = 0
