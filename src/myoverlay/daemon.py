@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from myoverlay.host.beat import Beat
 from myoverlay.host.converge import FOREIGN_PINS, Converger
 from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
+from myoverlay.host.elsewhere import Elsewhere
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.farewell import Farewell
 from myoverlay.host.graves import Graves
@@ -65,16 +66,13 @@ from myoverlay.settings import Settings
 from myoverlay.store import Store
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
-from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, HostList, Network, OverlayName, Subnet
+from myoverlay.values import Address, HostId, OverlayName, Subnet
 
 log = logging.getLogger(__name__)
 
 _RESTORE = 60.0
 _JOIN = 3.0
-#: Seconds that a call waits, just after the start, until it is known whether the store lost something.
-_FIRST_LOOK = 1.0
 #: What a host that holds nothing may take to say so, seconds. Docker kills a plugin 10 s after it asked it to end.
 _FAREWELL = 3.0
 
@@ -148,7 +146,9 @@ class Daemon:
         self.liveness = Liveness(
             self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally
         )  # fmt: skip
-        self.peers = PeerWatch(self.presence, self.records, self._seen, self.epoch.went_back, self.tally, parts.now)
+        self.peers = PeerWatch(
+            self.presence, self.records, lambda: self.elsewhere.hosts(), self.epoch.went_back, self.tally, parts.now
+        )  # fmt: skip
         self.beat = parts.heartbeat or self._heartbeat(parts, settings.port)
         self.fates = Fates(self.peers, self.beat, self.tally, settings.grace, settings.lease_grace, parts.now)
         self._make_holders(settings, parts)
@@ -181,6 +181,8 @@ class Daemon:
             settings.port,
             settings.eager,
         )
+
+        self.elsewhere = Elsewhere(self.overlays, self.records, self.epoch, self.fates, self._name_of)
 
     def _make_loops(self, settings: Settings, parts: Parts) -> None:
         """What goes on in the background, and what it uses."""
@@ -275,9 +277,7 @@ class Daemon:
         self.liveness.on_reborn = self.audit.want
         self.liveness.on_back = self._store_is_back
         self.epoch.on_doubt = self._doubted
-        self.leases.held_back = self._held_back
-        self.leases.peers = self._addresses
-        self.leases.remedy = self._remedy
+        self.leases.elsewhere = self.elsewhere
         self.peers.on_change = self.fates.wake
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
@@ -287,13 +287,6 @@ class Daemon:
     def _name_of(self, host: HostId) -> str:
         """What a host is called; the start of its id where that is not known."""
         return self.liveness.name if host == self.records.me else self.peers.known.names.get(host, host.short)
-
-    def _seen(self) -> dict[OverlayName, dict[HostId, Address]]:
-        """This host's overlays, and whose lists it goes by there."""
-        return {
-            local.network.overlay: {host: held.value.vtep for host, held in (local.view.lists or {}).items()}
-            for local in self.overlays.all()
-        }
 
     def _pool_of(self, overlay: OverlayName) -> Subnet | None:
         local = self.overlays.named(overlay)
@@ -313,31 +306,6 @@ class Daemon:
     def _lost(self, host: HostId) -> None:
         for local in self.overlays.all():
             local.learn({}, anew=False, left=[host])
-
-    def _lists(self, network: Network) -> Mapping[HostId, Held[HostList]]:
-        local = self.overlays.find(network.network)
-        return (local.view.lists or {}) if local is not None else {}
-
-    def _held_back(self, network: Network) -> str | None:
-        if not self.epoch.looked.wait(_FIRST_LOOK):
-            return f"the store was not reached yet, and this host's reserve of {network.subnet} is used up: try again"
-        known = {host: held.value.incarnation for host, held in self._lists(network).items()}
-        waiting = self.epoch.waits_for(known, self.fates.lost())
-        if waiting is None:
-            return None
-        names = ", ".join(sorted(map(self._name_of, waiting))) or "the other hosts"
-        return (
-            f"the store lost what it held, and the reserve of {network.subnet} on this host is used up: new addresses"
-            f" are given when {names} published again, or when the grace ends; try again"
-        )
-
-    def _remedy(self, host: HostId) -> str:
-        if not self.fates.is_dead(host):
-            return ""
-        return f"free it at once with `myoverlay host forget {self._name_of(host)}`: that host is dead"
-
-    def _addresses(self, network: Network) -> set[Address]:
-        return {record.address for held in self._lists(network).values() for record in held.value.records}
 
     def _vteps(self) -> tuple[Address, ...]:
         """This host's VTEPs: those in use, else the one that the next network would get.

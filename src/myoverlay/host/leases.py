@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 import msgspec
 
@@ -35,6 +36,31 @@ from myoverlay.values import (
 log = logging.getLogger(__name__)
 
 
+class Known(Protocol):
+    """What is needed to know of other hosts' addresses (`elsewhere.Elsewhere`)."""
+
+    def addresses(self, network: Network) -> Collection[Address]: ...
+    def has(self, network: Network, address: Address) -> bool: ...
+    def held_back(self, network: Network) -> str | None: ...
+    def remedy(self, host: HostId) -> str: ...
+
+
+class _Nothing:
+    """Nobody else is known."""
+
+    def addresses(self, _: Network) -> Collection[Address]:
+        return ()
+
+    def has(self, _: Network, __: Address) -> bool:
+        return False
+
+    def held_back(self, _: Network) -> str | None:
+        return None
+
+    def remedy(self, _: HostId) -> str:
+        return ""
+
+
 class Leases:
     """The leases of this host."""
 
@@ -56,12 +82,8 @@ class Leases:
         self.claiming = Claiming()
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
-        #: Why new addresses of a network are held back, in one sentence; None while they are not.
-        self.held_back: Callable[[Network], str | None] = lambda _: None
-        #: How an address of a host that is no longer there becomes free; "" while it is there.
-        self.remedy: Callable[[HostId], str] = lambda _: ""
-        #: The addresses that other hosts have on a network, whatever became of their leases.
-        self.peers: Callable[[Network], Collection[Address]] = lambda _: ()
+        #: What is known of other hosts' addresses.
+        self.elsewhere: Known = _Nothing()
 
     # -- addresses -------------------------------------------------------------------------------------------------
 
@@ -108,13 +130,13 @@ class Leases:
         for lease in self._spare(use, "reserve"):
             if self._from_reserve(lease, network, deadline):
                 return lease.address
-        self._check_held_back(network)
         lost: set[Address] = set()
         while True:
             try:
+                self._check_held_back(network)
                 leases = self._records.leases(use.subnet, timeout=left(deadline))
             except Unavailable as error:
-                return self._promise_again(use, error)
+                return self._promise_any(use, error)
             taken = self._taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
                 if self._create(use.subnet, address, "endpoint", network, deadline):
@@ -132,18 +154,24 @@ class Leases:
         return sorted(fitting, key=lambda one: one.address.number)
 
     def _check_held_back(self, network: Network | None) -> None:
-        reason = self.held_back(network) if network is not None else None
+        reason = self.elsewhere.held_back(network) if network is not None else None
         if reason is not None:
             raise Unavailable(reason)
 
-    def _promise_again(self, use: PoolUse, error: Unavailable) -> Address:
+    def _promise_any(self, use: PoolUse, error: Unavailable) -> Address:
         """With the store away and the reserve used up: what was released since is still this host's there."""
         for lease in self._spare(use, "releasing"):
-            with self.claiming.alone(lease.subnet, lease.address) as alone:
-                if alone and not lease.unsure and self._journal.leases.get(lease_key(lease)) == lease:
-                    self._enter(lease.subnet, lease.address, "endpoint", promised=True)
-                    return lease.address
+            if self._promise_again(lease):
+                return lease.address
         raise Unavailable(f"no address of {use.subnet} is left in this host's reserve, and {error}")
+
+    def _promise_again(self, lease: LocalLease) -> bool:
+        """Give an address out that the store has not been told is free; not one whose claim was never answered."""
+        with self.claiming.alone(lease.subnet, lease.address) as alone:
+            if not alone or lease.unsure or self._journal.leases.get(lease_key(lease)) != lease:
+                return False
+            self._enter(lease.subnet, lease.address, "endpoint", promised=True)
+            return True
 
     def _from_others(
         self, use: PoolUse, network: Network | None, leases: dict[Address, Held[Lease]], deadline: float
@@ -165,9 +193,14 @@ class Leases:
             return asked
         if mine is not None and mine.use == "endpoint":
             return asked  # the answer to the first call was lost
-        self._check_held_back(network)
         while True:
-            held = self._records.lease(use.subnet, asked, strict=True, timeout=left(deadline))
+            try:
+                self._check_held_back(network)
+                held = self._records.lease(use.subnet, asked, strict=True, timeout=left(deadline))
+            except Unavailable:
+                if mine is not None and mine.use == "releasing" and self._promise_again(mine):
+                    return asked
+                raise
             if held is None:
                 self._check_peers(network, asked)
                 done = self._create(use.subnet, asked, "endpoint", network, deadline)
@@ -188,7 +221,7 @@ class Leases:
             return
         name = self._host_name(owner)
         if lease.use == "endpoint":
-            remedy = self.remedy(owner) or "stop that container first"
+            remedy = self.elsewhere.remedy(owner) or "stop that container first"
             raise Clash(f"{asked} is in use by a container on host {name}: choose another --ip, or {remedy}")
         if owner not in self._presence.alive(timeout=left(deadline)):
             raise Clash(
@@ -196,7 +229,7 @@ class Leases:
             )
 
     def _check_peers(self, network: Network | None, asked: Address) -> None:
-        if network is not None and asked in self.peers(network):
+        if network is not None and self.elsewhere.has(network, asked):
             raise Clash(f"{asked} is in use on another host, though the store has no lease of it: choose another --ip")
 
     def _check_outsider(self, network: Network, asked: Address, deadline: float) -> None:
@@ -359,7 +392,7 @@ class Leases:
         """Bring the reserve of a pool to its size."""
         network = self._pools.network(use.pool)
         missing = plan.reserve_size(use.within or use.subnet) - len(self.of(use.subnet, "reserve"))
-        if missing <= 0 or (network is not None and self.held_back(network) is not None):
+        if missing <= 0 or (network is not None and self.elsewhere.held_back(network) is not None):
             return  # in a doubt a free address may be one that another host promised while the store was away
         leases = self._records.leases(use.subnet, timeout=left(deadline))
         taken = self._taken(use.subnet, leases, network)
@@ -389,7 +422,7 @@ class Leases:
             seen = self._records.outsiders(network.definition, 0, timeout=STORE)
             taken |= getattr(seen, "addresses", frozenset())
         if network is not None:
-            taken.update(self.peers(network))
+            taken.update(self.elsewhere.addresses(network))
         return taken | self.claiming.of(subnet)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -13,8 +13,28 @@ from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown, Unreada
 from myoverlay.host.holdings import ABANDONED
 from myoverlay.store.records import MARK, Member
 from myoverlay.store.sqlite import SqliteStore
-from myoverlay.values import Address, Lease, Network, PoolUse, Subnet, encode
+from myoverlay.values import Address, HostId, Lease, Network, PoolUse, Subnet, encode
 from tests.pure.kit import PREFIX, Clock, Host, definition, every, put, soon, together
+
+
+class Elsewhere:
+    """What a test says is known of other hosts."""
+
+    def __init__(
+        self, reason: Callable[[Network], str | None] = lambda _: None, others: Collection[Address] = ()
+    ) -> None:
+        self.held_back = reason
+        self._others = others
+
+    def addresses(self, network: Network) -> Collection[Address]:
+        return self._others
+
+    def has(self, network: Network, address: Address) -> bool:
+        return address in self._others
+
+    def remedy(self, host: HostId) -> str:
+        return ""
+
 
 Make = Callable[..., Host]
 SMALL = "10.5.0.0/29"  # six hosts, no reserve
@@ -812,7 +832,7 @@ def test_new_addresses_are_held_back_in_a_doubt(host: Make, store: SqliteStore) 
     ann = host("ann")
     use, _ = ready(ann)
     ann.settle()
-    ann.leases.held_back = lambda network: f"{network.overlay}: the store lost what it held"
+    ann.leases.elsewhere = Elsewhere(lambda network: f"{network.overlay}: the store lost what it held")
     for _ in range(7):
         ann.claim(use)
     before = leased(store)
@@ -820,7 +840,7 @@ def test_new_addresses_are_held_back_in_a_doubt(host: Make, store: SqliteStore) 
         with pytest.raises(Unavailable, match="demo: the store lost what it held"):
             ann.claim(use, asked)
     assert leased(store) == before
-    ann.leases.held_back = lambda _: None
+    ann.leases.elsewhere = Elsewhere()
     assert ann.claim(use, "10.5.0.200") == "10.5.0.200"
 
 
@@ -828,10 +848,10 @@ def test_the_reserve_is_not_filled_in_a_doubt(host: Make, store: SqliteStore) ->
     """A free address may be one that another host promised while the store was away: it is left alone until known."""
     ann = host("ann")
     ready(ann)
-    ann.leases.held_back = lambda _: "the store lost what it held"
+    ann.leases.elsewhere = Elsewhere(lambda _: "the store lost what it held")
     ann.settle()
     assert leased(store) == set()
-    ann.leases.held_back = lambda _: None
+    ann.leases.elsewhere = Elsewhere()
     ann.settle()
     assert len(leased(store)) == 7
 
@@ -841,7 +861,7 @@ def test_an_address_that_others_list_is_not_free(host: Make, store: SqliteStore)
     ann = host("ann")
     use, _ = ready(ann, SMALL)
     others = {Address("10.5.0.2"), Address("10.5.0.4")}
-    ann.leases.peers = lambda _: others
+    ann.leases.elsewhere = Elsewhere(others=others)
     with pytest.raises(Clash, match=r"10\.5\.0\.4 is in use on another host, though the store has no lease of it"):
         ann.claim(use, "10.5.0.4")
     assert [ann.claim(use) for _ in range(3)] == ["10.5.0.3", "10.5.0.5", "10.5.0.6"]
