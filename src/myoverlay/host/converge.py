@@ -102,11 +102,7 @@ class Converger:
         """Look whether the links are as wanted. Needs no lock: what it finds is looked at again under the lock."""
         seen = self._seen(ground.namespace, deadline, ground)
         kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
-        steps = [
-            step
-            for step in shape.diff(shape.wanted(network, kept), seen)
-            if not isinstance(step, shape.Remove) or step.name not in ground.leaving
-        ]
+        steps = shape.diff(shape.wanted(network, kept), seen)
         if not any(isinstance(step, shape.Remove) for step in steps):
             self._leftovers.release("link", network.overlay, (), len(seen))  # nothing of it waits any more
         return Finding(bool(steps) or not ground.is_bound(), len(kept) < len(endpoints))
