@@ -66,7 +66,12 @@ class Graves:
             if self._now() - self._said_at.get(host, -self._every) >= self._every:
                 self._presence.bear_witness(host, timeout=left(deadline))
                 self._said_at[host] = self._now()
-        dead = {host for host, fate in self._fates.all().items() if fate.state is State.DEAD}
+        fates = self._fates.all()
+        for host in [host for host in self._said_at if host not in fates or fates[host].state is State.ALIVE]:
+            # It is back, or left for good; what was said in the meantime would stay.
+            self._presence.end_witness(host, timeout=left(deadline))
+            del self._said_at[host]
+        dead = {host for host, fate in fates.items() if fate.state is State.DEAD}
         self._seen = {host: seen for host, seen in self._seen.items() if host in dead}
         for host in dead - self._seen.keys():
             self._seen[host] = self._presence.witness(host, timeout=left(deadline))

@@ -105,8 +105,9 @@ class Presence(Typed):
         return entry.value[:64].decode("ascii", "replace") if entry is not None else None
 
     def bear_witness(self, host: HostId, *, timeout: float = 3.0) -> None:
-        """Say that this host hears the other one, which is cut off from the store."""
-        self.store.commit([Put(self.key("witness", host), uuid.uuid4().hex.encode())], timeout=timeout)
+        """Say that this host hears the other one, which is cut off from the store. If that is back, nothing is said."""
+        said = Put(self.key("witness", host), uuid.uuid4().hex.encode())
+        self.store.commit([self.absent(host), said], timeout=timeout)
 
     def end_witness(self, host: HostId, *, timeout: float = 3.0) -> None:
         """The host needs no witness any more: it is back, or buried."""

@@ -141,6 +141,13 @@ def test_each_word_of_a_witness_is_a_new_one(ann: Presence, bob: Presence) -> No
     assert every(ann.store) == {}  # type: ignore[arg-type]
 
 
+def test_a_host_that_is_back_gets_no_witness(ann: Presence, bob: Presence) -> None:
+    """Nobody would ever take the word away again."""
+    be_there(bob, "bob")
+    ann.bear_witness(BOB)
+    assert ann.witness(BOB) is None
+
+
 def test_a_hostile_witness_is_a_word_like_any(store: SqliteStore, ann: Presence) -> None:
     """Whatever bytes lie there, they are read as a short text that can be compared."""
     put(store, f"myoverlay/witness/{EVE}", b"\xff\x00" * 100_000)
