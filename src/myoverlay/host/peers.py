@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from myoverlay.errors import Unavailable
 from myoverlay.host.loop import COALESCE, WAIT, Loop
 from myoverlay.plan.fates import Fate, State, judge
 from myoverlay.store import Reset, Unchanged
@@ -111,6 +112,14 @@ class PeerWatch(Loop):
 
     def _see(self, present: frozenset[HostId]) -> None:
         self._refreshed_at = self._now()
+        try:
+            self._read(present)
+        except Unavailable:
+            self.refresh()
+            raise
+        self.on_change()
+
+    def _read(self, present: frozenset[HostId]) -> None:
         me, old = self._records.me, self.known
         others = present - {me}
         alive = self._presence.alive_of(others)
@@ -121,7 +130,6 @@ class PeerWatch(Loop):
             if overlays & self._seen().keys() and not (host in names and host in vteps):
                 self._look_up(host, min(overlays), names, vteps)
         self.known = Known(others, names, vteps, listed)
-        self.on_change()
 
     def sharing(self) -> dict[HostId, frozenset[OverlayName]]:
         """Who shares overlays with this host: by the lists in the store, and by rows here, should it lose those."""
