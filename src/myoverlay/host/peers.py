@@ -126,9 +126,15 @@ class PeerWatch(Loop):
         names = {**old.names, **{host: one.name for host, one in alive.items()}}
         vteps = {**old.vteps, **{host: one.vteps[0] for host, one in alive.items() if one.vteps}}
         listed = {host: frozenset(found) for host, found in self._records.hosts_and_overlays().items() if host != me}
+        for overlay in self._seen():
+            # One that died before it published anything there holds addresses all the same.
+            held = self._records.definition(overlay)
+            for host in held.value.holders if held is not None else ():
+                if host != me:
+                    listed[host] = listed.get(host, frozenset()) | {overlay}
         for host, overlays in listed.items():
-            if overlays & self._seen().keys() and not (host in names and host in vteps):
-                self._look_up(host, min(overlays), names, vteps)
+            if (shared := overlays & self._seen().keys()) and not (host in names and host in vteps):
+                self._look_up(host, min(shared), names, vteps)
         self.known = Known(others, names, vteps, listed)
 
     def sharing(self) -> dict[HostId, frozenset[OverlayName]]:

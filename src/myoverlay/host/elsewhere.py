@@ -1,0 +1,79 @@
+"""What is known of addresses on other hosts, beside the leases: for whoever is about to give one out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from myoverlay.host.epoch import Epoch
+from myoverlay.host.overlays import Overlays
+from myoverlay.host.peers import Fates
+from myoverlay.plan import believe
+from myoverlay.store.records import Records
+from myoverlay.store.typed import Held
+from myoverlay.values import Address, HostId, HostList, Network, OverlayName
+
+#: Seconds that a call waits, just after the start, until it is known whether the store lost something.
+_FIRST_LOOK = 1.0
+
+
+class Elsewhere:
+    """Reads only: the overlays' views, the store's epoch, the fates."""
+
+    def __init__(
+        self, overlays: Overlays, records: Records, epoch: Epoch, fates: Fates, host_name: Callable[[HostId], str]
+    ) -> None:
+        self._overlays = overlays
+        self._records = records
+        self._epoch = epoch
+        self._fates = fates
+        self._host_name = host_name
+
+    def hosts(self) -> dict[OverlayName, dict[HostId, Address]]:
+        """This host's overlays, and whose lists it goes by there, with their VTEPs."""
+        return {
+            local.network.overlay: {host: held.value.vtep for host, held in (local.view.lists or {}).items()}
+            for local in self._overlays.all()
+        }
+
+    def addresses(self, network: Network) -> set[Address]:
+        """The addresses that other hosts list, whatever became of their leases."""
+        return {record.address for held in self._lists(network).values() for record in held.value.records}
+
+    def has(self, network: Network, address: Address) -> bool:
+        """Does another host list the address, as of now? A list that is lost, or an old one, takes nothing back.
+
+        Raises Unavailable.
+        """
+        for host, held in self._lists(network).items():
+            if all(record.address != address for record in held.value.records):
+                continue
+            now = self._records.lists(network.overlay, [host]).get(host)
+            if now is None or any(record.address == address for record in now.value.records):
+                return True
+            if not believe.withdraws(now.value, self._epoch.believed, self._epoch.in_doubt()):
+                return True
+        return False
+
+    def held_back(self, network: Network) -> str | None:
+        """Why new addresses of a network are held back, in one sentence; None while they are not."""
+        if not self._epoch.looked.wait(_FIRST_LOOK):
+            return f"the store was not reached yet, and this host's reserve of {network.subnet} is used up: try again"
+        known = {host: held.value.incarnation for host, held in self._lists(network).items()}
+        waiting = self._epoch.waits_for(known, self._fates.lost())
+        if waiting is None:
+            return None
+        names = ", ".join(sorted(map(self._host_name, waiting))) or "the other hosts"
+        return (
+            f"the store lost what it held, and the reserve of {network.subnet} on this host is used up: new addresses"
+            f" are given when {names} published again, or when the grace ends; try again"
+        )
+
+    def remedy(self, host: HostId) -> str:
+        """How an address of a host that is no longer there becomes free; "" while it is there."""
+        if not self._fates.is_dead(host):
+            return ""
+        return f"free it at once with `myoverlay host forget {self._host_name(host)}`: that host is dead"
+
+    def _lists(self, network: Network) -> Mapping[HostId, Held[HostList]]:
+        local = self._overlays.find(network.network)
+        return (local.view.lists or {}) if local is not None else {}
