@@ -351,7 +351,7 @@ def test_the_power_goes_and_the_store_comes_last(site: Site) -> None:
 
 
 def test_uninstalled_without_a_trace(site: Site) -> None:
-    """Networks removed, plugin disabled and removed: no link, rule, mount, file or process of ours, no key of these hosts."""
+    """Networks removed, plugin disabled and removed: no link, rule, mount, file, process or key of ours is left."""
     for host in site.hosts:
         host.docker("rm", "-f", "talks")
         host.docker("network", "rm", "web")

@@ -38,8 +38,8 @@ BARRED = {
 COLLABORATORS = {
     "Daemon", "Journal", "Tally", "Records", "Links", "Leases", "Overlays", "Converger", "Publisher", "Liveness",
     "Discovery", "Lookup", "MissLoop", "Reconciler", "Prober", "Beat", "Presence", "Epoch", "PeerWatch", "Fates",
-    "Graves", "Audit", "Holdings", "Elsewhere", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore", "Leftovers", "Control",
-    "Mirror", "MirrorKeeper", "Farewell",
+    "Graves", "Audit", "Holdings", "Elsewhere", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore",
+    "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell",
 }  # fmt: skip
 
 
