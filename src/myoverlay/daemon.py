@@ -42,6 +42,7 @@ from myoverlay.host.epoch import Epoch
 from myoverlay.host.farewell import Farewell
 from myoverlay.host.graves import Graves
 from myoverlay.host.ground import Ground
+from myoverlay.host.halves import Halves
 from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
@@ -278,6 +279,9 @@ class Daemon:
         self.liveness.on_back = self._store_is_back
         self.epoch.on_doubt = self._doubted
         self.leases.elsewhere = self.elsewhere
+        halves = Halves(self.overlays)
+        self.leases.make_room = halves.make_room
+        self.pools.on_given_back = halves.drop_given_back
         self.peers.on_change = self.fates.wake
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
@@ -356,6 +360,7 @@ class Daemon:
         """Rebuild from the journal, then let the loops run. The store is not waited for."""
         self.links.start()
         self.overlays.restore(time.monotonic() + _RESTORE)
+        self.leases.wanted.set()  # what the run before this one could not tell any more
         for loop in self._loops():
             self._begin(loop)
         for local in self.overlays.all():

@@ -240,6 +240,10 @@ class Converger:
         ground.ports &= names
         ground.leaving &= names
 
+    def outside(self, ground: Ground, deadline: float) -> set[str]:
+        """The ports whose far end is in no container: before Join, and where Docker put it back."""
+        return set(self._links.far_ends(ground.namespace, deadline=deadline))
+
     def without(self, ground: Ground, endpoint: Endpoint, deadline: float) -> None:
         """Take the endpoint's cable away, by its end in our namespace; Docker does not wait for it."""
         if endpoint.port in ground.ports:

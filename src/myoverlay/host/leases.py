@@ -84,6 +84,9 @@ class Leases:
         self.wanted = pools.wanted
         #: What is known of other hosts' addresses.
         self.elsewhere: Known = _Nothing()
+        #: Called before an address counts as used here: forgets an endpoint that died with its container, and, where
+        #: Docker gives the address back, one that Docker never heard of.
+        self.make_room: Callable[[Network, Address, bool], None] = lambda _, __, ___: None
 
     # -- addresses -------------------------------------------------------------------------------------------------
 
@@ -109,7 +112,10 @@ class Leases:
 
         A release that comes late, when a container of this host has the address anew, is passed over.
         """
-        if self._is_used(self._pools.network(pool), address):
+        network = self._pools.network(pool)
+        if network is not None and self._is_used(network, address):
+            self.make_room(network, address, True)
+        if self._is_used(network, address):
             return
         lease = self.free(pool, address)
         if lease is not None:
@@ -186,6 +192,8 @@ class Leases:
         raise Refused(f"pool {area} is full: no address is free; release one or use a larger --subnet")
 
     def _claim_exact(self, use: PoolUse, network: Network | None, asked: Address, deadline: float) -> Address:
+        if network is not None and self._is_used(network, asked):
+            self.make_room(network, asked, False)
         mine = self._journal.leases.get(f"{use.subnet.key}/{asked}")
         if mine is not None and mine.use == "endpoint" and self._is_used(network, asked):
             raise Clash(f"{asked} is in use by a container on this host: choose another --ip")
@@ -386,7 +394,16 @@ class Leases:
                 if self._journal.uses.get(use.pool) != use:
                     return  # Docker asked for it again meanwhile
                 self.settle_release(self.mark(lease, "releasing"), deadline)
+            self._free_unknown(use.subnet, deadline)
         self._pools.leave(use, deadline)
+
+    def _free_unknown(self, subnet: Subnet, deadline: float) -> None:
+        """Free what only the store knows of: a run of ours ended between its write there and the one in the journal."""
+        for address, held in self._records.leases(subnet, timeout=left(deadline)).items():
+            if self._records.me in held.value.hosts:
+                with self.claiming.alone(subnet, address) as alone:
+                    if alone and self._journal.leases.get(f"{subnet.key}/{address}") is None:
+                        self._records.release(subnet, address, timeout=left(deadline))
 
     def _fill(self, use: PoolUse, deadline: float) -> None:
         """Bring the reserve of a pool to its size."""

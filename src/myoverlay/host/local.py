@@ -67,6 +67,8 @@ class LocalOverlay:
         self._macs: dict[Address, Mac] = {}
         self._pulled: set[Address] = set()
         self._removed = False
+        #: Endpoints that a former run of ours made.
+        self._inherited = frozenset(one.endpoint for one in self.endpoints())
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -252,6 +254,15 @@ class LocalOverlay:
                 self._rows(self._ground)
                 self._tell_peer(self._ground, known.address)
             return known
+
+    def drop_unanswered(self, address: Address, deadline: float) -> Endpoint | None:
+        """Forget an endpoint of a former run that no container has; None where there is none with this address."""
+        with self._locked(deadline):
+            old = [one for one in self.endpoints() if one.address == address and one.endpoint in self._inherited]
+            if not old or self._ground is None:
+                return None
+            idle = self._converger.outside(self._ground, deadline)
+            return next((self.delete_endpoint(one.endpoint, deadline) for one in old if one.port in idle), None)
 
     # -- peers -----------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ class Pools:
         self._routes = routes
         self._now = now
         self._choosing = threading.Lock()
+        self._given_back: dict[str, float] = {}
+        #: Called with a network whose pool Docker gave back without deleting it.
+        self.on_given_back: Callable[[Network], None] = lambda _: None
         #: Set when the store is to be told something that it has not been told.
         self.wanted = threading.Event()
 
@@ -64,20 +67,10 @@ class Pools:
                 at=self._now(),
             )
             self._check_bound(subnet)
-            while not self._try(use, deadline):
+            while not self._use_pool(use, deadline):
                 check(deadline, f"pool {subnet}")
             self._journal.uses.put(use.pool, use)
             return use
-
-    def _try(self, use: PoolUse, deadline: float) -> bool:
-        """A write that the store did not answer may be done all the same: it is then taken back in the background."""
-        try:
-            return self._use_pool(use, deadline)
-        except Unavailable:
-            released = msgspec.structs.replace(use, at=RELEASED)
-            self._journal.uses.change(use.pool, lambda now: now or released)
-            self.wanted.set()
-            raise
 
     def _defined(self, overlay: OverlayName | None, deadline: float) -> Subnet | None:
         held = self._records.definition(overlay, strict=True, timeout=left(deadline)) if overlay else None
@@ -92,21 +85,35 @@ class Pools:
 
     def _check_bound(self, subnet: Subnet) -> None:
         for network in self._journal.networks.all():
-            if network.pool is not None and network.subnet.overlaps(subnet):
+            if network.pool is None or not network.subnet.overlaps(subnet):
+                continue
+            if self._is_given_back(network):
+                self.on_given_back(network)
+            else:
                 raise Clash(
                     f"pool {subnet} overlaps {network.subnet} of overlay {network.overlay}, which network"
                     f" {network.network[:12]} of this host has already joined"
                 )
 
     def _use_pool(self, use: PoolUse, deadline: float) -> bool:
-        """Enter this host as a user of the pool; False where it changed meanwhile."""
+        """Enter this host as a user of the pool; False where it changed meanwhile.
+
+        Before the store is written to it is noted that the pool is to be left: whatever happens until the pool is in
+        the journal (a write that was not answered, the end of this process), the background takes it back.
+        """
         held_pools = self._records.pools(timeout=left(deadline))
         plan.check_pool(use.subnet, use.overlay, (held.value for held in held_pools))
         mine = next((held for held in held_pools if held.value.subnet == use.subnet), None)
         old = mine.value if mine else Pool(subnet=use.subnet, overlay=use.overlay)
         users = tuple(sorted({*old.users, self._records.me}))
         new = msgspec.structs.replace(old, users=users, overlay=old.overlay or use.overlay)
-        written = self._records.write_pool(mine, new, timeout=left(deadline))
+        released = msgspec.structs.replace(use, at=RELEASED)
+        self._journal.uses.change(use.pool, lambda now: now or released)
+        try:
+            written = self._records.write_pool(mine, new, timeout=left(deadline))
+        except Unavailable:
+            self.wanted.set()
+            raise
         if not written and mine is None:
             self._records.pool(use.subnet, strict=True, timeout=left(deadline))
         return written
@@ -199,10 +206,13 @@ class Pools:
 
     def leave(self, use: PoolUse, deadline: float) -> None:
         """Use a pool no more, in the store and in the journal. Raises Unavailable or Late."""
-        if not self.is_shared(use):
-            while not self._leave(use.subnet, deadline):
-                check(deadline, f"leaving pool {use.subnet}")
-        self._journal.uses.change(use.pool, lambda now: None if now == use else now)
+        with self._alone(deadline):  # never beside a request, which may be asking for the very pool again
+            if self._journal.uses.get(use.pool) != use:
+                return
+            if not self.is_shared(use):
+                while not self._leave(use.subnet, deadline):
+                    check(deadline, f"leaving pool {use.subnet}")
+            self._journal.uses.drop(use.pool)
 
     def give_up(self, use: PoolUse, deadline: float) -> None:
         """Use a pool no more, in the store alone: its network may come back."""
@@ -218,6 +228,23 @@ class Pools:
         for use in self._journal.uses.all():
             if RELEASED < use.at < before and self.network(use.pool) is None:
                 self.release(use.pool)
+
+        given_back = [network for network in self._journal.networks.all() if self._is_given_back(network)]
+        since = {one.network: self._given_back.get(one.network, self._now()) for one in given_back}
+        self._given_back = since
+        for network in given_back:
+            if since[network.network] < before:
+                self.on_given_back(network)
+
+    def _is_given_back(self, network: Network) -> bool:
+        """Did Docker release the pool of a network that stands, and is empty?
+
+        It does so after a CreateNetwork that was not answered, which it follows with no DeleteNetwork, and just before
+        a DeleteNetwork, which it never repeats. Nobody can start a container there.
+        """
+        use = self._journal.uses.get(network.pool) if network.pool is not None else None
+        released = network.pool is not None and (use is None or use.at == RELEASED)
+        return released and all(one.network != network.network for one in self._journal.endpoints.all())
 
     def _leave(self, subnet: Subnet, deadline: float) -> bool:
         held = self._records.pool(subnet, timeout=left(deadline))

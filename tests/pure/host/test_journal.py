@@ -258,3 +258,43 @@ def test_a_full_disk_refuses_the_write_and_changes_nothing(tmp_path: Path) -> No
     again = Journal(tmp_path)
     assert len(again.endpoints.all()) == kept + 1
     again.close()
+
+
+def test_a_log_torn_by_a_power_loss_keeps_a_whole_beginning(tmp_path: Path) -> None:
+    """Wherever the log was cut or spoilt, what was written up to some moment is there, and more can be written."""
+    whole = Journal(tmp_path / "whole")
+    for number in range(8):
+        whole.endpoints.put(f"e{number}", endpoint("10.5.0.3", generation=number))
+    database, log = ((tmp_path / "whole" / f"journal.db{end}").read_bytes() for end in ("", "-wal"))
+    whole.close()
+    assert len(log) > 8 * 4096, "the log should hold all these writes"
+    counts = []
+    for place, cut in enumerate(range(0, len(log) + 1, len(log) // 24)):
+        torn = tmp_path / str(place)
+        torn.mkdir()
+        (torn / "journal.db").write_bytes(database)
+        (torn / "journal.db-wal").write_bytes(log[:cut] + os.urandom(len(log) - cut))
+        journal = Journal(torn)
+        kept = sorted(one.generation for one in journal.endpoints.all())
+        assert kept == list(range(len(kept)))
+        counts.append(len(kept))
+        journal.endpoints.put("after", endpoint("10.5.0.4", generation=99))
+        journal.close()
+    assert counts == sorted(counts)
+    assert counts[0] == 0
+    assert counts[-1] >= 7
+
+
+@pytest.mark.parametrize("spoil", [b"", b"no database at all, but somebody's letter" * 200])
+def test_a_journal_that_is_none_is_left_as_it_is(tmp_path: Path, spoil: bytes) -> None:
+    """A file that was overwritten or lost its head is named and refused, and not a byte of it is changed."""
+    one = Journal(tmp_path)
+    one.uses.put("p", USE)
+    one.close()
+    path = tmp_path / "journal.db"
+    path.write_bytes(spoil or path.read_bytes()[4096:])
+    before = path.read_bytes()
+    with pytest.raises(Refused, match=str(path)):
+        Journal(tmp_path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.db"]

@@ -579,6 +579,45 @@ def test_a_network_in_use_is_never_abandoned(host: Make, clock: Clock) -> None:
     assert len(ann.held("reserve")) == 7
 
 
+def test_an_empty_network_whose_pool_was_given_back_gives_way(host: Make) -> None:
+    """Docker released the pool of a network it never heard of: the next request for it is not refused."""
+    ann = host("ann")
+    use, on = ready(ann)
+    gone: list[Network] = []
+
+    def drop(network: Network) -> None:
+        gone.append(network)
+        ann.journal.networks.drop(network.network)
+
+    ann.pools.on_given_back = drop
+    with pytest.raises(Clash, match="has already joined"):
+        ann.pool()
+    ann.container(on, ann.claim(use))
+    ann.pools.release(use.pool)
+    with pytest.raises(Clash, match="has already joined"):
+        ann.pool()
+    for endpoint in ann.journal.endpoints.all():
+        ann.journal.endpoints.drop(endpoint.endpoint)
+    assert ann.pool().pool == use.pool
+    assert gone == [on]
+
+
+def test_a_network_whose_pool_was_given_back_is_collected(host: Make, clock: Clock) -> None:
+    """After ABANDONED and not before: usually DeleteNetwork follows within milliseconds."""
+    ann = host("ann")
+    use, on = ready(ann)
+    gone: list[Network] = []
+    ann.pools.on_given_back = gone.append
+    ann.pools.release(use.pool)
+    ann.settle()
+    clock.now += ABANDONED
+    ann.settle()
+    assert gone == []
+    clock.now += 1
+    ann.settle()
+    assert gone == [on]
+
+
 def test_after_everything_is_released_nothing_is_left(host: Make, store: SqliteStore) -> None:
     """Three hosts with containers, reserves, things set aside and a gateway leave no key below subnets/ and pools/."""
     hosts = [host(name) for name in ("ann", "bob", "eve")]
