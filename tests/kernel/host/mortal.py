@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from myoverlay.daemon import Daemon
 from myoverlay.host import audit, holdings, reconcile
 from myoverlay.host.journal import Journal
+from myoverlay.host.mirror import Mirror
 from myoverlay.kernel import linkwork, netns
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import Wire
@@ -110,11 +111,16 @@ def _of_store(name: str, args: tuple[Any, ...]) -> str | None:
 
 def instrument(effects: Effects) -> None:
     """Put the counter before whatever changes journal, links, rows and pins. For this process alone."""
-    write, commit, sysctls, unlink = Journal.write, Wire.commit, Namespace.sysctls, Path.unlink
+    write, follow = Journal.write, Mirror.follow
+    commit, sysctls, unlink = Wire.commit, Namespace.sysctls, Path.unlink
 
     def counted_write(self: Journal, statement: str, *values: str | bytes) -> None:
-        effects.before(" ".join(statement.split()[:5]))
+        effects.before("{0} {2} of the journal".format(*statement.replace("OR REPLACE ", "").split()))
         write(self, statement, *values)
+
+    def counted_follow(self: Mirror, copied: Callable[[Any], object]) -> None:
+        effects.before("the journal's copy")
+        follow(self, copied)
 
     def counted_commit(self: Wire, requests: Any) -> Any:
         if requests:
@@ -131,7 +137,8 @@ def instrument(effects: Effects) -> None:
         unlink(self, missing_ok)
 
     library, libc = linkwork.IPRoute, netns._libc
-    Journal.write, Wire.commit = counted_write, counted_commit  # type: ignore[method-assign]
+    Journal.write, Mirror.follow = counted_write, counted_follow  # type: ignore[method-assign]
+    Wire.commit = counted_commit  # type: ignore[method-assign]
     Namespace.sysctls, Path.unlink = counted_sysctls, counted_unlink  # type: ignore[method-assign]
     linkwork.IPRoute = lambda **given: _Counted(library(**given), _of_library, effects)
     netns._libc = _Counted(libc, _of_libc, effects)  # type: ignore[assignment]
