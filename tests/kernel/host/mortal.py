@@ -208,6 +208,7 @@ class Life:
     def haste(self, patience: tuple[float, float]) -> None:
         """Other constants of time: HASTY or USUAL."""
         holdings.ABANDONED, reconcile.ROUND = patience
+        self._daemon.reconciler._abandoned = patience[0]
         audit.SLOW = min(patience[0], 300.0)
         self._daemon.audit.want()
 
