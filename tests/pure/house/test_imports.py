@@ -39,7 +39,7 @@ COLLABORATORS = {
     "Daemon", "Journal", "Tally", "Records", "Links", "Leases", "Overlays", "Converger", "Publisher", "Liveness",
     "Discovery", "Lookup", "MissLoop", "Reconciler", "Prober", "Beat", "Presence", "Epoch", "PeerWatch", "Fates",
     "Graves", "Audit", "Holdings", "Elsewhere", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore",
-    "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves",
+    "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
 }  # fmt: skip
 
 
