@@ -90,20 +90,21 @@ class Graves:
         self._bury(Estate(self._records, self._presence, host), overlays, pools, deadline)
         self._watch.refresh()
 
-    def _bury(self, estate: Estate, overlays: Iterable[OverlayName], pools: Iterable[Subnet], deadline: float) -> None:
-        """First the lists, so that nobody has rows any more, then the addresses."""
+    def _bury(self, estate: Estate, overlays: Iterable[OverlayName], pools: Iterable[Subnet], deadline: float) -> bool:
+        """First the lists, so that nobody has rows any more, then the addresses; False where the host is back."""
         for overlay in overlays:
             while not estate.leave(overlay, self._epoch.id, timeout=left(deadline)):
                 if self._is_back(estate.host, deadline):
-                    return
+                    return False
                 check(deadline, f"overlay {overlay}")
         for pool in pools:
             while not estate.leave_pool(pool, timeout=left(deadline)):
                 if self._is_back(estate.host, deadline):
-                    return
+                    return False
                 check(deadline, f"pool {pool}")
         self._presence.end_witness(estate.host, timeout=left(deadline))
         log.warning("host %s is buried: its addresses are free", self._name(estate.host))
+        return True
 
     def _is_back(self, host: HostId, deadline: float) -> bool:
         return bool(self._presence.alive_of([host], timeout=left(deadline)))
@@ -117,8 +118,9 @@ class Graves:
         Raises Unknown where there is none, Clash where it is alive, or answers the heartbeat and `force` is not given.
         """
         host = self._find(name)
+        alive = Clash(f"host {name} is alive: stop its plugin, or run `myoverlay host leave` there")
         if self._is_back(host, deadline):
-            raise Clash(f"host {name} is alive: stop its plugin, or run `myoverlay host leave` there")
+            raise alive
         fate = self._fates.fate(host)
         if fate is not None and fate.state is not State.DEAD and not force:
             raise Clash(
@@ -126,8 +128,9 @@ class Graves:
                 " all the same"
             )
         estate = Estate(self._records, self._presence, host)
-        overlays, pools = estate.overlays(), estate.pools(timeout=left(deadline))
-        self._bury(estate, overlays, pools, deadline)
+        overlays, pools = estate.overlays(timeout=left(deadline)), estate.pools(timeout=left(deadline))
+        if not self._bury(estate, overlays, pools, deadline):
+            raise alive
         self._watch.refresh()
         return Buried(host, self._name(host), tuple(sorted(overlays)), tuple(sorted(pools)))
 

@@ -38,9 +38,14 @@ class Estate:
         guarded: Any = _Guarded(records.store, presence.absent(host))
         self._records = records.of_host(guarded, host)
 
-    def overlays(self) -> set[OverlayName]:
-        """The overlays that the host has a list for."""
-        return self._records.hosts_and_overlays().get(self.host, set())
+    def overlays(self, *, timeout: float = 3.0) -> set[OverlayName]:
+        """The overlays that the host has a list for, or holds: it may have had no container there."""
+        found = set(self._records.hosts_and_overlays(timeout=timeout).get(self.host, ()))
+        for overlay in {holder.overlay for holder in self._records.vnis(timeout=timeout).values()} - found:
+            held = self._records.definition(overlay, timeout=timeout)
+            if held is not None and self.host in held.value.holders:
+                found.add(overlay)
+        return found
 
     def leave(self, overlay: OverlayName, incarnation: str, *, timeout: float = 3.0) -> bool:
         """Withdraw the host's endpoints from an overlay and end its membership; the last member takes all along."""
