@@ -41,7 +41,7 @@ class Estate:
     def overlays(self, *, timeout: float = 3.0) -> set[OverlayName]:
         """The overlays that the host has a list for, or holds: it may have had no container there."""
         found = set(self._records.hosts_and_overlays(timeout=timeout).get(self.host, ()))
-        for overlay in {holder.overlay for holder in self._records.vnis(timeout=timeout).values()} - found:
+        for overlay in {one.overlay for one in self._records.vnis(timeout=timeout).values() if one} - found:
             held = self._records.definition(overlay, timeout=timeout)
             if held is not None and self.host in held.value.holders:
                 found.add(overlay)
