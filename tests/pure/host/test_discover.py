@@ -379,3 +379,77 @@ def test_an_overlay_with_outsiders_has_two_watches(host: Make, store: SqliteStor
         thread.join(5)
         assert not thread.is_alive()
     discovery.drop(local)
+
+
+# -- a store in doubt, and hosts that are dead -----------------------------------------------------------------------
+
+
+def doubt(ann: Watcher) -> None:
+    """A watch reports that the store went back, and the host finds it in doubt."""
+    ann.epoch.went_back()
+    ann.epoch.look()
+    assert ann.epoch.in_doubt()
+
+
+def test_a_list_without_incarnation_withdraws_nothing_in_a_doubt(ann: Watcher, others: list[Host]) -> None:
+    """What it lacks stays, what it has is added; one that names the new incarnation withdraws at once."""
+    ann.round()
+    doubt(ann)
+    write(others[0], "10.5.0.21")
+    ann.round()
+    assert ann.local.addresses() == ALL | {"10.5.0.21"}
+    write(others[0], "10.5.0.31", incarnation=ann.epoch.id)
+    ann.round()
+    ann.round()
+    assert ann.local.addresses() == {"10.5.0.12", "10.5.0.13", "10.5.0.31"}
+
+
+def test_a_list_of_an_old_incarnation_withdraws_nothing(ann: Watcher, others: list[Host]) -> None:
+    """A snapshot brought it back: neither in the doubt nor after it is anything taken away by it."""
+    ann.round()
+    write(others[0], "10.5.0.21", incarnation="before")
+    ann.round()
+    ann.clock.now += 2 * GRACE
+    ann.watch.begin_anew()
+    ann.round()
+    assert ann.local.addresses() == ALL | {"10.5.0.21"}
+
+
+def test_an_absent_list_in_a_doubt_is_no_leaving(ann: Watcher, others: list[Host], store: SqliteStore) -> None:
+    """Neither list nor holder, as in a restored store: nobody has left until the doubt is over and it vouched."""
+    define(others, *others[1:])
+    ann.round()
+    delete(store, f"{PREFIX}/hosts/{others[0].me}/overlays/demo")
+    doubt(ann)
+    ann.watch.begin_anew()
+    ann.round()
+    assert ann.local.addresses() == ALL
+
+
+def test_a_dead_hosts_rows_go_and_come(ann: Watcher, others: list[Host]) -> None:
+    """Whatever it left in the store, a lost host has no rows, however often its list is read; found again it has."""
+    ann.round()
+    ann.lost.add(others[0].me)
+    ann.watch.fetch([others[0].me])
+    assert ann.local.addresses() == ALL - {"10.5.0.11"}
+    ann.watch.begin_anew()
+    ann.round()
+    assert ann.local.addresses() == ALL - {"10.5.0.11"}
+    ann.lost.clear()
+    ann.watch.fetch([others[0].me])
+    assert ann.local.addresses() == ALL
+
+
+def test_who_restarts_into_a_doubt_knows_a_part(ann: Watcher, others: list[Host]) -> None:
+    """Nothing is taken out of the kernel by an incomplete picture; when the doubt is over it is listed again, whole."""
+    doubt(ann)
+    ann.round()
+    assert ann.local.listed.is_set()
+    assert not ann.local.view.complete
+    write(others[0], "10.5.0.11", "10.5.0.21")
+    ann.round()
+    assert not ann.local.view.complete
+    ann.clock.now += GRACE
+    ann.round()
+    assert ann.local.view.complete
+    assert ann.local.addresses() == ALL | {"10.5.0.21"}

@@ -399,3 +399,46 @@ def test_an_overlay_that_is_gone_is_not_published(writer: Make, store: SqliteSto
     ann.publisher.stop(5)
     assert index(store) == index_of(record("10.5.0.4"))
     assert ann.key() not in every(store)
+
+
+# -- a store that lost something, and hosts that are dead ------------------------------------------------------------
+
+
+def test_a_list_names_what_is_vouched_for(writer: Make) -> None:
+    """The incarnation under which this host's leases are in the store, once it is known."""
+    ann = writer("ann")
+    ann.vouched = "one"
+    ann.publish(record("10.5.0.3"))
+    held = ann.host.records.lists(DEMO, [ann.host.me])[ann.host.me]
+    assert held.value.incarnation == "one"
+    ann.vouched = "two"
+    ann.publish(record("10.5.0.3"))
+    held = ann.host.records.lists(DEMO, [ann.host.me])[ann.host.me]
+    assert held.value.incarnation == "two"
+
+
+def test_what_is_distrusted_is_read_anew(writer: Make, store: SqliteStore) -> None:
+    """The store lost list and index without our knowing: after `distrust` they are there again."""
+    ann = writer("ann")
+    ann.publish(record("10.5.0.3"))
+    whole = every(store, PLACE)
+    for entry in (*store.list(f"{PLACE}/").entries, *store.list(ann.key()).entries):
+        store.commit([Delete(entry.key, entry.index)])
+    ann.publish(record("10.5.0.3"))
+    assert every(store, PLACE) == {}
+    ann.publisher.distrust(DEMO)
+    until(lambda: every(store, PLACE) == whole and store.get(ann.key()))
+    assert ann.listed() == (record("10.5.0.3"),)
+
+
+def test_a_dead_owner_gives_way(writer: Make) -> None:
+    """Its session is gone and its kernel silent: a container that moved away from it is published at once."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    bob.publish(record("10.5.0.3"))
+    bob.publisher.stop(5)
+    with pytest.raises(Clash, match="in use on host bob"):
+        ann.publish(record("10.5.0.3"))
+    ann.publisher.pardon(DEMO, ADDRESS)
+    ann.dead.add(bob.host.me)
+    ann.publish(record("10.5.0.3", generation=2))
+    assert ann.listed() == (record("10.5.0.3", generation=2),)
