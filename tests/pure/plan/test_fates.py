@@ -104,8 +104,10 @@ def test_being_cut_off_needs_an_answer_of_its_own_time(seen: list[tuple[bool, bo
     """What was heard before the session was found gone does not save a host: it may have died together with it."""
     missing_since, proof = None, False
     for now, present, silent, heard, fate in story(seen):
-        if present or silent:
-            missing_since, proof = None if present else now, False
+        if present:
+            missing_since, proof = None, False
+        elif silent:  # found dead: an answer counts from the moment of that
+            missing_since, proof = fate.since, False
         else:
             missing_since = now if missing_since is None else missing_since
             proof = proof or (heard is not None and heard >= missing_since)
