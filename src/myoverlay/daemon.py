@@ -247,7 +247,9 @@ class Daemon:
         self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
-        departure = Departure(self.journal, self.overlays, self.holdings, self.liveness, self.beat)
+        departure = Departure(
+            self.journal, self.overlays, self.holdings, self.graves, self.liveness, self.beat
+        )  # fmt: skip
         self.farewell = Farewell(self.journal, departure, self._may_write, parts.pins)
         self.hosts = Hosts(
             self.records.me,

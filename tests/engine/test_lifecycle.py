@@ -350,6 +350,27 @@ def test_the_power_goes_and_the_store_comes_last(site: Site) -> None:
         site.meet(host)
 
 
+def test_a_host_leaves_by_a_person_s_word(site: Site) -> None:
+    """`host leave` with containers running: nothing in the store names the host, and once it ended no copy is left.
+
+    Its plugin started again, its containers are reached again.
+    """
+    host, other = site.pair("h2")
+    me = site.alive()[host.name]["id"]
+    host.run(
+        [sys.executable, "-m", "myoverlay", "host", "leave", "--force"],
+        env={"PYTHONPATH": str(places.REPOSITORY / "src")},
+    )
+    # The ring of changes tells the others to look; it is small, and others' changes replace it.
+    said = {key: value for key, value in site.lab.consul.get("").items() if "/changes/" not in key}
+    assert [key for key, value in said.items() if me in key or me.encode() in value] == []
+    host.docker("plugin", "disable", "-f", PLUGIN)
+    assert not (host.fs / PLUGINS / "myoverlay/state").exists()
+    host.docker("plugin", "enable", PLUGIN)
+    eventually("it is announced again", lambda: host.name in site.alive(), 20)
+    eventually("they talk", lambda: ping(other, "talks", address(host, "talks"), 1), 20)
+
+
 def test_uninstalled_without_a_trace(site: Site) -> None:
     """Networks removed, plugin disabled and removed: no link, rule, mount, file, process or key of ours is left."""
     for host in site.hosts:
@@ -358,7 +379,7 @@ def test_uninstalled_without_a_trace(site: Site) -> None:
         host.docker("plugin", "disable", PLUGIN)
         host.docker("plugin", "rm", PLUGIN)
     # What tells all hosts which store it is belongs to none of them.
-    assert site.lab.consul.keys("") == ["myoverlay/incarnation"]
+    assert set(site.lab.consul.get("")) == {"myoverlay/incarnation"}
     for host in site.hosts:
         assert list((host.fs / PLUGINS).iterdir()) == []
         assert list((host.folder / "docker/plugins").glob("*/propagated-mount")) == []

@@ -8,6 +8,7 @@ import msgspec
 
 from myoverlay.errors import Clash, Late
 from myoverlay.host.alive import Liveness
+from myoverlay.host.graves import Graves
 from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
 from myoverlay.host.overlays import Overlays
@@ -31,11 +32,18 @@ class Departure:
     """`myoverlay host leave`. May be done again: what is gone already is no failure."""
 
     def __init__(
-        self, journal: Journal, overlays: Overlays, holdings: Holdings, liveness: Liveness, beat: Heartbeat
+        self,
+        journal: Journal,
+        overlays: Overlays,
+        holdings: Holdings,
+        graves: Graves,
+        liveness: Liveness,
+        beat: Heartbeat,
     ) -> None:
         self._journal = journal
         self._overlays = overlays
         self._holdings = holdings
+        self._graves = graves
         self._liveness = liveness
         self._beat = beat
         #: Nothing of this host is in the store any more.
@@ -58,6 +66,7 @@ class Departure:
         self._overlays.settle(deadline)
         self._overlays.depart(deadline)
         self._holdings.give_up(deadline)
+        self._graves.retract(deadline)
         self._liveness.leave()
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")

@@ -67,16 +67,25 @@ class Graves:
                 self._presence.bear_witness(host, timeout=left(deadline))
                 self._said_at[host] = self._now()
         fates = self._fates.all()
-        for host in [host for host in self._said_at if host not in fates or fates[host].state is State.ALIVE]:
-            # It is back, or left for good; what was said in the meantime would stay.
-            self._presence.end_witness(host, timeout=left(deadline))
-            del self._said_at[host]
+        # They are back, or left for good; what was said in the meantime would stay.
+        self._retract(
+            [host for host in tuple(self._said_at) if host not in fates or fates[host].state is State.ALIVE], deadline
+        )
         dead = {host for host, fate in fates.items() if fate.state is State.DEAD}
         self._seen = {host: seen for host, seen in self._seen.items() if host in dead}
         for host in dead - self._seen.keys():
             self._seen[host] = self._presence.witness(host, timeout=left(deadline))
         for host in self._fates.expired() & self._seen.keys():
             self._bury_or_wait(host, deadline)
+
+    def retract(self, deadline: float) -> None:
+        """Be nobody's witness any more, for a host that leaves. Raises Unavailable or Late."""
+        self._retract(tuple(self._said_at), deadline)
+
+    def _retract(self, hosts: Iterable[HostId], deadline: float) -> None:
+        for host in hosts:
+            self._presence.end_witness(host, timeout=left(deadline))
+            self._said_at.pop(host, None)
 
     def _bury_or_wait(self, host: HostId, deadline: float) -> None:
         witness = self._presence.witness(host, timeout=left(deadline))
