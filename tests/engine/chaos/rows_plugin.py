@@ -158,10 +158,11 @@ def disable(scene: Scene) -> None:
     began = time.monotonic()
     scene.last(DISABLED)
     scene.note(f"disabled for {time.monotonic() - began:.0f} s on h1 and h2")
+    began = time.time()
     for host in (ground.h1, ground.h2):
-        began = time.time()
         ground.managed(host).start()
-        scene.starts(host, 10.0, "a container starts after `enable`", began)
+    for host in (ground.h1, ground.h2):
+        scene.starts(host, 15.0, "a container starts after `enable` of both", began)
 
 
 def upgrade(scene: Scene) -> None:
