@@ -23,7 +23,7 @@ from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.pins import Pins
 from myoverlay.plan import rows, shape
 from myoverlay.tally import Tally
-from myoverlay.values import Address, Endpoint, Mac, Network, OverlayName, Veth
+from myoverlay.values import Address, Endpoint, Mac, Network, OverlayName, Record, Veth
 
 log = logging.getLogger(__name__)
 
@@ -251,13 +251,13 @@ class Converger:
             ground.leaving.add(endpoint.port)
             self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
-    def peers(self, ground: Ground, want: rows.Rows, complete: bool) -> None:
+    def peers(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record] = ()) -> None:
         """Bring the VXLAN device's tables from what we wrote to what is wanted.
 
-        Nothing is taken away before `want` is known to be complete.
+        Nothing is taken away before `want` is known to be complete, but for the rows of what is local by now.
         """
         if not complete:
-            want = rows.merged(ground.rows, want)
+            want = rows.merged(rows.apart(ground.rows, local), want)
         steps = rows.diff(want, ground.rows)
         if steps:
             self._apply(ground, steps)

@@ -357,7 +357,7 @@ class LocalOverlay:
         return rows.wanted(self.view.peers, self.present(), None if self.eager else self._pulled)
 
     def _rows(self, ground: Ground) -> None:
-        self._converger.peers(ground, self._wanted(), self.view.complete)
+        self._converger.peers(ground, self._wanted(), self.view.complete, self.present())
 
     def _tell_peer(self, ground: Ground, address: Address) -> None:
         """An address is no longer here: if a peer has it, that is what containers here should know."""

@@ -93,6 +93,15 @@ def merged(seen: Rows, more: Rows) -> Rows:
     )
 
 
+def apart(seen: Rows, local: Collection[Record]) -> Rows:
+    """What is there without the rows of what is local: that is reached over the bridge, whatever else is known."""
+    here, macs = {record.address for record in local}, {record.mac for record in local}
+    return Rows(
+        frozenset(row for row in seen.neigh if row.address not in here),
+        frozenset(row for row in seen.fdb if row.mac not in macs),
+    )
+
+
 def moved(before: Mapping[Address, Mac], now: Mapping[Address, Mac]) -> list[Neigh]:
     """Addresses whose MAC is another than was last known: containers here may hold the old one in a warm cache."""
     return [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from myoverlay.plan import rows
 from myoverlay.plan.rows import Rows, Set, Unset
-from myoverlay.values import Address, Fdb, Mac, Neigh, Peer
+from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
 from tests.pure.kit import ANN, BOB, record
 
 ADDRESSES = [Address(f"10.5.0.{last}") for last in range(2, 8)]
@@ -178,3 +178,16 @@ def test_moved_names_addresses_with_another_mac() -> None:
     before = {ADDRESSES[0]: MACS[0], ADDRESSES[1]: MACS[1]}
     now = {ADDRESSES[0]: MACS[0], ADDRESSES[1]: MACS[2], ADDRESSES[2]: MACS[3]}
     assert rows.moved(before, now) == [Neigh(address=ADDRESSES[1], mac=MACS[2])]
+
+
+def test_what_is_local_has_no_row() -> None:
+    """Rows of a local endpoint's address and MAC are left out, whichever of the two they share, and no others."""
+    near, far = Mac("02:42:0a:05:00:02"), Mac("02:42:0a:05:00:03")
+    seen = rows.Rows(
+        frozenset({Neigh(address=Address("10.5.0.2"), mac=far), Neigh(address=Address("10.5.0.3"), mac=far)}),
+        frozenset({Fdb(mac=near, vtep=Address("192.0.2.9")), Fdb(mac=far, vtep=Address("192.0.2.9"))}),
+    )
+    left = rows.apart(seen, [Record(address=Address("10.5.0.2"), mac=near)])
+    assert left.neigh == {Neigh(address=Address("10.5.0.3"), mac=far)}
+    assert left.fdb == {Fdb(mac=far, vtep=Address("192.0.2.9"))}
+    assert rows.apart(seen, []) == seen
