@@ -90,7 +90,7 @@ class Graves:
     def _bury_or_wait(self, host: HostId, deadline: float) -> None:
         witness = self._presence.witness(host, timeout=left(deadline))
         if witness != self._seen[host]:
-            log.warning("host %s cannot be reached from here, but another host hears it: it keeps its addresses", host)
+            log.warning("host %s is dead to this one, but another hears it: it keeps its addresses", self._name(host))
             self._fates.respite(host)
             self._seen[host] = witness
             return

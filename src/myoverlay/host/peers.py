@@ -171,7 +171,7 @@ class PeerWatch(Loop):
 
 
 class Fates(Loop):
-    """Owns the thread `fates`. `_lock` guards `_fates` and `_lost`; the rest is the thread's alone."""
+    """Owns the thread `fates`. `_lock` guards `_fates`, `_respites` and `_lost`; the rest is the thread's alone."""
 
     def __init__(
         self,
@@ -190,6 +190,7 @@ class Fates(Loop):
         self._now = now
         self._lock = threading.Lock()
         self._fates: dict[HostId, Fate] = {}
+        self._respites: dict[HostId, float] = {}
         self._lost: frozenset[HostId] = frozenset()
         self._found: set[HostId] = set()
         self._told: set[HostId] = set()
@@ -230,18 +231,23 @@ class Fates(Loop):
         return fate is not None and fate.state is State.DEAD
 
     def expired(self) -> set[HostId]:
-        """Hosts that have been dead for the lease grace."""
+        """Hosts that have been dead for the lease grace, and as long unheard by anybody else."""
         now = self._now()
-        return {host for host, fate in self.all().items() if fate.dead_for(now) >= self._lease_grace}
+        with self._lock:
+            since = {host: max(fate.since, self._respites.get(host, fate.since)) for host, fate in self._fates.items()}
+            return {
+                host
+                for host, fate in self._fates.items()
+                if fate.state is State.DEAD and now - since[host] >= self._lease_grace
+            }
 
     def cut_off(self) -> set[HostId]:
         return {host for host, fate in self.all().items() if fate.state is State.CUT_OFF}
 
     def respite(self, host: HostId) -> None:
-        """Somebody else hears the host: its time as a dead one begins anew."""
+        """Somebody else hears the host: the lease grace begins anew. It stays dead, and without rows, to this one."""
         with self._lock:
-            if host in self._fates:
-                self._fates[host] = Fate(State.DEAD, self._now())
+            self._respites[host] = self._now()
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -263,6 +269,7 @@ class Fates(Loop):
             after = {host: self._judge(host, known.present, now) for host in sharing}
             lost = frozenset(host for host, fate in after.items() if fate.dead_for(now) >= self._grace)
             self._fates, self._lost = after, lost
+            self._respites = {h: at for h, at in self._respites.items() if h in after and after[h].state is State.DEAD}
         for host, fate in after.items():
             self._tell(host, before.get(host), fate)
         self._wake_for_the_dead()

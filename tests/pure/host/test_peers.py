@@ -399,6 +399,7 @@ def test_a_respite_begins_the_time_anew(ann: Watcher, bob: Host) -> None:
     assert ann.fates.expired() == set()
     ann.after(LEASE_GRACE - 0.1)
     assert ann.fates.expired() == set()
+    assert ann.fates.lost() == {bob.me}, "to this host it is dead as before"
     ann.after(0.1)
     assert ann.fates.expired() == {bob.me}
     assert ("expired", None) in ann.news()
