@@ -6,6 +6,8 @@ import time
 
 from myoverlay.errors import Late
 
+#: So many writes that somebody was faster with are enough for now.
+TRIES = 16
 #: One question to the store, at most, seconds.
 STORE = 3.0
 
@@ -18,7 +20,11 @@ def left(deadline: float) -> float:
     return min(remaining, STORE)
 
 
-def check(deadline: float, what: str) -> None:
-    """Before another try: raises Late when several hosts fought over `what` until the deadline."""
-    if time.monotonic() >= deadline:
+def check(deadline: float, what: str, tries: int = 0) -> None:
+    """Before another try: raises Late when several hosts fought over `what` until the deadline, or too often.
+
+    `tries` are those that failed. A store whose reads tell of nothing and whose writes meet something is not asked
+    hundreds of times a second by the background.
+    """
+    if time.monotonic() >= deadline or tries >= TRIES:
         raise Late(f"{what} is fought over by several hosts: try again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -225,9 +226,8 @@ class Overlays:
 
         Raises Clash where the store has come to say something else: what runs here is left as it is.
         """
-        network = local.network
-        mine = network.definition
-        while True:
+        network, mine = local.network, local.network.definition
+        for tries in itertools.count(1):
             held = self._records.definition(network.overlay, strict=True, timeout=left(deadline))
             if held is None:
                 alone = msgspec.structs.replace(mine, holders=(self._records.me,))
@@ -242,7 +242,7 @@ class Overlays:
                     return
                 if self._records.join(held, self._member(network.vtep), timeout=left(deadline)):
                     return
-            check(deadline, f"overlay {network.overlay}")
+            check(deadline, f"overlay {network.overlay}", tries)
 
     def _agree(
         self, name: OverlayName, request: Request, vtep: Address, mtu: int, underlay: str, deadline: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +121,7 @@ class Pools:
 
     def bind(self, use: PoolUse, overlay: OverlayName, deadline: float) -> None:
         """The pool belongs to the overlay from now on. Raises Clash where it belongs to another."""
-        while True:
+        for tries in itertools.count(1):
             held = self._records.pool(use.subnet, strict=True, timeout=left(deadline))
             old = held.value if held else Pool(subnet=use.subnet)
             if old.overlay not in (None, overlay):
@@ -129,7 +130,7 @@ class Pools:
             new = msgspec.structs.replace(old, overlay=overlay, users=users)
             if new == old or self._records.write_pool(held, new, timeout=left(deadline)):
                 return
-            check(deadline, f"pool {use.subnet}")
+            check(deadline, f"pool {use.subnet}", tries)
 
     def reassert(self, use: PoolUse, network: Network, deadline: float) -> None:
         """See to it that the store has the pool as the network here uses it. Raises Clash where it is another's."""
