@@ -30,6 +30,9 @@ _ROUND = TTL / 3
 class Liveness(Loop):
     """Owns the thread `alive`. `_lock` guards `_barred`."""
 
+    # It tells all the others that the store is back.
+    longest = 2.0
+
     def __init__(
         self,
         journal: Journal,

@@ -26,6 +26,9 @@ class Loop:
     end the loop: a host whose watch had died silently would go stale.
     """
 
+    #: The longest pause after a round that failed, seconds.
+    longest = RETRY[1]
+
     def __init__(self, name: str, tally: Tally) -> None:
         self.tally = tally
         self.stopping = threading.Event()
@@ -79,4 +82,4 @@ class Loop:
                 log.exception("%s: a bug in myoverlay", name)
             if self._again.wait(delay * random.uniform(0.5, 1.0)) and not self.stopping.is_set():
                 self._again.clear()
-            delay = min(RETRY[1], delay * 2)
+            delay = min(self.longest, delay * 2)
