@@ -161,17 +161,20 @@ class Converger:
                     self._tally.add("repairs", reason)
                     log.warning("overlay %s: %s was put right (%s)", network.overlay, _name(step), reason)
 
-    def sweep(self, asked: Collection[str], doomed: Collection[str], deadline: float) -> set[str]:
+    def sweep(
+        self, asked: Collection[str], doomed: Collection[str], left: Collection[str], deadline: float
+    ) -> set[str]:
         """Take away pinned namespaces that nobody asks for; returns their names.
 
-        `doomed` ones go, for somebody said so; the others as far as the brake lets. What is no overlay's name is not
-        ours to judge.
+        `doomed` ones go, for Docker said so to this run of ours. Overlays noted as `left` go too, unless containers use
+        them: the note may come from a journal that has forgotten more than it should. The others go as far as the brake
+        lets. What is no overlay's name is not ours to judge.
         """
         pinned = {name for name in self._pins.names() if _is_overlay(name)}
         nobodys = pinned.difference(asked)
-        uncaused = nobodys.difference(doomed)
-        in_use = {name for name in uncaused if self._is_in_use(name, deadline)}
-        gone = nobodys.intersection(doomed) | self._leftovers.release("namespace", "", uncaused, len(pinned), in_use)
+        in_use = {name for name in nobodys.difference(doomed) if self._is_in_use(name, deadline)}
+        caused = nobodys.intersection(doomed) | nobodys.intersection(left) - in_use
+        gone = caused | self._leftovers.release("namespace", "", nobodys - caused, len(pinned), in_use)
         for name in gone:
             self.nothing(None, OverlayName(name), deadline)
             self._tally.add("repairs", "surplus namespace")

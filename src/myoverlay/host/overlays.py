@@ -341,9 +341,8 @@ class Overlays:
             with self._lock:
                 doomed, going = set(self._doomed), set(self._going)
             asked = {network.overlay for network in self._journal.networks.all()}
-            # Docker removed these, or never had them: a recorded cause.
-            doomed = (doomed | {gone.overlay for gone in self._journal.leaving.all()}) - asked
-            for name in self._converger.sweep(asked | going, doomed, deadline):
+            left = {gone.overlay for gone in self._journal.leaving.all()}
+            for name in self._converger.sweep(asked | going, doomed - asked, left, deadline):
                 with self._lock:
                     self._doomed.discard(name)
         finally:
