@@ -72,7 +72,8 @@ class Liveness(Loop):
     def bar_for_good(self) -> None:
         """Take no more part, until the next start."""
         self._left = True
-        self._bar("this host has left (`myoverlay host leave`): start its plugin again to take part")
+        with self._lock:
+            self._barred = "this host has left (`myoverlay host leave`): start its plugin again to take part"
 
     def leave(self) -> None:
         """End the session. Raises Unavailable; it then ends by itself."""

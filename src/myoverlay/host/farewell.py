@@ -6,14 +6,17 @@ Its id stays on its disk. `docker plugin rm` may follow, after which nobody of o
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
-from myoverlay.errors import MyoverlayError
+from myoverlay.errors import Late, MyoverlayError
 from myoverlay.host.departure import Departure
 from myoverlay.host.journal import Journal
 from myoverlay.kernel.pins import Pins
 
 log = logging.getLogger(__name__)
+
+_AGAIN = 0.1
 
 
 class Farewell:
@@ -32,10 +35,17 @@ class Farewell:
         """
         if self._journal.networks.all() or self._journal.uses.all() or not self._may_write():
             return
-        try:
-            self._departure.leave(False, deadline)
-        except MyoverlayError as error:
-            log.warning("something of this host stays behind: %s", error)
+        while True:
+            try:
+                self._departure.leave(False, deadline)
+            except Late as error:  # another thread of ours is at it
+                if time.monotonic() + _AGAIN < deadline:
+                    time.sleep(_AGAIN)
+                    continue
+                log.warning("something of this host stays behind: %s", error)
+            except MyoverlayError as error:
+                log.warning("something of this host stays behind: %s", error)
+            return
 
     def tidy(self) -> None:
         """If the host has left, now or by a person's word: take away the journal's copy and empty directories."""
