@@ -30,12 +30,12 @@ class Door(NamedTuple):
 
     listener: socket.socket
     path: Path
-    inode: int
+    made: tuple[int, int]
 
     def remove(self) -> None:
         """Take the file away: a dead one would stay after `docker plugin rm`. What another run bound since is its."""
         with contextlib.suppress(OSError):
-            if self.path.stat().st_ino == self.inode:
+            if _made(self.path) == self.made:
                 self.path.unlink()
 
 
@@ -55,7 +55,13 @@ def bind(path: Path) -> Door:
     finally:
         os.umask(before)
     listener.listen(_BACKLOG)
-    return Door(listener, path, path.stat().st_ino)
+    return Door(listener, path, _made(path))
+
+
+def _made(path: Path) -> tuple[int, int]:
+    """Which file it is: a disk gives a number again at once, so it takes the time too."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def run(environ: Mapping[str, str]) -> None:
