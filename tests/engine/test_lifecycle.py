@@ -32,6 +32,12 @@ OVERLAY = "10.9.0.0-24"
 OLD, NEW = "0.1", "0.2"
 PLUGINS = "run/docker/plugins"
 HOSTS = ("h1", "h2")
+DROP = """
+table ip lost {
+    chain in { type filter hook prerouting priority -400; udp dport 4789 drop; }
+    chain out { type filter hook output priority -400; udp dport 4789 drop; }
+}
+"""
 
 
 class Site:
@@ -186,6 +192,18 @@ def state(host: EngineHost) -> Path:
     """The plugin's own directory on the host's disk."""
     plugin = host.docker("plugin", "inspect", "-f", "{{.Id}}", PLUGIN)
     return host.folder / "docker/plugins" / plugin / "propagated-mount"
+
+
+def test_the_flow_counts_what_is_lost(site: Site) -> None:
+    """Packets that a host drops for a moment are missed in both directions, and only those."""
+    with site.flow() as flow:
+        site.h2.run(["nft", "-f", "-"], input=DROP)
+        time.sleep(0.1)
+        site.h2.run(["nft", "delete", "table", "ip", "lost"])
+    assert len(flow.lost) == 2
+    for end, lost in flow.lost.items():
+        assert 5 < len(lost) < flow.sent[end] - 3
+        assert lost == list(range(lost[0], lost[0] + len(lost))), "a gap in the gap"
 
 
 @pytest.mark.parametrize("name", HOSTS)
