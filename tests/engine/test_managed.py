@@ -168,4 +168,4 @@ def test_all_is_gone_with_the_networks(managed: Managed) -> None:
         15,
     )
     for host in (managed.h1, managed.h2):
-        assert os.listdir(host.fs / "run/docker/plugins/myoverlay/netns") == []
+        assert set(os.listdir(host.fs / "run/docker/plugins/myoverlay/netns")) <= {"_probe"}, "the heartbeat's alone"
