@@ -52,7 +52,7 @@ class Liveness(Loop):
         self._barred: str | None = None
         self._session: str | None = None
         self._announced: Alive | None = None
-        self._left = False
+        self.has_left = False
         self._away = True
         #: Called when the store answers again after it did not, and at the first answer.
         self.on_back: Callable[[], None] = lambda: None
@@ -71,7 +71,7 @@ class Liveness(Loop):
 
     def bar_for_good(self) -> None:
         """Take no more part, until the next start."""
-        self._left = True
+        self.has_left = True
         with self._lock:
             self._barred = "this host has left (`myoverlay host leave`): start its plugin again to take part"
 
@@ -96,7 +96,7 @@ class Liveness(Loop):
 
     def step(self) -> None:
         """One round: keep the session, be announced, see whether the store lost something. Raises Unavailable."""
-        if self._left:
+        if self.has_left:
             return
         if self._session is not None and not self._presence.store.renew_session(self._session):
             self.tally.add("session", "lost")

@@ -52,9 +52,10 @@ class Departure:
     def leave(self, force: bool, deadline: float) -> Departed:
         """Withdraw from every overlay, free all addresses, end the session, take the heartbeat's device away.
 
-        Raises Clash while containers are there and `force` is not given; Unavailable or Late where the store could not
+        Raises Clash while containers are there and `force` is not given, or this host is barred; Unavailable or Late where the store could not
         be told of all of it: the host then stays barred, and the call may be made again.
         """
+        self._check_allowed()
         names = tuple(sorted(local.network.overlay for local in self._overlays.all()))
         endpoints = len(self._journal.endpoints.all())
         if endpoints and not force:
@@ -73,3 +74,9 @@ class Departure:
         self.done = True
         log.log(logging.WARNING if names else logging.INFO, "this host has left %d overlays", len(names))
         return Departed(names, endpoints)
+
+    def _check_allowed(self) -> None:
+        """A host that may not take part, such as a clone, must not give up in another's name."""
+        reason = self._liveness.barred()
+        if reason is not None and not self._liveness.has_left:
+            raise Clash(reason)

@@ -74,6 +74,7 @@ class Holdings:
         sentences returned. What only the store knows of is freed, as far as the brake lets it go. Raises Unavailable
         or Late.
         """
+        self._note_unleased(use, network)
         clashes = []
         held = self._records.leases(use.subnet, timeout=left(deadline))
         mine = {lease.address: lease for lease in self._leases.of(use.subnet)}
@@ -89,6 +90,15 @@ class Holdings:
         here = {address for address, one in held.items() if self._records.me in one.value.hosts}
         self._free_strays(use, network.overlay, here - mine.keys(), len(here), deadline)
         return clashes
+
+    def _note_unleased(self, use: PoolUse, network: Network) -> None:
+        """An endpoint whose lease was given up under it (`host leave --force`) gets it back: as a promise to keep."""
+        for endpoint in self._journal.endpoints.all():
+            lease = LocalLease(
+                subnet=use.subnet, address=endpoint.address, use="endpoint", at=self._now(), promised=True
+            )
+            if endpoint.network == network.network and self._journal.leases.get(lease_key(lease)) is None:
+                self._journal.leases.put(lease_key(lease), lease)
 
     def _free_strays(self, use: PoolUse, overlay: OverlayName, strays: set[Address], of: int, deadline: float) -> None:
         for address in map(Address, sorted(self._leftovers.release("stray lease", overlay, strays, of))):
