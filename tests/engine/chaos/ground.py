@@ -216,6 +216,13 @@ class Ground:
         """What a host thinks of the others, as `myoverlay host ls` shows it: name to state. Raises LabError."""
         return {row["name"]: row["state"] for row in self.ask(host, "Control.Hosts")["hosts"]}
 
+    def id_of(self, name: str) -> str:
+        """A host's id, as h1 knows it. Raises LabError where it does not."""
+        for row in self.ask(self.h1, "Control.Hosts")["hosts"]:
+            if row["name"] == name:
+                return str(row["id"])
+        raise LabError(f"h1 knows no host {name}")
+
     def counter(self, host: EngineHost, name: str, label: str) -> int:
         """A counter of a host's plugin. Raises LabError."""
         return int(self.ask(host, "Control.Counters").get(name, {}).get(label, 0))

@@ -104,7 +104,7 @@ def power(scene: Scene) -> None:
     ground = scene.ground
     scene.within("k1 of h4 is reached from h1 and h2", 15.0, lambda: _reached(scene, "k1"))
     address = ground.addresses["h4", "k1"]
-    watchers = [ground.h1, ground.h2, ground.h3]
+    watchers, host_id = [ground.h1, ground.h2, ground.h3], ground.id_of("h4")
     began = _off(scene)
     scene.within("h1, h2 and h3 call h4 dead", DEAD, lambda: _all_say(scene, watchers, "dead"), began)
     marked = time.monotonic()
@@ -115,6 +115,20 @@ def power(scene: Scene) -> None:
         "its address is free on h3", LEASE_GRACE + 5.0,
         lambda: not scene.start_on(ground.h3, "--ip", address).refused, marked,
     )  # fmt: skip
+    _nothing_left(scene, host_id)
+
+
+def _left_of(scene: Scene, host_id: str) -> list[str]:
+    """Keys that are a host's, or whose value names it."""
+    found = scene.ground.lab.consul.get("myoverlay/")
+    return [key for key, value in found.items() if host_id in key or host_id.encode() in value]
+
+
+def _nothing_left(scene: Scene, host_id: str) -> None:
+    try:
+        eventually("nothing of h4 is left in the store", lambda: not _left_of(scene, host_id), 15)
+    except LabError:
+        scene.check("what is left of h4 in the store", ", ".join(_left_of(scene, host_id)), False, "nothing")
 
 
 def forget(scene: Scene) -> None:
@@ -125,13 +139,14 @@ def forget(scene: Scene) -> None:
     ground.h4.start_engine()
     scene.within("k1 of h4 is reached from h1 and h2", 30.0, lambda: _reached(scene, "k1"))
     address = ground.addresses["h4", "k1"]
-    watchers = [ground.h1, ground.h3]
+    watchers, host_id = [ground.h1, ground.h3], ground.id_of("h4")
     began = _off(scene)
     scene.within("h1 and h3 call h4 dead", DEAD, lambda: _all_say(scene, watchers, "dead"), began)
     scene.check("an address of h4 on h3 before that", *_asked(scene, address, False))
     said = ground.words_of(ground.h1, "host", "forget", "h4")
     scene.check("`myoverlay host forget h4`", (said.stdout + said.stderr).strip()[-200:], said.returncode == 0)
     scene.check("the address on h3 at once", *_asked(scene, address, True))
+    _nothing_left(scene, host_id)
 
 
 def _off(scene: Scene) -> float:
