@@ -32,7 +32,7 @@ FAULTS = (
         "myoverlay/host/alive.py",
         "if old is not None and self._presence.store.renew_session(old):",
         "if False:",
-        {"kill": "the session of before is kept"},
+        {"kill": "the session of h1 is kept"},
     ),
     Fault(
         "no-grace",

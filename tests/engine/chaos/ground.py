@@ -281,7 +281,7 @@ def eventually(what: str, ask: Callable[[], Any], seconds: float, pause: float =
         try:
             answer, trouble = ask(), ""
         except LabError as error:
-            answer, trouble = None, f"; last: {error}"
+            answer, trouble = None, f" ({error})"
         if answer:
             return time.monotonic() - began
         if time.monotonic() - began > seconds:

@@ -47,9 +47,9 @@ class Scene:
         """
         since = time.monotonic() if since is None else since
         try:
-            eventually(what, ask, max(1.0, 3 * seconds - (time.monotonic() - since)))
+            eventually(what, ask, round(max(1.0, 3 * seconds - (time.monotonic() - since)), 1))
         except LabError as error:
-            self.check(what, f"not within {3 * seconds:g} s ({error})", False, f"{seconds:g} s")
+            self.check(what, str(error).removeprefix(f"{what}: "), False, f"{seconds:g} s")
             return False
         took = time.monotonic() - since
         self.check(what, f"{took:.1f} s", took <= seconds, f"{seconds:g} s")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.chaos.counting import Bound, Result
 from tests.engine.chaos.faults import FAULTS, Fault
 from tests.engine.chaos.proof import Outcome, planted, table
 from tests.engine.chaos.table import ROWS
@@ -36,17 +35,17 @@ def test_a_fault_that_does_not_fit_is_refused(text: str, tmp_path: Path) -> None
 
 
 def test_found_is_only_what_was_foretold() -> None:
-    """A row that holds, or that fails for another reason, has not found the fault."""
-    assert Outcome(FAULT, "kill", ["5 packets lost"]).found
-    assert not Outcome(FAULT, "kill", []).found
-    assert not Outcome(FAULT, "kill", ["a container took 20 s"]).found
+    """A row that holds, that fails for another reason, or that failed so without the fault has not found it."""
+    assert Outcome(FAULT, "kill", ["a container took 20 s"], ["5 packets lost"]).found
+    assert not Outcome(FAULT, "kill", [], []).found
+    assert not Outcome(FAULT, "kill", [], ["a container took 20 s"]).found
+    assert not Outcome(FAULT, "kill", ["1 packets lost"], ["5 packets lost"]).found
 
 
 def test_the_table_says_what_was_not_found() -> None:
     """Each row as it was without the fault, and what it said with it."""
-    plain = [Result("kill", "", Bound(), broken="x")]
-    text = table(plain, [Outcome(FAULT, "kill", []), Outcome(FAULT, "kill", ["lost"])])
+    text = table([Outcome(FAULT, "kill", ["slow"], []), Outcome(FAULT, "kill", [], ["lost"])])
     assert text.splitlines()[2:] == [
-        "| x: y | kill | **FAILS** | holds | **NOT FOUND** |",
-        "| x: y | kill | **FAILS** | lost | found |",
+        "| x: y | kill | slow | holds | **NOT FOUND** |",
+        "| x: y | kill | holds | lost | found |",
     ]
