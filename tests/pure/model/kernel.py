@@ -1,0 +1,369 @@
+"""A machine's kernel on paper: what the host's loops use of links, pins and tables, in dictionaries.
+
+It outlives the daemon, and goes with the power. `tests/pure/model/kernel_contract.py` says what it must do like the
+real one. Each change of a table is told to `on_rows`, so that nothing is withdrawn unseen.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from myoverlay.errors import KernelRefused, Refused
+from myoverlay.kernel.linkforms import Observed
+from myoverlay.plan import rows as plan
+from myoverlay.plan import shape
+from myoverlay.values import Address, Bridge, Fdb, Mac, Miss, Neigh, Subnet, Veth, Vxlan
+
+Thing = Bridge | Vxlan | Veth
+Row = Neigh | Fdb
+
+
+class Link(NamedTuple):
+    value: Thing
+    index: int
+
+
+class Space:
+    """An overlay namespace: links by name, and the rows of its tunnel."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.links: dict[str, Link] = {}
+        self.neigh: dict[Address, Mac] = {}
+        self.fdb: dict[Mac, Address] = {}
+
+    @property
+    def tunnel(self) -> Vxlan | None:
+        link = self.links.get(shape.VXLAN)
+        return link.value if link is not None and isinstance(link.value, Vxlan) else None
+
+    def rows(self) -> set[Row]:
+        neigh = {Neigh(address=address, mac=mac) for address, mac in self.neigh.items()}
+        return neigh | {Fdb(mac=mac, vtep=vtep) for mac, vtep in self.fdb.items()}
+
+
+class Kernel:
+    """Everything of one machine that is not on its disk."""
+
+    def __init__(self, vtep: Address, mtu: int = 1500) -> None:
+        self.vtep = vtep
+        self.mtu = mtu
+        self.pins: dict[str, Space] = {}
+        #: Containers' ends that nobody has moved into a container, by name.
+        self.loose: dict[str, Space] = {}
+        self._numbers = itertools.count(10)
+        #: Called after each change of a tunnel's tables, with the rows that are no longer there and why.
+        self.on_rows: Callable[[Space, list[Row], str], None] = lambda _space, _gone, _why: None
+        self.unreachable: set[Address] = set()
+
+    def power_off(self) -> None:
+        self.pins.clear()
+        self.loose.clear()
+
+    def take(self, link: str) -> bool:
+        """Docker moves a container's end into the container; False where it is not there."""
+        return self.loose.pop(link, None) is not None
+
+    def kill_cable(self, port: str) -> None:
+        """The container's namespace ends, and its cable with it."""
+        for space in self.pins.values():
+            space.links.pop(port, None)
+
+    def ensure(self, space: Space, thing: Thing) -> None:
+        name = shape.name_of(thing)
+        link = space.links.get(name)
+        if link is not None and link.value == thing:
+            return
+        if isinstance(thing, Vxlan):
+            self._ensure_tunnel(space, link, thing)
+        elif isinstance(thing, Veth):
+            if link is None and thing.link is not None:
+                if thing.link in self.loose:
+                    raise KernelRefused(f"making {thing.port}", errno.EEXIST, "File exists")
+                self.loose[thing.link] = space
+            space.links[name] = Link(thing, link.index if link is not None else next(self._numbers))
+        else:
+            space.links[name] = Link(thing, link.index if link is not None else next(self._numbers))
+
+    def _ensure_tunnel(self, space: Space, link: Link | None, thing: Vxlan) -> None:
+        if self.holder_of(thing.vni, thing.port, space) is not None:
+            raise KernelRefused(f"making {thing.name}", errno.EEXIST, "File exists")
+        old = link.value if link is not None else None
+        if isinstance(old, Vxlan) and (old.vni, old.port, old.local) == (thing.vni, thing.port, thing.local):
+            space.links[thing.name] = Link(thing, link.index if link else 0)
+            return
+        self.remove(space, thing.name, "device made anew")
+        space.links[thing.name] = Link(thing, next(self._numbers))
+
+    def remove(self, space: Space, name: str, why: str = "device removed") -> None:
+        link = space.links.pop(name, None)
+        if link is None:
+            return
+        if isinstance(link.value, Veth) and link.value.link is not None:
+            self.loose.pop(link.value.link, None)
+        if isinstance(link.value, Vxlan):
+            gone = list(space.rows())
+            space.neigh.clear()
+            space.fdb.clear()
+            if gone:
+                self.on_rows(space, gone, why)
+
+    def delete_pin(self, name: str) -> None:
+        space = self.pins.pop(name, None)
+        if space is not None:
+            for link in tuple(space.links):
+                self.remove(space, link, "namespace removed")
+
+    def holder_of(self, vni: int, port: int, but: Space | None = None) -> str | None:
+        for space in self.pins.values():
+            tunnel = space.tunnel
+            if space is not but and tunnel is not None and (tunnel.vni, tunnel.port) == (vni, port):
+                return f"namespace {space.name}"
+        return None
+
+    def set(self, space: Space, index: int, row: Row) -> KernelRefused | None:
+        refused = self._refusal(space, index, row)
+        if refused is not None:
+            return refused
+        gone: list[Row] = []
+        if isinstance(row, Neigh):
+            old = space.neigh.get(row.address)
+            space.neigh[row.address] = row.mac
+            if old is not None and old != row.mac:
+                gone.append(Neigh(address=row.address, mac=old))
+        else:
+            former = space.fdb.get(row.mac)
+            space.fdb[row.mac] = row.vtep
+            if former is not None and former != row.vtep:
+                gone.append(Fdb(mac=row.mac, vtep=former))
+        if gone:
+            self.on_rows(space, gone, f"overwritten by {row}")
+        return None
+
+    def unset(self, space: Space, index: int, row: Row) -> KernelRefused | None:
+        refused = self._refusal(space, index, row)
+        if refused is not None:
+            return refused
+        if isinstance(row, Neigh) and space.neigh.get(row.address) == row.mac:
+            del space.neigh[row.address]
+        elif isinstance(row, Fdb) and space.fdb.get(row.mac) == row.vtep:
+            del space.fdb[row.mac]
+        else:
+            return None
+        self.on_rows(space, [row], "unset")
+        return None
+
+    def _refusal(self, space: Space, index: int, row: Row) -> KernelRefused | None:
+        link = space.links.get(shape.VXLAN)
+        if link is None or link.index != index:
+            return KernelRefused(f"setting {row} on interface {index}", errno.ENODEV, "No such device")
+        return None
+
+
+Guard = Callable[[str], None]
+
+
+def free(_what: str) -> None:
+    """A guard that lets everything pass."""
+
+
+class FakeNamespace:
+    """An open namespace."""
+
+    def __init__(self, space: Space, path: Path | None = None) -> None:
+        self.space = space
+        self.path = path
+        self.inode = id(space)
+        self.fd = 0
+
+    def dup(self) -> FakeNamespace:
+        return FakeNamespace(self.space, self.path)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> FakeNamespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FakePins:
+    """`kernel.pins.Pins`. `guard` is told of each call, before and after it."""
+
+    def __init__(self, kernel: Kernel, guard: Guard = free, folder: Path = Path("/model/netns")) -> None:
+        self._kernel = kernel
+        self._guard = guard
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def is_there(self, name: str) -> bool:
+        self._guard("pins")
+        return name in self._kernel.pins
+
+    def create(self, name: str) -> FakeNamespace:
+        self._guard(f"pin {name}")
+        space = self._kernel.pins.setdefault(name, Space(name))
+        self._guard("")
+        return FakeNamespace(space, self.path(name))
+
+    def delete(self, name: str) -> None:
+        self._guard(f"unpin {name}")
+        self._kernel.delete_pin(name)
+        self._guard("")
+
+    def names(self) -> set[str]:
+        self._guard("pins")
+        return set(self._kernel.pins)
+
+
+class FakeLinks:
+    """`kernel.links.Links`."""
+
+    def __init__(self, kernel: Kernel, guard: Guard = free) -> None:
+        self._kernel = kernel
+        self._guard = guard
+        self.failed_removals = 0
+
+    def start(self) -> None:
+        """There is no thread."""
+
+    def stop(self, timeout: float) -> None:
+        """There is no thread."""
+
+    def ensure(self, ns: Any, thing: Thing, *, deadline: float, ipv6: bool = False) -> tuple[str, ...]:
+        self._guard(f"ensure {shape.name_of(thing)}")
+        self._kernel.ensure(ns.space, thing)
+        self._guard("")
+        return ()
+
+    def remove(self, ns: Any, name: str, *, deadline: float, wait: bool = True) -> None:
+        self._guard(f"remove {name}")
+        self._kernel.remove(ns.space, name)
+        self._guard("")
+
+    def observe(self, ns: Any, *, deadline: float) -> tuple[Observed, ...]:
+        self._guard("observe")
+        return tuple(Observed(name=name, value=link.value) for name, link in ns.space.links.items())
+
+    def ifindex(self, ns: Any, name: str, *, deadline: float) -> int | None:
+        self._guard("ifindex")
+        link = ns.space.links.get(name)
+        return link.index if link is not None else None
+
+    def routes(self, *, deadline: float) -> tuple[Subnet, ...]:
+        self._guard("routes")
+        return (Subnet("192.0.2.0/24"),)
+
+    def address_of(self, name_or_address: str, *, deadline: float) -> tuple[Address, str, int]:
+        self._guard("address")
+        if name_or_address not in ("", "eth0", self._kernel.vtep):
+            raise Refused(f"{name_or_address} is no interface or address of this host: eth0, {self._kernel.vtep} are")
+        return self._kernel.vtep, "eth0", self._kernel.mtu
+
+    def route_mtu(self, address: Address, *, deadline: float) -> int:
+        self._guard("route")
+        return self._kernel.mtu
+
+    def holder_of(self, vni: int, port: int, *, search: Sequence[Path], deadline: float) -> str | None:
+        self._guard("holder")
+        return self._kernel.holder_of(vni, port)
+
+
+class FakeTables:
+    """`kernel.neigh.Tables`."""
+
+    def __init__(self, kernel: Kernel, space: Space, ifindex: int, guard: Guard = free) -> None:
+        self._kernel = kernel
+        self._space = space
+        self.ifindex = ifindex
+        self._guard = guard
+
+    def set(self, rows: Sequence[Row]) -> list[tuple[Row, KernelRefused]]:
+        return self._each(rows, "set", self._kernel.set)
+
+    def unset(self, rows: Sequence[Row]) -> list[tuple[Row, KernelRefused]]:
+        return self._each(rows, "unset", self._kernel.unset)
+
+    def _each(self, rows: Sequence[Row], verb: str, act: Callable[..., KernelRefused | None]) -> Any:
+        refused = []
+        for row in rows:
+            self._guard(f"{verb} {row}")
+            said = act(self._space, self.ifindex, row)
+            if said is not None:
+                refused.append((row, said))
+        if rows:
+            self._guard("")
+        return refused
+
+    def dump(self) -> tuple[set[Neigh], set[Fdb]]:
+        self._guard("dump")
+        link = self._space.links.get(shape.VXLAN)
+        rows = self._space.rows() if link is not None and link.index == self.ifindex else set()
+        neigh = {row for row in rows if isinstance(row, Neigh)}
+        return neigh, {row for row in rows if isinstance(row, Fdb)}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class FakeAnnouncer:
+    """`kernel.frames.Announcer`: what was announced, last."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Address, Mac]] = []
+
+    def announce(self, address: Address, mac: Mac) -> None:
+        self.said.append((address, mac))
+        del self.said[:-50]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class FakeMisses:
+    """`kernel.neigh.MissSocket`."""
+
+    _numbers = itertools.count(100_000)
+
+    def __init__(self) -> None:
+        self._number = next(self._numbers)
+        self.waiting: list[Miss] = []
+
+    def fileno(self) -> int:
+        return self._number
+
+    def read(self) -> list[Miss]:
+        heard, self.waiting = self.waiting, []
+        return heard
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class FakeGround:
+    """`host.ground.Ground`."""
+
+    def __init__(self, kernel: Kernel, guard: Guard, namespace: Any, ifindex: int, ports: Iterable[str]) -> None:
+        self.namespace = namespace
+        self.ifindex = ifindex
+        self.ports = set(ports)
+        self.rows = plan.Rows()
+        self.tables = FakeTables(kernel, namespace.space, ifindex, guard)
+        self.announcer = FakeAnnouncer()
+        self.misses = FakeMisses()
+        self._guard = guard
+
+    def link_names(self) -> set[str]:
+        self._guard("links")
+        return {"lo", *self.namespace.space.links}
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,369 @@
+"""One simulated host: its disk and kernel, and the runs of the real daemon on them.
+
+Every call of a run to the store, the kernel or the journal goes through its guard: there it can be killed, and once it
+is dead nothing of it has any effect, whatever is still on the stack.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from myoverlay.daemon import Daemon, Parts
+from myoverlay.errors import Late, MyoverlayError, Unavailable
+from myoverlay.host import loop as loops
+from myoverlay.host.alive import TTL
+from myoverlay.host.journal import Journal
+from myoverlay.host.reconcile import ROUND
+from myoverlay.settings import load
+from myoverlay.store import Unchanged
+from myoverlay.values import Address, HostId
+from tests.pure.model.kernel import FakeGround, FakeLinks, FakePins, Kernel
+from tests.pure.model.scheduler import Bell, Latch, Turn
+
+if TYPE_CHECKING:
+    from tests.pure.model.world import World
+
+
+class Killed(BaseException):
+    """The daemon was killed at this call. No `except Exception` of the program stops it."""
+
+
+class Failure(BaseException):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, told: str) -> None:
+        super().__init__(f"{invariant}: {told}")
+        self.invariant = invariant
+
+
+class Run:
+    """One life of the daemon."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.alive = True
+        #: Calls left until it is killed, where somebody lit it.
+        self.fuse: int | None = None
+        self.killed_at = ""
+        #: The prefix that the running step's wait found unchanged.
+        self.blocked: str | None = None
+
+    def check(self) -> None:
+        if not self.alive:
+            raise Killed
+
+    def guard(self, what: str) -> None:
+        """Before and after each effect."""
+        if not self.alive:
+            raise Killed
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.killed_at = what
+                self.machine.kill(f"kill -9 at {what or 'the end of a call'}")
+                self.machine.world.scheduler.after(self.machine.restart_in, self.machine.start)
+                raise Killed
+
+
+class Disk:
+    """The journal's database as one run uses it. It is on the disk: a later run finds what was executed."""
+
+    def __init__(self, db: sqlite3.Connection, run: Run) -> None:
+        self._db = db
+        self._run = run
+
+    def execute(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        if not statement.startswith(("INSERT", "DELETE")):
+            self._run.check()
+            return self._db.execute(statement, values)
+        self._run.guard(f"journal {statement[:24]}")
+        done = self._db.execute(statement, values)
+        self._run.guard("")
+        return done
+
+    def close(self) -> None:
+        """The disk stays."""
+
+
+class Way:
+    """A run's way to the store: it takes time, can be cut, and answers get lost."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._machine = run.machine
+        self._world = run.machine.world
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(self._ask, name)
+
+    def _ask(self, name: str, *args: Any, timeout: float = 3.0) -> Any:
+        world, machine = self._world, self._machine
+        self._run.guard(f"store {name}")
+        world.scheduler.elapse(world.random.uniform(0.001, 0.01))
+        self._run.check()
+        if not machine.reaches_store:
+            raise Unavailable("the store cannot be reached")
+        world.actor = machine
+        answer = getattr(world.store, name)(*args, timeout=timeout)
+        world.actor = None
+        self._run.guard("")
+        if name == "commit" and machine.deaf > 0:
+            machine.deaf -= 1
+            raise Unavailable("the store did it, and its answer was lost")
+        if name.startswith("wait"):
+            self._run.blocked = args[0] if isinstance(answer, Unchanged) else None
+        else:
+            world.scheduler.elapse(world.random.uniform(0.001, 0.01))
+            self._run.check()
+        return answer
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Driven:
+    """A loop's turns: what its thread would do."""
+
+    def __init__(self, run: Run, loop: loops.Loop) -> None:
+        self.run = run
+        self.loop = loop
+        self.blocked: str | None = None
+        self._world = run.machine.world
+        self._act = _TURNS.get(type(loop).__name__, _each_second)
+        self._delay = loops.RETRY[0]
+        self._due: float | None = None
+        self._busy = False
+        self.wake()
+
+    def wake(self, seconds: float = 0.0) -> None:
+        """Take its turn then, if it would not before."""
+        moment = self._world.scheduler.now + seconds
+        if self._due is None or moment < self._due:
+            self._due = moment
+            self._world.scheduler.at(moment, partial(self._turn, moment))
+
+    def _turn(self, moment: float) -> None:
+        if self._due != moment or not self.run.alive or self.loop.stopping.is_set():
+            return
+        self._due = None
+        if self._busy:
+            self.wake(0.01)
+            return
+        self._busy, self.blocked, self.run.blocked = True, None, None
+        pause: float | None = None
+        before, self._world.speaker = self._world.speaker, self.run.machine
+        try:
+            pause = self._act(self)
+            self._delay = loops.RETRY[0]
+        except (Unavailable, Late):
+            pause = self._delay * self._world.random.uniform(0.5, 1.0)
+            self._delay = min(loops.RETRY[1], self._delay * 2)
+        except Killed:
+            return
+        except Exception as error:
+            raise Failure("no bug", f"{self.run.machine.name}: {type(self.loop).__name__}: {error!r}") from error
+        finally:
+            self._busy = False
+            self._world.speaker = before
+        if pause is not None:
+            self.wake(pause)
+
+
+def _each_second(driven: Driven) -> float:
+    driven.loop.step()  # type: ignore[attr-defined]
+    return 1.0
+
+
+def _liveness(driven: Driven) -> float:
+    driven.loop.step()  # type: ignore[attr-defined]
+    return TTL / 3
+
+
+def _publisher(driven: Driven) -> float | None:
+    due = driven.loop.step()  # type: ignore[attr-defined]
+    return None if due is None else max(0.001, due - driven.run.machine.world.scheduler.now)
+
+
+def _watch(driven: Driven, *arguments: float) -> float:
+    news = driven.loop.step(*arguments)  # type: ignore[attr-defined]
+    driven.blocked = driven.run.blocked
+    if driven.blocked is not None:
+        return loops.WAIT
+    return loops.COALESCE if news else 0.001
+
+
+def _reconciler(driven: Driven) -> float:
+    run = driven.run
+    now, last = run.machine.world.scheduler.now, run.machine.reconciled
+    if run.machine.daemon.leases.wanted.is_set() or now - last >= ROUND:
+        run.machine.reconciled = now
+        driven.loop.step()  # type: ignore[attr-defined]
+    return run.machine.world.pace
+
+
+def _lookup(driven: Driven) -> float:
+    while not driven.loop._queue.empty():  # type: ignore[attr-defined]
+        driven.loop.round()
+    return 10.0
+
+
+def _never(driven: Driven) -> None:
+    return None
+
+
+_TURNS: dict[str, Callable[[Driven], float | None]] = {
+    "Liveness": _liveness,
+    "Publisher": _publisher,
+    "Watch": _watch,
+    "OutsiderWatch": _watch,
+    "PeerWatch": lambda driven: _watch(driven, loops.WAIT),
+    "Reconciler": _reconciler,
+    "Lookup": _lookup,
+    "MissLoop": _never,
+}
+
+
+class Machine:
+    """A host of the world. `daemon` is that of the current run."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.name = f"h{number}"
+        self.vtep = Address(f"192.0.2.{number}")
+        self.kernel = Kernel(self.vtep)
+        self.kernel.on_rows = lambda space, gone, why: world.truth.rows_gone(self, space, gone, why)
+        self.powered = True
+        self.doomed = False
+        self.off_since = 0.0
+        self.cut = False
+        self.deaf = 0
+        self.reconciled = 0.0
+        #: After a kill at a call: seconds until it starts again, and the calls it is then given.
+        self.restart_in = 1.0
+        self.next_fuse: int | None = None
+        #: What `--restart always` starts at boot: networks, with the address that was asked for.
+        self.always: list[tuple[Any, Address | None]] = []
+        self.run: Run | None = None
+        self.daemon: Any = None
+        self.loops: list[Driven] = []
+        self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        self.id = HostId(f"{world.random.getrandbits(128):032x}")
+        self._db.execute("INSERT INTO meta VALUES ('host', ?)", (self.id.encode(),))
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def runs(self) -> bool:
+        return self.run is not None and self.run.alive
+
+    @property
+    def reaches_store(self) -> bool:
+        return self.powered and not self.cut and not self.world.store_down
+
+    def start(self) -> None:
+        """Start the daemon, if the machine has power and it does not run."""
+        if not self.powered or self.runs:
+            return
+        run = self.run = Run(self)
+        run.fuse, self.next_fuse = self.next_fuse, None
+        self.loops = []
+        try:
+            self.daemon = self._make(run)
+            self.daemon.start()
+        except Killed:
+            self._let_go()
+        except MyoverlayError as error:
+            raise Failure("starts", f"{self.name} does not start: {error}") from error
+
+    def _make(self, run: Run) -> Daemon:
+        world = self.world
+        settings = load({"MYOVERLAY_HOST_NAME": self.name, **world.environ})
+        parts = Parts(
+            journal=Journal(Path("/model"), lambda _: Disk(self._db, run)),  # type: ignore[arg-type, return-value]
+            links=FakeLinks(self.kernel, run.guard),  # type: ignore[arg-type]
+            pins=FakePins(self.kernel, run.guard),  # type: ignore[arg-type]
+            open_ground=partial(_open_ground, self.kernel, run),  # type: ignore[arg-type]
+            begin=partial(self._begin, run),
+            now=world.scheduler,
+            wall=world.scheduler,
+        )
+        daemon = Daemon(settings, Way(run), parts)  # type: ignore[arg-type]
+        # What waits or is held across calls to the store does so under virtual time.
+        daemon.publisher._turn = Turn(world.scheduler, run.check, partial(self._wake, "Publisher", run))  # type: ignore[assignment]
+        daemon.overlays._creating = Latch(world.scheduler)  # type: ignore[assignment]
+        daemon.pools._choosing = Latch(world.scheduler)  # type: ignore[assignment]
+        return daemon
+
+    def _begin(self, run: Run, loop: loops.Loop) -> None:
+        run.check()
+        self.loops = [one for one in self.loops if not one.loop.stopping.is_set()]
+        self.loops.append(Driven(run, loop))
+
+    def _wake(self, kind: str, run: Run) -> None:
+        if run is self.run:
+            for driven in self.loops:
+                if type(driven.loop).__name__ == kind:
+                    driven.wake(0.001)
+
+    def call(self, act: Callable[[], Any]) -> Any:
+        """Docker calls the plugin. Raises Killed where nobody answers (any more), MyoverlayError where it refuses."""
+        if not self.runs:
+            raise Killed
+        run = self.run
+        for local in self.daemon.overlays.all():
+            if not isinstance(local.listed, Bell):
+                bell = Bell(self.world.scheduler, run.check)  # type: ignore[union-attr]
+                if local.listed.is_set():
+                    bell.set()
+                local.listed = bell
+        before, self.world.speaker = self.world.speaker, self
+        try:
+            answer = act()
+        except (MyoverlayError, Killed):
+            raise
+        except Exception as error:
+            raise Failure("no bug", f"{self.name}: a call of Docker's: {error!r}") from error
+        finally:
+            self.world.speaker = before
+        run.check()  # type: ignore[union-attr]
+        return answer
+
+    def kill(self, why: str) -> None:
+        """The daemon ends in the middle of whatever it does."""
+        if self.run is None or not self.run.alive:
+            return
+        self.world.note(f"{self.name}: {why}")
+        self.run.alive = False
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.daemon is not None:
+            self.daemon.misses.stop(0)
+            self.daemon = None
+        self.loops = []
+
+    def power_off(self) -> None:
+        self.kill("loses power")
+        self.powered = False
+        self.off_since = self.world.scheduler.now
+        self.kernel.power_off()
+
+    def power_on(self) -> None:
+        self.powered = True
+        self.start()
+
+    def close(self) -> None:
+        self.kill("the end")
+        self._db.close()
+
+
+def _open_ground(kernel: Kernel, run: Run, namespace: Any, ifindex: int, ports: Iterable[str]) -> FakeGround:
+    run.guard("open ground")
+    return FakeGround(kernel, run.guard, namespace, ifindex, ports)

@@ -1,0 +1,344 @@
+"""What must hold: at every change of a table or a key, and once everything has healed and had its time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from myoverlay.plan import pools as plan
+from myoverlay.plan import shape
+from myoverlay.store import Entry
+from myoverlay.store.records import MARK
+from myoverlay.values import Address, Fdb, Neigh, decoder
+from tests.pure.model.engine import Container, Engine
+from tests.pure.model.kernel import Row, Space
+from tests.pure.model.machine import Failure, Machine
+
+if TYPE_CHECKING:
+    from tests.pure.model.world import Overlay, World
+
+_JSON = decoder(dict)
+
+
+class Truth:
+    """The judge. It knows what Docker knows on every host, and sees every table and key."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        #: Addresses that two hosts have because one promised it while it could not ask the store.
+        self.promised: set[tuple[str, Address]] = set()
+
+    def fail(self, invariant: str, told: str) -> None:
+        raise Failure(invariant, told)
+
+    # -- who lives -------------------------------------------------------------------------------------------------
+
+    def live(self, overlay: str | None = None) -> Iterator[Container]:
+        for engine in self._world.engines:
+            for container in engine.containers.values():
+                if container.live and overlay in (None, container.overlay.name):
+                    yield container
+
+    def contested(self, container: Container) -> bool:
+        """Do two live containers have its address or its MAC? Only where Docker's own IPAM gave them, or a promise."""
+        same = [
+            other
+            for other in self.live(container.overlay.name)
+            if other.address == container.address or other.mac == container.mac
+        ]
+        return len(same) > 1
+
+    # -- at every step ---------------------------------------------------------------------------------------------
+
+    def given(self, engine: Engine, overlay: Overlay, address: Address, promised: bool) -> None:
+        """Our IPAM gave an address."""
+        for other in self._world.engines:
+            key = (overlay.name, address)
+            if key not in other.held:
+                continue
+            if promised or other.held[key]:
+                self.promised.add(key)
+                continue
+            self.fail(
+                "no two share an address",
+                f"{engine.machine.name} was given {address} of {overlay.name}, which {other.machine.name} has",
+            )
+
+    def started(self, container: Container) -> None:
+        """A container runs."""
+        if not container.overlay.ours or (container.overlay.name, container.address) in self.promised:
+            return
+        for other in self.live(container.overlay.name):
+            if other is not container and other.address == container.address:
+                self.fail("no two share an address", f"{container} and {other} are both live")
+
+    def rows_gone(self, machine: Machine, space: Space, gone: Iterable[Row], why: str) -> None:
+        """Rows were taken away or written over: none of them may be a living container's."""
+        engine = self._world.engine(machine)
+        if not any(network.overlay.name == space.name and not network.going for network in engine.networks.values()):
+            return
+        for row in gone:
+            if (machine.name, space.name, row) in self._world.tampered:
+                continue
+            for container in self.live(space.name):
+                if not self._was_programmed(space, row, container) or container.machine is machine:
+                    continue
+                if not self._may_go(machine, container):
+                    self.fail("no living row is withdrawn", f"{machine.name}: {row} of {container}: {why}")
+
+    def _was_programmed(self, space: Space, row: Row, container: Container) -> bool:
+        """Had the host both its rows? A move with the same MAC finds the neighbour's there before its own is known."""
+        neigh, fdb = container.rows
+        if row == neigh:
+            return space.fdb.get(container.mac) == container.machine.vtep
+        return row == fdb and space.neigh.get(container.address) == container.mac
+
+    def _may_go(self, machine: Machine, container: Container) -> bool:
+        """Two have it; or nobody there could know that its host lives, for the grace."""
+        return self.contested(container) or self._world.unheard(machine, container.machine) >= self._world.grace
+
+    def keys_changed(self, keys: set[str]) -> None:
+        """A host of ours wrote to the store."""
+        entries = self._world.store.entries()
+        for key in keys & self._world.foreign.keys():
+            entry = entries.get(key)
+            if entry is None or entry.value != self._world.foreign[key] or entry.flags == MARK:
+                self.fail("foreign keys stay", f"{self._world.actor} changed {key}")
+
+    # -- when everything has healed --------------------------------------------------------------------------------
+
+    def check_reachable(self) -> None:
+        """Every live container is known to every host that watches its overlay, by exactly its rows."""
+        for machine, space, watching in self._spaces():
+            if not watching:
+                continue
+            have = space.rows()
+            for container in self.live(space.name):
+                if self.contested(container):
+                    continue
+                if container.machine is machine:
+                    self._check_local(machine, space, container)
+                elif missing := [str(row) for row in container.rows if row not in have]:
+                    self.fail("reachable", f"{machine.name} does not reach {container}: no {', '.join(missing)}")
+
+    def _check_local(self, machine: Machine, space: Space, container: Container) -> None:
+        if container.port not in space.links:
+            self.fail("reachable", f"{container} has no cable on its own host")
+        if container.address in space.neigh or container.mac in space.fdb:
+            self.fail("reachable", f"{container} has a row on its own host")
+
+    def _spaces(self) -> Iterator[tuple[Machine, Space, bool]]:
+        for engine in self._world.engines:
+            machine = engine.machine
+            if not machine.runs:
+                continue
+            for network in engine.networks.values():
+                local = machine.daemon.overlays.find(network.id)
+                if local is None:
+                    self.fail("reachable", f"{machine.name} has lost network {network.overlay.name}")
+                space = machine.kernel.pins.get(network.overlay.name)
+                if space is None or space.tunnel is None:
+                    self.fail("reachable", f"{machine.name} has no namespace or tunnel for {network.overlay.name}")
+                    return
+                yield machine, space, machine.daemon.discovery.watch_of(local) is not None
+
+    def check_contested(self) -> None:
+        """Of two that have one address (Docker's own IPAM, or a promise) one is published, and the other is named."""
+        by_address: dict[tuple[str, Address], list[Container]] = {}
+        for container in self.live():
+            by_address.setdefault((container.overlay.name, container.address), []).append(container)
+        for (overlay, address), several in by_address.items():
+            if len(several) < 2:
+                continue
+            listed = [c for c in several if self._is_listed(c)]
+            if len(listed) > 1:
+                self.fail("a clash is named", f"{address} of {overlay} is published by all of {listed}")
+            for container in several:
+                if container not in listed and not container.machine.daemon.tally.get("published", "clash"):
+                    self.fail("a clash is named", f"{container} lost {address} and nobody said so")
+
+    def _is_listed(self, container: Container) -> bool:
+        value = self._value(f"hosts/{container.machine.id}/overlays/{container.overlay.name}")
+        return value is not None and container.address in {r["address"] for r in value.get("records", ())}
+
+    def check_nothing_dead(self) -> None:
+        """Tables, journals, namespaces and the store hold what lives, and nothing else."""
+        for machine, space, watching in self._spaces():
+            self._check_rows(machine, space, watching)
+        for engine in self._world.engines:
+            if engine.machine.runs:
+                self._check_machine(engine)
+        self._check_lists()
+        self._check_index()
+        self._check_overlays()
+        self._check_leases()
+
+    def _check_rows(self, machine: Machine, space: Space, watching: bool) -> None:
+        live = {row: c for c in self.live(space.name) if c.machine is not machine for row in c.rows}
+        wanted = set(live) | self._world.outsider_rows(machine, space.name)
+        contested = {c.address for c in self.live(space.name) if self.contested(c)}
+        contested_macs = {c.mac for c in self.live(space.name) if self.contested(c)}
+        for row in space.rows() - wanted:
+            if isinstance(row, Neigh) and row.address in contested:
+                continue
+            if isinstance(row, Fdb) and row.mac in contested_macs:
+                continue
+            self.fail("nothing dead stays", f"{machine.name} has {row} in {space.name}")
+
+    def _check_machine(self, engine: Engine) -> None:
+        machine = engine.machine
+        journal = machine.daemon.journal
+        pins = {network.overlay.name for network in engine.networks.values()}
+        if set(machine.kernel.pins) != pins:
+            self.fail("nothing dead stays", f"{machine.name} has namespaces {set(machine.kernel.pins)}, not {pins}")
+        known = {endpoint.endpoint for endpoint in journal.endpoints.all()}
+        if known != set(engine.containers):
+            self.fail(
+                "nothing dead stays",
+                f"{machine.name} knows endpoints {[e[:12] for e in known ^ set(engine.containers)]} wrongly",
+            )
+        for network in engine.networks.values():
+            ports = {c.port for c in engine.containers.values() if c.network is network}
+            links = set(machine.kernel.pins[network.overlay.name].links) - {shape.BRIDGE, shape.VXLAN}
+            if links != ports:
+                self.fail("nothing dead stays", f"{machine.name} has cables {links}, not {ports}")
+        if machine.kernel.loose:
+            self.fail("nothing dead stays", f"{machine.name} has loose ends {set(machine.kernel.loose)}")
+        if journal.leaving.all():
+            self.fail("nothing dead stays", f"{machine.name} has not told that it left {journal.leaving.all()}")
+
+    # -- the store -------------------------------------------------------------------------------------------------
+
+    def _entries(self, below: str) -> dict[str, Entry]:
+        prefix = f"myoverlay/{below}"
+        entries = self._world.store.entries()
+        return {
+            key.removeprefix(prefix): entry
+            for key, entry in entries.items()
+            if key.startswith(prefix) and key not in self._world.foreign
+        }
+
+    def _value(self, key: str) -> dict[str, Any] | None:
+        entry = self._world.store.entries().get(f"myoverlay/{key}")
+        return _JSON(entry.value) if entry is not None else None
+
+    def _check_lists(self) -> None:
+        """Each host lists exactly its live containers."""
+        for rest, entry in self._entries("hosts/").items():
+            host, _, overlay = rest.partition("/overlays/")
+            machine = next((one for one in self._world.machines if one.id == host), None)
+            if machine is None:
+                self.fail("nothing dead stays", f"a list of {host}, who never was")
+                return
+            listed = {r["address"] for r in _JSON(entry.value).get("records", ())}
+            mine = [c for c in self.live(overlay) if c.machine is machine]
+            if not machine.powered and self._alone(machine, overlay):
+                continue
+            wanted = {c.address for c in mine if not self.contested(c)}
+            spare = {c.address for c in mine if self.contested(c)}
+            if listed - spare != wanted:
+                self.fail("nothing dead stays", f"{machine.name} lists {listed} of {overlay}, lives: {wanted}")
+
+    def _alone(self, machine: Machine, overlay: str) -> bool:
+        """Does no living host share the overlay with a dead one? Then nobody buries it."""
+        return not any(
+            network.overlay.name == overlay
+            for engine in self._world.engines
+            if engine.machine.runs
+            for network in engine.networks.values()
+        )
+
+    def _check_index(self) -> None:
+        """The index holds exactly the live containers' keys, with our mark, and the outsiders'."""
+        for overlay in self._world.overlays:
+            place = overlay.records or f"myoverlay/overlays/{overlay.name}/records"
+            if self._abandoned(overlay):
+                continue
+            have = {
+                key.removeprefix(f"{place}/"): entry
+                for key, entry in self._world.store.entries().items()
+                if key.startswith(f"{place}/") and key not in self._world.foreign
+            }
+            live = list(self.live(overlay.name))
+            wanted = {f"arp/{c.address}" for c in live} | {f"fib/{c.mac}" for c in live}
+            contested = {f"arp/{c.address}" for c in live if self.contested(c)}
+            contested |= {f"fib/{c.mac}" for c in live if self.contested(c)}
+            if wrong := (set(have) ^ wanted) - contested:
+                self.fail("nothing dead stays", f"index of {overlay.name}: {sorted(wrong)} surplus or missing")
+
+    def _abandoned(self, overlay: Overlay) -> bool:
+        """Is it one that only dead hosts have?"""
+        return not any(
+            network.overlay is overlay
+            for engine in self._world.engines
+            if engine.machine.runs
+            for network in engine.networks.values()
+        ) and any(
+            network.overlay is overlay
+            for engine in self._world.engines
+            if not engine.machine.powered
+            for network in engine.networks.values()
+        )
+
+    def _check_overlays(self) -> None:
+        for overlay in self._world.overlays:
+            if self._abandoned(overlay):
+                continue
+            holders = {
+                engine.machine.id
+                for engine in self._world.engines
+                if engine.machine.runs and engine.network_of(overlay) is not None
+            }
+            definition = self._value(f"overlays/{overlay.name}/definition")
+            told = set(definition.get("holders", ())) if definition is not None else set()
+            if told != holders or (definition is not None and not holders):
+                self.fail("nothing dead stays", f"{overlay.name} is held by {self._names(told)}, not {self._names(holders)}")
+            members = set(self._entries(f"overlays/{overlay.name}/members/"))
+            if members != holders:
+                self.fail("nothing dead stays", f"members of {overlay.name}: {self._names(members)}, not {self._names(holders)}")
+            if not holders and (rest := self._entries(f"overlays/{overlay.name}/")):
+                self.fail("nothing dead stays", f"of {overlay.name}, which nobody has, there is {sorted(rest)}")
+        vnis = Counter(_JSON(entry.value)["overlay"] for entry in self._entries("vni/").values())
+        defined = {o.name for o in self._world.overlays if self._value(f"overlays/{o.name}/definition") is not None}
+        if set(vnis) != defined or any(count > 1 for count in vnis.values()):
+            self.fail("nothing dead stays", f"VNIs are held by {dict(vnis)}, defined are {defined}")
+
+    def _names(self, hosts: Iterable[str]) -> list[str]:
+        names = {machine.id: machine.name for machine in self._world.machines}
+        return sorted(names.get(host, host) for host in hosts)  # type: ignore[call-overload]
+
+    def _check_leases(self) -> None:
+        """Leases are exactly what Docker holds and what is kept in reserve, in the store and in each journal."""
+        for overlay in self._world.overlays:
+            if not overlay.ours or self._abandoned(overlay):
+                continue
+            pool = self._value(f"subnets/{overlay.subnet.key}")
+            users = {e.machine.id for e in self._world.engines if e.machine.runs and e.network_of(overlay) is not None}
+            told = set(pool.get("users", ())) if pool is not None else set()
+            if told != users:
+                self.fail("nothing dead stays", f"pool {overlay.subnet} is used by {self._names(told)}, not {self._names(users)}")
+            self._check_pool(overlay)
+
+    def _check_pool(self, overlay: Overlay) -> None:
+        leases = [_JSON(entry.value) for entry in self._entries(f"pools/{overlay.subnet.key}/").values()]
+        for engine in self._world.engines:
+            machine = engine.machine
+            mine = {lease["address"] for lease in leases if machine.id in lease["hosts"] and lease["use"] == "endpoint"}
+            spare = {lease["address"] for lease in leases if machine.id in lease["hosts"] and lease["use"] == "reserve"}
+            held = {address for (name, address) in engine.held if name == overlay.name and machine.powered}
+            lost = {address for (name, address) in self.promised if name == overlay.name}
+            if mine - lost != held - lost:
+                self.fail("leases are right", f"{machine.name} has leases {mine} of {overlay.name}, Docker holds {held}")
+            if not machine.runs:
+                if spare:
+                    self.fail("nothing dead stays", f"{machine.name} is dead and keeps {spare} in reserve")
+                continue
+            journal = machine.daemon.journal.leases.all()
+            kept = {one.address for one in journal if one.subnet == overlay.subnet and one.use == "reserve"}
+            taken = {one.address for one in journal if one.subnet == overlay.subnet and one.use == "endpoint"}
+            if kept != spare or taken - lost != held - lost:
+                self.fail("leases are right", f"{machine.name} notes {kept | taken} of {overlay.name}, holds {spare | held}")
+            size = plan.reserve_size(overlay.subnet) if engine.network_of(overlay) is not None else 0
+            if len(spare) != size and len(leases) < overlay.subnet.size - 2 * size:
+                self.fail("leases are right", f"{machine.name} keeps {len(spare)} of {size} in reserve of {overlay.name}")
