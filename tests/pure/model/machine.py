@@ -7,10 +7,10 @@ is dead nothing of it has any effect, whatever is still on the stack.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from myoverlay.daemon import Daemon, Parts
 from myoverlay.errors import Late, MyoverlayError, Unavailable
@@ -32,6 +32,14 @@ class Killed(BaseException):
     """The daemon was killed at this call. No `except Exception` of the program stops it."""
 
 
+class Blocked(BaseException):
+    """Nothing below the prefix changed: the loop's thread would wait in the store now."""
+
+    def __init__(self, prefix: str, timeout: float) -> None:
+        super().__init__(prefix)
+        self.prefix, self.timeout = prefix, timeout
+
+
 class Failure(BaseException):
     """An invariant does not hold."""
 
@@ -49,8 +57,8 @@ class Run:
         #: Calls left until it is killed, where somebody lit it.
         self.fuse: int | None = None
         self.killed_at = ""
-        #: The prefix that the running step's wait found unchanged.
-        self.blocked: str | None = None
+        #: The loop whose turn it is.
+        self.turn: Driven | None = None
 
     def check(self) -> None:
         if not self.alive:
@@ -114,9 +122,9 @@ class Way:
         if name == "commit" and machine.deaf > 0:
             machine.deaf -= 1
             raise Unavailable("the store did it, and its answer was lost")
-        if name.startswith("wait"):
-            self._run.blocked = args[0] if isinstance(answer, Unchanged) else None
-        else:
+        if isinstance(answer, Unchanged) and self._run.turn is not None and not self._run.turn.ripe:
+            raise Blocked(args[0], timeout)
+        if not name.startswith("wait"):
             world.scheduler.elapse(world.random.uniform(0.001, 0.01))
             self._run.check()
         return answer
@@ -131,7 +139,11 @@ class Driven:
     def __init__(self, run: Run, loop: loops.Loop) -> None:
         self.run = run
         self.loop = loop
+        #: The prefix that its thread waits below, and until when; `ripe`: that time is over.
         self.blocked: str | None = None
+        self.ripe = False
+        self.first_looks = 10
+        self._until = 0.0
         self._world = run.machine.world
         self._act = _TURNS.get(type(loop).__name__, _each_second)
         self._delay = loops.RETRY[0]
@@ -153,12 +165,19 @@ class Driven:
         if self._busy:
             self.wake(0.01)
             return
-        self._busy, self.blocked, self.run.blocked = True, None, None
+        was, self.blocked = self.blocked, None
+        self.ripe = was is not None and moment >= self._until
+        outer, self.run.turn = self.run.turn, self
+        self._busy = True
         pause: float | None = None
         before, self._world.speaker = self._world.speaker, self.run.machine
         try:
             pause = self._act(self)
             self._delay = loops.RETRY[0]
+        except Blocked as wait:
+            self._delay = loops.RETRY[0]
+            self._until = self._until if was == wait.prefix and not self.ripe else moment + wait.timeout
+            self.blocked, pause = wait.prefix, max(0.001, self._until - self._world.scheduler.now)
         except (Unavailable, Late):
             pause = self._delay * self._world.random.uniform(0.5, 1.0)
             self._delay = min(loops.RETRY[1], self._delay * 2)
@@ -168,6 +187,7 @@ class Driven:
             raise Failure("no bug", f"{self.run.machine.name}: {type(self.loop).__name__}: {error!r}") from error
         finally:
             self._busy = False
+            self.run.turn = outer
             self._world.speaker = before
         if pause is not None:
             self.wake(pause)
@@ -190,10 +210,16 @@ def _publisher(driven: Driven) -> float | None:
 
 def _watch(driven: Driven, *arguments: float) -> float:
     news = driven.loop.step(*arguments)  # type: ignore[attr-defined]
-    driven.blocked = driven.run.blocked
-    if driven.blocked is not None:
-        return loops.WAIT
     return loops.COALESCE if news else 0.001
+
+
+def _list_watch(driven: Driven) -> float:
+    """It waits, bounded, until the store's incarnation was read."""
+    epoch = driven.run.machine.daemon.epoch
+    if not epoch.looked.is_set() and driven.first_looks > 0:
+        driven.first_looks -= 1
+        return 0.3
+    return _watch(driven)
 
 
 def _reconciler(driven: Driven) -> float:
@@ -218,13 +244,47 @@ def _never(driven: Driven) -> None:
 _TURNS: dict[str, Callable[[Driven], float | None]] = {
     "Liveness": _liveness,
     "Publisher": _publisher,
-    "Watch": _watch,
+    "Watch": _list_watch,
     "OutsiderWatch": _watch,
     "PeerWatch": lambda driven: _watch(driven, loops.WAIT),
     "Reconciler": _reconciler,
     "Lookup": _lookup,
     "MissLoop": _never,
 }
+
+
+class Pulse(NamedTuple):
+    heard: float | None
+    silent: bool
+
+
+class FakeBeat:
+    """`host.beat.Beat`: it knows what the world knows, and takes as long to be sure."""
+
+    #: Seconds of silence after the suspicion.
+    SURE = 4.0
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._suspected: dict[HostId, float] = {}
+        self._heard: dict[HostId, float] = {}
+        self.on_change: Callable[[], None] = lambda: None
+
+    def suspect(self, hosts: Collection[HostId]) -> None:
+        now = self._machine.world.scheduler.now
+        self._suspected = {host: self._suspected.get(host, now) for host in hosts}
+
+    def pulse(self, host: HostId) -> Pulse:
+        world = self._machine.world
+        if host not in self._suspected:
+            return Pulse(self._heard.get(host), False)
+        other = next(machine for machine in world.machines if machine.id == host)
+        now = world.scheduler.now
+        if world.reach(self._machine, other):
+            self._heard[host] = now
+            return Pulse(now, False)
+        since = max(self._suspected[host], self._heard.get(host, 0.0))
+        return Pulse(self._heard.get(host), now - since >= self.SURE)
 
 
 class Machine:
@@ -293,6 +353,7 @@ class Machine:
             begin=partial(self._begin, run),
             now=world.scheduler,
             wall=world.scheduler,
+            heartbeat=FakeBeat(self),
         )
         daemon = Daemon(settings, Way(run), parts)  # type: ignore[arg-type]
         # What waits or is held across calls to the store does so under virtual time.

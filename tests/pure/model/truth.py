@@ -95,8 +95,13 @@ class Truth:
         return row == fdb and space.neigh.get(container.address) == container.mac
 
     def _may_go(self, machine: Machine, container: Container) -> bool:
-        """Two have it; or nobody there could know that its host lives, for the grace."""
-        return self.contested(container) or self._world.unheard(machine, container.machine) >= self._world.grace
+        """Two have it, or one that is about to join there; or nobody there could know that its host lives."""
+        joining = any(
+            c.address == container.address or c.mac == container.mac
+            for c in self._world.engine(machine).containers.values()
+            if c.overlay is container.overlay
+        )
+        return joining or self.contested(container) or self._world.unheard(machine, container.machine) >= self._world.grace
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""

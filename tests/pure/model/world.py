@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random as randomness
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from myoverlay.host import audit as audit_module
 from myoverlay.host import leases as leases_module
 from myoverlay.store import Put
 from myoverlay.values import Address, Fdb, Mac, Neigh, Subnet
@@ -460,18 +462,20 @@ class Notebook(logging.Handler):
 @contextmanager
 def determined(seed: int, wordy: bool = False) -> Iterator[None]:
     """Chance that the program takes from the machine comes from the seed meanwhile. `wordy`: its log is wanted."""
-    state, uuid4, abandoned = randomness.getstate(), uuid.uuid4, leases_module.ABANDONED
+    state, uuid4 = randomness.getstate(), uuid.uuid4
+    slow = leases_module.ABANDONED, audit_module.SLOW
     source = Random(seed ^ 0xD1CE)
     randomness.seed(seed)
     uuid.uuid4 = lambda: uuid.UUID(int=source.getrandbits(128), version=4)
-    leases_module.ABANDONED = ABANDONED
+    leases_module.ABANDONED = audit_module.SLOW = ABANDONED
     log = logging.getLogger("myoverlay")
     level = log.level
     log.setLevel(logging.INFO if wordy else logging.CRITICAL + 1)
     try:
         yield
     finally:
-        uuid.uuid4, leases_module.ABANDONED = uuid4, abandoned
+        uuid.uuid4 = uuid4
+        leases_module.ABANDONED, audit_module.SLOW = slow
         randomness.setstate(state)
         log.setLevel(level)
 
@@ -483,6 +487,7 @@ class Outcome(msgspec.Struct):
     invariant: str = ""
     told: str = ""
     notes: list[str] = []
+    trace: str = ""
     steps: int = 0
     containers: int = 0
     refusals: int = 0
@@ -501,6 +506,7 @@ def play(seed: int, events: list[Event] | None = None, wordy: bool = False) -> O
             world.play(draw(seed) if events is None else events)
         except Failure as failure:
             outcome.invariant, outcome.told = failure.invariant, str(failure)
+            outcome.trace = traceback.format_exc()
         finally:
             log.removeHandler(notebook)
             outcome.notes, outcome.steps = world.notes, world.scheduler.steps
