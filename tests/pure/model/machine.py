@@ -7,6 +7,7 @@ is dead nothing of it has any effect, whatever is still on the stack.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
@@ -149,7 +150,14 @@ class Driven:
         self._delay = loops.RETRY[0]
         self._due: float | None = None
         self._busy = False
+        self._failed = False
+        loop._again = Alarm(self._retry)
         self.wake()
+
+    def _retry(self) -> None:
+        """Whoever waits out the pause after a failure goes on at once."""
+        if self._failed:
+            self.wake(0.001)
 
     def wake(self, seconds: float = 0.0) -> None:
         """Take its turn then, if it would not before."""
@@ -173,14 +181,14 @@ class Driven:
         before, self._world.speaker = self._world.speaker, self.run.machine
         try:
             pause = self._act(self)
-            self._delay = loops.RETRY[0]
+            self._delay, self._failed = loops.RETRY[0], False
         except Blocked as wait:
-            self._delay = loops.RETRY[0]
+            self._delay, self._failed = loops.RETRY[0], False
             self._until = self._until if was == wait.prefix and not self.ripe else moment + wait.timeout
             self.blocked, pause = wait.prefix, max(0.001, self._until - self._world.scheduler.now)
         except (Unavailable, Late):
             pause = self._delay * self._world.random.uniform(0.5, 1.0)
-            self._delay = min(loops.RETRY[1], self._delay * 2)
+            self._delay, self._failed = min(loops.RETRY[1], self._delay * 2), True
         except Killed:
             return
         except Exception as error:
@@ -195,11 +203,12 @@ class Driven:
 
 def _each_second(driven: Driven) -> float:
     driven.loop.step()  # type: ignore[attr-defined]
-    return 1.0
+    return max(1.0, 3 * driven.run.machine.world.pace)
 
 
 def _liveness(driven: Driven) -> float:
-    driven.loop.step()  # type: ignore[attr-defined]
+    driven.loop.stopping = Hurry()
+    driven.loop.round()
     return TTL / 3
 
 
@@ -256,6 +265,25 @@ _TURNS: dict[str, Callable[[Driven], float | None]] = {
 class Pulse(NamedTuple):
     heard: float | None
     silent: bool
+
+
+class Alarm(threading.Event):
+    """Tells somebody when it is set."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def set(self) -> None:
+        super().set()
+        self._told()
+
+
+class Hurry(threading.Event):
+    """Nobody waits for it: pauses are the scheduler's business."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
 
 
 class FakeBeat:
@@ -359,6 +387,7 @@ class Machine:
         # What waits or is held across calls to the store does so under virtual time.
         daemon.publisher._turn = Turn(world.scheduler, run.check, partial(self._wake, "Publisher", run))  # type: ignore[assignment]
         daemon.overlays._creating = Latch(world.scheduler)  # type: ignore[assignment]
+        daemon.epoch.looked = Bell(world.scheduler, run.check)
         daemon.pools._choosing = Latch(world.scheduler)  # type: ignore[assignment]
         return daemon
 

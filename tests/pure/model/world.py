@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from myoverlay import daemon as daemon_module
 from myoverlay.host import audit as audit_module
-from myoverlay.host import leases as leases_module
+from myoverlay.host import holdings as holdings_module
 from myoverlay.store import Put
 from myoverlay.values import Address, Fdb, Mac, Neigh, Subnet
 from tests.pure.model.engine import Container, Engine
@@ -463,11 +464,12 @@ class Notebook(logging.Handler):
 def determined(seed: int, wordy: bool = False) -> Iterator[None]:
     """Chance that the program takes from the machine comes from the seed meanwhile. `wordy`: its log is wanted."""
     state, uuid4 = randomness.getstate(), uuid.uuid4
-    slow = leases_module.ABANDONED, audit_module.SLOW
+    slow, create_app = (holdings_module.ABANDONED, audit_module.SLOW), daemon_module.create_app
+    daemon_module.create_app = lambda *_: None  # type: ignore[assignment, return-value]  # HTTP is not simulated
     source = Random(seed ^ 0xD1CE)
     randomness.seed(seed)
     uuid.uuid4 = lambda: uuid.UUID(int=source.getrandbits(128), version=4)
-    leases_module.ABANDONED = audit_module.SLOW = ABANDONED
+    holdings_module.ABANDONED = audit_module.SLOW = ABANDONED
     log = logging.getLogger("myoverlay")
     level = log.level
     log.setLevel(logging.INFO if wordy else logging.CRITICAL + 1)
@@ -475,7 +477,8 @@ def determined(seed: int, wordy: bool = False) -> Iterator[None]:
         yield
     finally:
         uuid.uuid4 = uuid4
-        leases_module.ABANDONED, audit_module.SLOW = slow
+        holdings_module.ABANDONED, audit_module.SLOW = slow
+        daemon_module.create_app = create_app
         randomness.setstate(state)
         log.setLevel(level)
 
@@ -488,6 +491,7 @@ class Outcome(msgspec.Struct):
     told: str = ""
     notes: list[str] = []
     trace: str = ""
+    state: str = ""
     steps: int = 0
     containers: int = 0
     refusals: int = 0
