@@ -115,7 +115,10 @@ class Way:
         world.scheduler.elapse(world.random.uniform(0.001, 0.01))
         self._run.check()
         if not machine.reaches_store:
+            machine.reaching_since = None
             raise Unavailable("the store cannot be reached")
+        if machine.reaching_since is None:
+            machine.reaching_since = world.scheduler.now
         world.actor = machine
         answer = getattr(world.store, name)(*args, timeout=timeout)
         world.actor = None
@@ -327,7 +330,9 @@ class Machine:
         self.kernel.on_rows = lambda space, gone, why: world.truth.rows_gone(self, space, gone, why)
         self.powered = True
         self.doomed = False
-        self.off_since = 0.0
+        #: Since when its daemon has had answers from the store, without a failure; since when it has run.
+        self.reaching_since: float | None = None
+        self.running_since = 0.0
         self.cut = False
         self.deaf = 0
         self.reconciled = 0.0
@@ -361,6 +366,7 @@ class Machine:
             return
         run = self.run = Run(self)
         run.fuse, self.next_fuse = self.next_fuse, None
+        self.running_since = self.world.scheduler.now
         self.loops = []
         try:
             self.daemon = self._make(run)
@@ -430,7 +436,7 @@ class Machine:
         if self.run is None or not self.run.alive:
             return
         self.world.note(f"{self.name}: {why}")
-        self.run.alive = False
+        self.run.alive, self.reaching_since = False, None
         self._let_go()
 
     def _let_go(self) -> None:
@@ -442,7 +448,6 @@ class Machine:
     def power_off(self) -> None:
         self.kill("loses power")
         self.powered = False
-        self.off_since = self.world.scheduler.now
         self.kernel.power_off()
 
     def power_on(self) -> None:

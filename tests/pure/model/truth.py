@@ -101,7 +101,15 @@ class Truth:
             for c in self._world.engine(machine).containers.values()
             if c.overlay is container.overlay
         )
-        return joining or self.contested(container) or self._world.unheard(machine, container.machine) >= self._world.grace
+        unheard = self._world.unheard(machine, container.machine) >= self._world.grace
+        return joining or unheard or self.contested(container) or self._is_unknown(machine, container.machine)
+
+    def _is_unknown(self, machine: Machine, host: Machine) -> bool:
+        """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer
+        was started anew since: nothing in the world tells it that the host is one of the overlay's."""
+        world, now = self._world, self._world.scheduler.now
+        writes = host.reaching_since is not None and now - host.reaching_since >= 10.0
+        return now - world.lost_at >= world.grace and not writes and machine.running_since > world.lost_at
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""

@@ -107,6 +107,8 @@ class World:
         self.store = MemoryStore(self.scheduler, hurried=True)
         self.store.on_change = self._keys_changed
         self.store_down = False
+        #: When the store was emptied or rolled back last.
+        self.lost_at = float("inf")
         #: Whose write to the store is under way, and whose code runs.
         self.actor: Machine | None = None
         self.speaker: Machine | None = None
@@ -426,6 +428,7 @@ class World:
     def _wipe(self, random: Random) -> None:
         self.note("the store is emptied")
         self.foreign.clear()
+        self.lost_at = self.scheduler.now
         self.store.wipe()
 
     def _snapshot(self, random: Random) -> None:
@@ -436,6 +439,7 @@ class World:
         if self.snapshots:
             number = random.randrange(len(self.snapshots))
             self.note(f"the store is rolled back to snapshot {number}")
+            self.lost_at = self.scheduler.now
             self.store.restore(self.snapshots[number])
             there = self.store.entries()
             self.foreign = {key: value for key, value in self.foreign.items() if key in there}
