@@ -60,6 +60,8 @@ class MemoryStore:
         self._sessions: dict[str, float] = {}  # TTLs
         self._ends: dict[str, float] = {}
         self._index = 10
+        #: The indexes at which something was told of a prefix.
+        self._told: set[tuple[str, int]] = set()
         #: Called with the keys of every change.
         self.on_change: Callable[[set[str]], None] = lambda _: None
 
@@ -96,10 +98,17 @@ class MemoryStore:
             return self._await(prefix, index, timeout, self._last_name) or self._keys(prefix)
 
     def _list(self, prefix: str) -> Listing:
-        return Listing(tuple(self._entries[key] for key in self._below(prefix)), self._index_of(prefix, self._last))
+        index = self._index_of(prefix, self._last)
+        listing = Listing(tuple(self._entries[key] for key in self._below(prefix)), index)
+        if listing.entries:
+            self._told.add((prefix, index))
+        return listing
 
     def _keys(self, prefix: str) -> Keys:
-        return Keys(tuple(self._below(prefix)), self._index_of(prefix, self._last_name))
+        keys = Keys(tuple(self._below(prefix)), self._index_of(prefix, self._last_name))
+        if keys.keys:
+            self._told.add((prefix, keys.index))
+        return keys
 
     def _below(self, prefix: str) -> Iterator[str]:
         place = bisect.bisect_left(self._names, prefix)
@@ -125,10 +134,14 @@ class MemoryStore:
     def _await(self, prefix: str, index: int, timeout: float, last: Callable[[str], int]) -> Unchanged | Reset | None:
         ends = time.monotonic() + timeout
         while True:
-            if index < 1 or last(prefix) > index:
+            newest = last(prefix)
+            if index < 1 or newest > index:
                 return None
             if index > self._index:
                 return Reset(self._index_of(prefix, last))
+            # Restored, or emptied, and grown beyond that index again since: the prefix's own index tells.
+            if newest < index and (newest or (prefix, index) in self._told):
+                return None
             left = ends - time.monotonic()
             if self._hurried or left <= 0:
                 return Unchanged(index)

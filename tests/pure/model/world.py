@@ -19,6 +19,7 @@ import msgspec
 
 from myoverlay import daemon as daemon_module
 from myoverlay.host import audit as audit_module
+from myoverlay.host import discover as discover_module
 from myoverlay.host import holdings as holdings_module
 from myoverlay.store import Put
 from myoverlay.values import Address, Fdb, Mac, Neigh, Subnet
@@ -468,12 +469,13 @@ class Notebook(logging.Handler):
 def determined(seed: int, wordy: bool = False) -> Iterator[None]:
     """Chance that the program takes from the machine comes from the seed meanwhile. `wordy`: its log is wanted."""
     state, uuid4 = randomness.getstate(), uuid.uuid4
-    slow, create_app = (holdings_module.ABANDONED, audit_module.SLOW), daemon_module.create_app
+    slow = holdings_module.ABANDONED, audit_module.SLOW, discover_module.RELIST
+    create_app = daemon_module.create_app
     daemon_module.create_app = lambda *_: None  # type: ignore[assignment, return-value]  # HTTP is not simulated
     source = Random(seed ^ 0xD1CE)
     randomness.seed(seed)
     uuid.uuid4 = lambda: uuid.UUID(int=source.getrandbits(128), version=4)
-    holdings_module.ABANDONED = audit_module.SLOW = ABANDONED
+    holdings_module.ABANDONED = audit_module.SLOW = discover_module.RELIST = ABANDONED
     log = logging.getLogger("myoverlay")
     level = log.level
     log.setLevel(logging.INFO if wordy else logging.CRITICAL + 1)
@@ -481,7 +483,7 @@ def determined(seed: int, wordy: bool = False) -> Iterator[None]:
         yield
     finally:
         uuid.uuid4 = uuid4
-        holdings_module.ABANDONED, audit_module.SLOW = slow
+        holdings_module.ABANDONED, audit_module.SLOW, discover_module.RELIST = slow
         daemon_module.create_app = create_app
         randomness.setstate(state)
         log.setLevel(level)
