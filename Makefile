@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo by-hand test test-pure test-kernel test-engine chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: model model-proof help demo by-hand test test-pure test-kernel test-engine chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ chaos-docs: $(VENV)/ready ## put the table of the last `make chaos` into README
 
 chaos-proof: $(VENV)/ready .lab-ready ## rows of that table on code with a part taken out: they must fail
 	$(BIN)/python -m tests.engine.chaos.proof
+
+model: $(VENV)/ready ## 1,000 random schedules of simulated hosts under virtual time (MODEL_SEED=… begins with that one)
+	@$(BIN)/python -m tests.pure.model run --count 1000
+
+model-proof: $(VENV)/ready ## faults planted into the code: each is found by the model; how many schedules it took, and what caught it
+	@$(BIN)/python -m tests.pure.model proof
 
 lint: $(VENV)/ready ## ruff, mypy --strict
 	$(BIN)/ruff check .

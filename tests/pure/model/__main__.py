@@ -1,9 +1,9 @@
 """Many schedules, in as many processes as asked for: what `make model` and `make model-proof` run.
 
-    python -m tests.pure.model run --count 1000           new seeds (MODEL_SEED=… begins with that one)
-    python -m tests.pure.model run --seconds 60           as many as fit, at least --count
-    python -m tests.pure.model one 4711                   one seed, told event by event; a failure is shrunk
-    python -m tests.pure.model proof                      each planted fault is found
+python -m tests.pure.model run --count 1000           new seeds (MODEL_SEED=… begins with that one)
+python -m tests.pure.model run --seconds 60           as many as fit, at least --count
+python -m tests.pure.model one 4711                   one seed, told event by event; a failure is shrunk
+python -m tests.pure.model proof                      each planted fault is found
 """
 
 from __future__ import annotations
@@ -90,5 +90,9 @@ def main() -> int:
 
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of a set is part of a history
-        os.execve(sys.executable, [sys.executable, "-m", "tests.pure.model", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.pure.model", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
     sys.exit(main())

@@ -1,7 +1,8 @@
 """Docker's part on one simulated host: networks and containers, and the calls that libnetwork makes for them.
 
 An operation is a generator: between two calls it yields the seconds until the next. It knows what Docker knows, and so
-it is the truth that the invariants are judged by: a container is live from the end of its start to the begin of its end.
+it is the truth that the invariants are judged by: a container is live from the end of its start to the begin of its
+end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: How long Docker's client tries to reach a plugin that does not answer, seconds.
 PATIENCE = 15.0
+
+#: A deadline that never passes: deadlines are moments of the real clock, which does not matter here.
+FAR = 2e9
 
 Steps = Iterator[float]
 
@@ -44,6 +48,7 @@ class Container:
         self.asked: Address | None = None
         self.promised = False
         self.live = False
+        self.joining = False
         self.going = False
 
     def __repr__(self) -> str:
@@ -125,7 +130,7 @@ class Engine:
         return answer
 
     def _deadline(self) -> float:
-        return self.world.scheduler.now + 8.0
+        return FAR
 
     # -- networks --------------------------------------------------------------------------------------------------
 
@@ -160,9 +165,7 @@ class Engine:
         )
         network.pool = pool = answer["PoolID"]
         done.append(lambda: self._ask("ReleasePool", partial(_release_pool, pool), surely=True))
-        wish = wire.RequestAddress(
-            pool=pool, address=overlay.gateway, options={wire.ADDRESS_TYPE: wire.GATEWAY}
-        )
+        wish = wire.RequestAddress(pool=pool, address=overlay.gateway, options={wire.ADDRESS_TYPE: wire.GATEWAY})
         yield from self._ask("request the gateway", lambda d: d.ipam.request_address(wish, self._deadline()))
 
     def _undo(self, done: list[Callable[[], Steps]]) -> Steps:
@@ -225,6 +228,7 @@ class Engine:
 
     def _join(self, wish: wire.Join, container: Container, daemon: Any) -> None:
         """Join, and the move of the interface into the container that follows at once."""
+        container.joining = True
         answer = daemon.driver.join(wish, self._deadline())
         self.machine.run.check()  # type: ignore[union-attr]
         if not self.machine.kernel.take(answer["InterfaceName"]["SrcName"]):
@@ -233,9 +237,7 @@ class Engine:
         self.world.note(f"{container} runs")
         self.world.truth.started(container)
 
-    def _address(
-        self, network: DockerNetwork, asked: Address | None, done: list[Callable[[], Steps]]
-    ) -> Iterator[Any]:
+    def _address(self, network: DockerNetwork, asked: Address | None, done: list[Callable[[], Steps]]) -> Iterator[Any]:
         if network.pool is None:
             return asked or self.world.foreign_address(self.machine, network.overlay), False
         pool = network.pool
@@ -253,9 +255,7 @@ class Engine:
     def _release_address(self, network: DockerNetwork, address: Address) -> Steps:
         back = wire.ReleaseAddress(pool=network.pool or "", address=address)
         self.held.pop((network.overlay.name, address), None)
-        yield from self._ask(
-            "ReleaseAddress", lambda d: d.ipam.release_address(back, self._deadline()), surely=True
-        )
+        yield from self._ask("ReleaseAddress", lambda d: d.ipam.release_address(back, self._deadline()), surely=True)
 
     def _delete_endpoint(self, container: Container) -> Steps:
         ask = wire.OfEndpoint(network=container.network.id, endpoint=container.endpoint)
@@ -321,10 +321,8 @@ class Engine:
 
 
 def _delete_network(network: str, daemon: Any) -> None:
-    daemon.driver.delete_network(wire.OfNetwork(network=network), daemon.reconciler._now() + 8.0)
+    daemon.driver.delete_network(wire.OfNetwork(network=network), FAR)
 
 
 def _release_pool(pool: str, daemon: Any) -> None:
-    daemon.ipam.release_pool(wire.ReleasePool(pool=pool), daemon.reconciler._now() + 8.0)
-
-
+    daemon.ipam.release_pool(wire.ReleasePool(pool=pool), FAR)

@@ -214,6 +214,16 @@ class FakePins:
         self._guard("")
         return FakeNamespace(space, self.path(name))
 
+    def keep(self, name: str, ns: Any) -> bool:
+        self._guard(f"keep {name}")
+        if self._kernel.pins.get(name) is ns.space:
+            return False
+        self._kernel.pins[name] = ns.space
+        return True
+
+    def leave(self) -> None:
+        """The directory is nowhere."""
+
     def delete(self, name: str) -> None:
         self._guard(f"unpin {name}")
         self._kernel.delete_pin(name)
@@ -249,7 +259,32 @@ class FakeLinks:
         self._kernel.remove(ns.space, name)
         self._guard("")
 
-    def observe(self, ns: Any, *, deadline: float) -> tuple[Observed, ...]:
+    def far_ends(self, ns: Any, *, deadline: float) -> dict[str, str]:
+        self._guard("far ends")
+        values = [link.value for link in ns.space.links.values()]
+        return {v.port: v.link for v in values if isinstance(v, Veth) and v.link in self._kernel.loose}
+
+    def names(self) -> set[str]:
+        self._guard("names")
+        return {"lo", "eth0", *self._kernel.loose}
+
+    def loose_ends(self, prefix: str, *, deadline: float) -> set[str]:
+        self._guard("loose ends")
+        return set()  # the bridge's ends are never born in the host's namespace
+
+    def remove_here(self, name: str, *, deadline: float) -> None:
+        self._guard(f"remove {name}")
+        space = self._kernel.loose.pop(name, None)
+        if space is not None:
+            for link in [link for link in space.links.values() if isinstance(link.value, Veth)]:
+                if link.value.link == name:
+                    del space.links[link.value.port]
+
+    def addresses(self, *, deadline: float) -> frozenset[Address]:
+        self._guard("addresses")
+        return frozenset({self._kernel.vtep})
+
+    def observe(self, ns: Any, *, deadline: float, memory: object = None) -> tuple[Observed, ...]:
         self._guard("observe")
         return tuple(Observed(name=name, value=link.value) for name, link in ns.space.links.items())
 
@@ -355,15 +390,18 @@ class FakeGround:
         self.namespace = namespace
         self.ifindex = ifindex
         self.ports = set(ports)
+        self.leaving: set[str] = set()
+        self.memory = None
         self.rows = plan.Rows()
         self.tables = FakeTables(kernel, namespace.space, ifindex, guard)
         self.announcer = FakeAnnouncer()
         self.misses = FakeMisses()
         self._guard = guard
+        self.bridge = self.indexes().get(shape.BRIDGE)
 
-    def link_names(self) -> set[str]:
+    def indexes(self) -> dict[str, int]:
         self._guard("links")
-        return {"lo", *self.namespace.space.links}
+        return {"lo": 1} | {name: link.index for name, link in self.namespace.space.links.items()}
 
     def close(self) -> None:
         """Nothing is held."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from myoverlay.daemon import Daemon, Parts
 from myoverlay.errors import Late, MyoverlayError, Unavailable
 from myoverlay.host import loop as loops
+from myoverlay.host import reconcile
 from myoverlay.host.alive import TTL
 from myoverlay.host.journal import Journal
-from myoverlay.host.reconcile import ROUND
 from myoverlay.settings import load
 from myoverlay.store import Unchanged
 from myoverlay.values import Address, HostId
@@ -235,10 +235,15 @@ def _list_watch(driven: Driven) -> float:
 
 
 def _reconciler(driven: Driven) -> float:
+    driven.loop.compare()  # type: ignore[attr-defined]
+    return max(reconcile.ROUND, 5 * driven.run.machine.world.pace)
+
+
+def _settler(driven: Driven) -> float:
     run = driven.run
-    now, last = run.machine.world.scheduler.now, run.machine.reconciled
-    if run.machine.daemon.leases.wanted.is_set() or now - last >= ROUND:
-        run.machine.reconciled = now
+    now, last = run.machine.world.scheduler.now, run.machine.settled
+    if run.machine.daemon.leases.wanted.is_set() or now - last >= reconcile.SETTLE:
+        run.machine.settled = now
         driven.loop.step()  # type: ignore[attr-defined]
     return run.machine.world.pace
 
@@ -260,6 +265,8 @@ _TURNS: dict[str, Callable[[Driven], float | None]] = {
     "OutsiderWatch": _watch,
     "PeerWatch": lambda driven: _watch(driven, loops.WAIT),
     "Reconciler": _reconciler,
+    "Settler": _settler,
+    "MirrorKeeper": _never,
     "Lookup": _lookup,
     "MissLoop": _never,
 }
@@ -335,7 +342,7 @@ class Machine:
         self.running_since = 0.0
         self.cut = False
         self.deaf = 0
-        self.reconciled = 0.0
+        self.settled = 0.0
         #: After a kill at a call: seconds until it starts again, and the calls it is then given.
         self.restart_in = 1.0
         self.next_fuse: int | None = None
@@ -395,6 +402,7 @@ class Machine:
         daemon.overlays._creating = Latch(world.scheduler)  # type: ignore[assignment]
         daemon.epoch.looked = Bell(world.scheduler, run.check)
         daemon.pools._choosing = Latch(world.scheduler)  # type: ignore[assignment]
+        daemon.reconciler._abandoned = world.abandoned
         return daemon
 
     def _begin(self, run: Run, loop: loops.Loop) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import selectors
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from tests.pure.model import faults
 from tests.pure.model.world import EVENTS, HOSTS, Event, Outcome, draw, play
 
+#: Where pytest keeps what is told at the end.
+TOLD = pytest.StashKey[list[str]]()
 ROOT = Path(__file__).parents[3]
 PROCESSES = 2
 _read = msgspec.json.Decoder(Outcome).decode
@@ -50,12 +53,20 @@ def outcomes(
     told = [f"--base={base}", f"--count={count}", f"--seconds={seconds}", f"--fault={fault}", f"--most={most}"]
     command = [sys.executable, "-m", "tests.pure.model", "work", *told, f"--step={processes}"]
     workers = [
-        subprocess.Popen([*command, f"--first={n}"], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, f"--first={n}"], cwd=ROOT, env=environ, stdout=subprocess.PIPE)
         for n in range(processes)
     ]
     try:
-        for lines in zip_longest(*[worker.stdout for worker in workers]):
-            yield from (_read(line) for line in lines if line)
+        with selectors.DefaultSelector() as ready:
+            for worker in workers:
+                ready.register(worker.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
+            while ready.get_map():
+                for key, _ in ready.select():
+                    line = key.fileobj.readline()  # type: ignore[union-attr]
+                    if line:
+                        yield _read(line)
+                    else:
+                        ready.unregister(key.fileobj)
         for worker in workers:
             if worker.wait(60) != 0:
                 raise RuntimeError(f"a process of the model ended with {worker.returncode}: see above")
@@ -66,7 +77,9 @@ def outcomes(
             worker.stdout.close()  # type: ignore[union-attr]
 
 
-def run(base: int, count: int, seconds: float = 0.0, fault: str = "", enough: Callable[[Outcome], bool] | None = None) -> Result:
+def run(
+    base: int, count: int, seconds: float = 0.0, fault: str = "", enough: Callable[[Outcome], bool] | None = None
+) -> Result:
     """Play; with `enough`, only until an outcome is."""
     result, began = Result(base), time.monotonic()
     for outcome in outcomes(base, count, seconds, fault, count if seconds == 0 else 1_000_000):

@@ -99,7 +99,7 @@ class Truth:
         joining = any(
             c.address == container.address or c.mac == container.mac
             for c in self._world.engine(machine).containers.values()
-            if c.overlay is container.overlay
+            if c.overlay is container.overlay and c.joining
         )
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
         return joining or unheard or self.contested(container) or self._is_unknown(machine, container.machine)
@@ -182,6 +182,9 @@ class Truth:
         for engine in self._world.engines:
             if engine.machine.runs:
                 self._check_machine(engine)
+        alive = set(self._entries("alive/"))
+        if alive != {machine.id for machine in self._world.machines if machine.runs}:
+            self.fail("who lives is announced", f"announced are {self._names(alive)}")
         self._check_lists()
         self._check_index()
         self._check_overlays()
@@ -306,10 +309,15 @@ class Truth:
             definition = self._value(f"overlays/{overlay.name}/definition")
             told = set(definition.get("holders", ())) if definition is not None else set()
             if told != holders or (definition is not None and not holders):
-                self.fail("nothing dead stays", f"{overlay.name} is held by {self._names(told)}, not {self._names(holders)}")
+                self.fail(
+                    "nothing dead stays", f"{overlay.name} is held by {self._names(told)}, not {self._names(holders)}"
+                )
             members = set(self._entries(f"overlays/{overlay.name}/members/"))
             if members != holders:
-                self.fail("nothing dead stays", f"members of {overlay.name}: {self._names(members)}, not {self._names(holders)}")
+                self.fail(
+                    "nothing dead stays",
+                    f"members of {overlay.name}: {self._names(members)}, not {self._names(holders)}",
+                )
             if not holders and (rest := self._entries(f"overlays/{overlay.name}/")):
                 self.fail("nothing dead stays", f"of {overlay.name}, which nobody has, there is {sorted(rest)}")
         vnis = Counter(_JSON(entry.value)["overlay"] for entry in self._entries("vni/").values())
@@ -330,7 +338,10 @@ class Truth:
             users = {e.machine.id for e in self._world.engines if e.machine.runs and e.network_of(overlay) is not None}
             told = set(pool.get("users", ())) if pool is not None else set()
             if told != users:
-                self.fail("nothing dead stays", f"pool {overlay.subnet} is used by {self._names(told)}, not {self._names(users)}")
+                self.fail(
+                    "nothing dead stays",
+                    f"pool {overlay.subnet} is used by {self._names(told)}, not {self._names(users)}",
+                )
             self._check_pool(overlay)
 
     def _check_pool(self, overlay: Overlay) -> None:
@@ -342,7 +353,9 @@ class Truth:
             held = {address for (name, address) in engine.held if name == overlay.name and machine.powered}
             lost = {address for (name, address) in self.promised if name == overlay.name}
             if mine - lost != held - lost:
-                self.fail("leases are right", f"{machine.name} has leases {mine} of {overlay.name}, Docker holds {held}")
+                self.fail(
+                    "leases are right", f"{machine.name} has leases {mine} of {overlay.name}, Docker holds {held}"
+                )
             if not machine.runs:
                 if spare:
                     self.fail("nothing dead stays", f"{machine.name} is dead and keeps {spare} in reserve")
@@ -351,7 +364,11 @@ class Truth:
             kept = {one.address for one in journal if one.subnet == overlay.subnet and one.use == "reserve"}
             taken = {one.address for one in journal if one.subnet == overlay.subnet and one.use == "endpoint"}
             if kept != spare or taken - lost != held - lost:
-                self.fail("leases are right", f"{machine.name} notes {kept | taken} of {overlay.name}, holds {spare | held}")
+                self.fail(
+                    "leases are right", f"{machine.name} notes {kept | taken} of {overlay.name}, holds {spare | held}"
+                )
             size = plan.reserve_size(overlay.subnet) if engine.network_of(overlay) is not None else 0
             if len(spare) != size and len(leases) < overlay.subnet.size - 2 * size:
-                self.fail("leases are right", f"{machine.name} keeps {len(spare)} of {size} in reserve of {overlay.name}")
+                self.fail(
+                    "leases are right", f"{machine.name} keeps {len(spare)} of {size} in reserve of {overlay.name}"
+                )

@@ -21,6 +21,7 @@ from myoverlay import daemon as daemon_module
 from myoverlay.host import audit as audit_module
 from myoverlay.host import discover as discover_module
 from myoverlay.host import holdings as holdings_module
+from myoverlay.host import reconcile as reconcile_module
 from myoverlay.store import Put
 from myoverlay.values import Address, Fdb, Mac, Neigh, Subnet
 from tests.pure.model.engine import Container, Engine
@@ -77,6 +78,7 @@ KINDS = {
     "snapshot": 2,
     "roll back": 1,
     "doom": 1,
+    "tamper": 3,
 }
 #: Kinds that only make sense once hosts find each other dead and doubt the store.
 HARD = ("wipe", "roll back", "doom", "power off")
@@ -103,7 +105,7 @@ class World:
         self.scheduler = Scheduler(self.random)
         self.scheduler.rush = self.random.choice((0.0, 0.2, 0.6))
         self.pace = 0.3
-        self.grace = GRACE
+        self.grace, self.abandoned = GRACE, ABANDONED
         self.environ: dict[str, str] = _graces()
         self.store = MemoryStore(self.scheduler, hurried=True)
         self.store.on_change = self._keys_changed
@@ -167,16 +169,19 @@ class World:
                 mac = Mac(value.decode())
                 vtep = self.foreign.get(f"{place}/fib/{mac}")
                 if vtep is not None:
-                    rows |= {Neigh(address=Address(key.rpartition("/")[2]), mac=mac), Fdb(mac=mac, vtep=Address(vtep.decode()))}
+                    rows |= {
+                        Neigh(address=Address(key.rpartition("/")[2]), mac=mac),
+                        Fdb(mac=mac, vtep=Address(vtep.decode())),
+                    }
         return rows
 
     def _keys_changed(self, keys: set[str]) -> None:
         if self.actor is not None:
             self.truth.keys_changed(keys)
         for machine in self.machines:
-            for driven in machine.loops:
-                if driven.blocked is not None and any(key.startswith(driven.blocked) for key in keys):
-                    if machine.reaches_store:
+            if machine.reaches_store:
+                for driven in machine.loops:
+                    if driven.blocked is not None and any(key.startswith(driven.blocked) for key in keys):
                         driven.wake(self.random.uniform(0.0005, 0.02))
 
     def _woken(self, machine: Machine, seconds: float) -> None:
@@ -233,9 +238,7 @@ class World:
         return random.choice(there) if there else None
 
     def _any_container(self, random: Random) -> Container | None:
-        there = [
-            c for e in self.engines if e.machine.powered for c in e.containers.values() if c.live and not c.going
-        ]
+        there = [c for e in self.engines if e.machine.powered for c in e.containers.values() if c.live and not c.going]
         return random.choice(there) if there else None
 
     def _create_network(self, random: Random) -> None:
@@ -397,17 +400,21 @@ class World:
     def _flap(self, random: Random) -> None:
         machine = self._machine(random)
         self.note(f"{machine.name}: flaps")
+
+        def back() -> None:
+            machine.cut = False
+            self._woken(machine, 0.1)
+
         for number in range(random.randrange(2, 6)):
             self.scheduler.after(0.4 * number, lambda: setattr(machine, "cut", True))
-            self.scheduler.after(0.4 * number + 0.2, lambda: (setattr(machine, "cut", False), self._woken(machine, 0.1)))
+            self.scheduler.after(0.4 * number + 0.2, back)
 
     def _foreign_key(self, random: Random) -> None:
         """Keys beside ours, below ours, and at the places where ours lie."""
         number = random.randrange(100)
         overlay = random.choice(self.overlays)
-        key = random.choice(
-            (f"zoo/{number}", f"myoverlay2/{number}", f"myoverlay/overlays/{overlay.name}/x{number}", f"demo-1/x{number}")
-        )
+        places = ("zoo/", "myoverlay2/", f"myoverlay/overlays/{overlay.name}/x", "demo-1/x")
+        key = f"{random.choice(places)}{number}"
         self._put_foreign(key, b"not ours")
 
     def _put_foreign(self, key: str, value: bytes) -> None:
@@ -425,6 +432,20 @@ class World:
         if leased is None:
             self._put_foreign(f"{place}/arp/{address}", mac.encode())
             self._put_foreign(f"{place}/fib/{mac}", b"192.0.2.200")
+
+    def _tamper(self, random: Random) -> None:
+        """Somebody takes a row out, or puts a wrong one in, by hand."""
+        machine = self._machine(random)
+        spaces = [space for space in machine.kernel.pins.values() if space.neigh]
+        if not spaces:
+            return
+        space = random.choice(spaces)
+        address = random.choice(sorted(space.neigh))
+        if random.random() < 0.5:
+            del space.neigh[address]
+        else:
+            space.neigh[address] = self._fresh_mac()
+        self.note(f"{machine.name}: the row of {address} in {space.name} is spoilt by hand")
 
     def _wipe(self, random: Random) -> None:
         self.note("the store is emptied")
@@ -454,6 +475,15 @@ def _graces() -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name in known}
 
 
+#: What takes five minutes takes a minute and a half here.
+_SLOW = (
+    (holdings_module, "ABANDONED"),
+    (reconcile_module, "ABANDONED"),
+    (audit_module, "SLOW"),
+    (discover_module, "RELIST"),
+)
+
+
 class Notebook(logging.Handler):
     """What the program logs, among the notes."""
 
@@ -469,13 +499,14 @@ class Notebook(logging.Handler):
 def determined(seed: int, wordy: bool = False) -> Iterator[None]:
     """Chance that the program takes from the machine comes from the seed meanwhile. `wordy`: its log is wanted."""
     state, uuid4 = randomness.getstate(), uuid.uuid4
-    slow = holdings_module.ABANDONED, audit_module.SLOW, discover_module.RELIST
+    before = [(module, name, getattr(module, name)) for module, name in _SLOW]
     create_app = daemon_module.create_app
     daemon_module.create_app = lambda *_: None  # type: ignore[assignment, return-value]  # HTTP is not simulated
     source = Random(seed ^ 0xD1CE)
     randomness.seed(seed)
     uuid.uuid4 = lambda: uuid.UUID(int=source.getrandbits(128), version=4)
-    holdings_module.ABANDONED = audit_module.SLOW = discover_module.RELIST = ABANDONED
+    for module, name in _SLOW:
+        setattr(module, name, ABANDONED)
     log = logging.getLogger("myoverlay")
     level = log.level
     log.setLevel(logging.INFO if wordy else logging.CRITICAL + 1)
@@ -483,7 +514,8 @@ def determined(seed: int, wordy: bool = False) -> Iterator[None]:
         yield
     finally:
         uuid.uuid4 = uuid4
-        holdings_module.ABANDONED, audit_module.SLOW, discover_module.RELIST = slow
+        for module, name, value in before:
+            setattr(module, name, value)
         daemon_module.create_app = create_app
         randomness.setstate(state)
         log.setLevel(level)

@@ -1,0 +1,32 @@
+"""The real kernel keeps the contract that the model's was written after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from myoverlay.host.ground import Ground
+from myoverlay.kernel.links import Links
+from myoverlay.kernel.pins import Pins
+from tests.pure.model.kernel_contract import KernelContract
+
+
+@pytest.fixture
+def pins(tmp_path: Path, links: Links) -> Iterator[Pins]:
+    """Gone before the machine is."""
+    pins = Pins(tmp_path / "pins")
+    yield pins
+    for name in pins.names():
+        pins.delete(name)
+
+
+@pytest.fixture
+def open_ground() -> Any:
+    return Ground
+
+
+class TestContract(KernelContract):
+    """The contract on the real kernel."""
