@@ -196,6 +196,7 @@ class Daemon:
             lambda: self.epoch.vouched,
             self.fates.is_dead,
             now=parts.now,
+            in_doubt=self.epoch.in_doubt,
         )
         self.discovery = Discovery(self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin)
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)

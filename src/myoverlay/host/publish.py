@@ -34,6 +34,8 @@ _RETRY = (0.2, 5.0)
 #: that tells another state than it holds would be asked without end.
 _REFUSALS = 8
 _CONTEST_ROUND = 0.05
+#: The same while the store is in doubt and all write what they hold again.
+_DOUBT_ROUND = 0.5
 
 
 class _Known(msgspec.Struct):
@@ -61,12 +63,14 @@ class Publisher(Loop):
         is_dead: Callable[[HostId], bool],
         contest: float = CONTEST,
         now: Callable[[], float] = time.monotonic,
+        in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__("publish", tally)
         self._may_write = may_write
         self._vouched = vouched
         self._is_dead = is_dead
         self._contest = contest
+        self._in_doubt = in_doubt
         self._now = now
         self._records = records
         self._find = find
@@ -170,7 +174,7 @@ class Publisher(Loop):
         self._delay.pop(overlay, None)
         with self._turn:
             if contested:
-                self._due[overlay] = self._now() + _CONTEST_ROUND
+                self._due[overlay] = self._now() + (_DOUBT_ROUND if self._in_doubt() else _CONTEST_ROUND)
             else:
                 self._done[overlay] = ticket
                 if any(key[0] == overlay for key in self._clashes):
@@ -287,16 +291,18 @@ class Publisher(Loop):
         """Somebody has a claim's key. True while it is contested: its holder may be about to withdraw.
 
         Held by an outsider, or by a host that goes on listing it, it is a clash. A marked key that no host lists is
-        a leftover and is taken out of the way.
+        a leftover and is taken out of the way. While the store is in doubt the holder's list may be a snapshot's, and
+        what runs here is no clash: a list without it would withdraw it everywhere.
         """
         overlay, record = local.network.overlay, claim.record
         sentence = self._holder(local, record)
+        spared = self._in_doubt() and record in local.present()
         with self._turn:
             if sentence is None:
                 self._contested.pop((overlay, record.address), None)
                 return False
             since = self._contested.setdefault((overlay, record.address), self._now())
-            if self._now() - since < self._contest:
+            if spared or self._now() - since < self._contest:
                 return True
             del self._contested[overlay, record.address]
             self._clashes[overlay, record.address] = sentence
