@@ -397,11 +397,19 @@ class FakeGround:
         self.announcer = FakeAnnouncer()
         self.misses = FakeMisses()
         self._guard = guard
-        self.bridge = self.indexes().get(shape.BRIDGE)
+        self._bound = self._indexes()
 
-    def indexes(self) -> dict[str, int]:
+    def link_names(self) -> set[str]:
         self._guard("links")
-        return {"lo": 1} | {name: link.index for name, link in self.namespace.space.links.items()}
+        return {"lo", *self.namespace.space.links}
+
+    def is_bound(self) -> bool:
+        self._guard("links")
+        return self._indexes() == self._bound
+
+    def _indexes(self) -> list[int]:
+        links = self.namespace.space.links
+        return [links[name].index if name in links else 0 for name in (shape.VXLAN, shape.BRIDGE)]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -124,12 +124,15 @@ class KernelContract:
             ground.close()
 
     def test_a_ground_tells_its_links(self, links: Any, pins: Any, open_ground: Any) -> None:
-        """The names and numbers of all links, as they are now."""
+        """The names of all links as they are now, and whether the devices are those that it was opened on."""
         with self.build(links, pins) as space:
             ground = self.ground(links, space.dup(), open_ground)
-            assert ground.indexes().keys() == {"lo", "br0", "vxlan1", CABLE.port}
-            assert ground.indexes()[shape.VXLAN] == ground.ifindex
-            assert ground.bridge == ground.indexes()[shape.BRIDGE]
+            assert ground.link_names() == {"lo", "br0", "vxlan1", CABLE.port}
             links.remove(space, CABLE.port, deadline=soon())
-            assert CABLE.port not in ground.indexes()
+            assert CABLE.port not in ground.link_names()
+            assert ground.is_bound()
+            links.remove(space, shape.VXLAN, deadline=soon())
+            assert not ground.is_bound()
+            links.ensure(space, VXLAN, deadline=soon())
+            assert not ground.is_bound()
             ground.close()

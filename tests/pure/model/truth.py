@@ -344,6 +344,12 @@ class Truth:
                 )
             self._check_pool(overlay)
 
+    def _unkept(self, machine: Machine) -> set[Address]:
+        """Addresses it promised while the store was away, and that are another's there: both are named."""
+        if not machine.runs:
+            return set()
+        return {one.address for one in machine.daemon.journal.leases.all() if one.promised}
+
     def _check_pool(self, overlay: Overlay) -> None:
         leases = [_JSON(entry.value) for entry in self._entries(f"pools/{overlay.subnet.key}/").values()]
         for engine in self._world.engines:
@@ -351,7 +357,7 @@ class Truth:
             mine = {lease["address"] for lease in leases if machine.id in lease["hosts"] and lease["use"] == "endpoint"}
             spare = {lease["address"] for lease in leases if machine.id in lease["hosts"] and lease["use"] == "reserve"}
             held = {address for (name, address) in engine.held if name == overlay.name and machine.powered}
-            lost = {address for (name, address) in self.promised if name == overlay.name}
+            lost = {address for (name, address) in self.promised if name == overlay.name} | self._unkept(machine)
             if mine - lost != held - lost:
                 self.fail(
                     "leases are right", f"{machine.name} has leases {mine} of {overlay.name}, Docker holds {held}"

@@ -23,6 +23,7 @@ from myoverlay.host import discover as discover_module
 from myoverlay.host import holdings as holdings_module
 from myoverlay.host import reconcile as reconcile_module
 from myoverlay.store import Put
+from myoverlay.store.records import MARK
 from myoverlay.values import Address, Fdb, Mac, Neigh, Subnet
 from tests.pure.model.engine import Container, Engine
 from tests.pure.model.machine import Failure, Machine
@@ -116,7 +117,9 @@ class World:
         self.actor: Machine | None = None
         self.speaker: Machine | None = None
         self.snapshots: list[Snapshot] = []
+        #: The keys that are none of ours, as they are; the names of all that ever were.
         self.foreign: dict[str, bytes] = {}
+        self.ever_foreign: set[str] = set()
         self.tampered: set[tuple[str, str, Neigh | Fdb]] = set()
         self.notes: list[str] = []
         self.refusals = 0
@@ -226,6 +229,28 @@ class World:
     def close(self) -> None:
         for machine in self.machines:
             machine.close()
+
+    def state(self) -> str:
+        """Every host as Docker, its journal and its kernel see it, and the store: for whoever reads a failure."""
+        lines = []
+        for engine in self.engines:
+            machine = engine.machine
+            how = "runs" if machine.runs else "no daemon" if machine.powered else "no power"
+            lines.append(
+                f"{machine.name} {machine.vtep} {machine.id} {how}{', cut from the store' if machine.cut else ''}"
+            )
+            lines.append(
+                f"  docker: {[n.overlay.name for n in engine.networks.values()]} {list(engine.containers.values())}"
+            )
+            for space in machine.kernel.pins.values():
+                lines.append(f"  {space.name}: {sorted(space.links)} {', '.join(sorted(map(str, space.rows())))}")
+            if machine.runs:
+                journal = machine.daemon.journal
+                lines.append(f"  endpoints: {[(one.address, one.joined) for one in journal.endpoints.all()]}")
+                lines.append(f"  leases: {[(one.address, one.use) for one in journal.leases.all()]}")
+        for key, entry in self.store.entries().items():
+            lines.append(f"{key} [{entry.index}] {entry.value.decode('utf-8', 'replace')}")
+        return "\n".join(lines)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -419,6 +444,7 @@ class World:
 
     def _put_foreign(self, key: str, value: bytes) -> None:
         self.foreign[key] = value
+        self.ever_foreign.add(key)
         self.store.commit([Put(key, value)])
 
     def _outsider(self, random: Random) -> None:
@@ -464,7 +490,8 @@ class World:
             self.lost_at = self.scheduler.now
             self.store.restore(self.snapshots[number])
             there = self.store.entries()
-            self.foreign = {key: value for key, value in self.foreign.items() if key in there}
+            theirs = {key: there[key] for key in self.ever_foreign if key in there and there[key].flags != MARK}
+            self.foreign = {key: entry.value for key, entry in theirs.items()}
 
 
 def _graces() -> dict[str, str]:
@@ -548,7 +575,7 @@ def play(seed: int, events: list[Event] | None = None, wordy: bool = False) -> O
             world.play(draw(seed) if events is None else events)
         except Failure as failure:
             outcome.invariant, outcome.told = failure.invariant, str(failure)
-            outcome.trace = traceback.format_exc()
+            outcome.trace, outcome.state = traceback.format_exc(), world.state()
         finally:
             log.removeHandler(notebook)
             outcome.notes, outcome.steps = world.notes, world.scheduler.steps
