@@ -298,7 +298,7 @@ class World:
     def _remove(self, random: Random) -> None:
         container = self._any_container(random)
         if container is not None:
-            engine = self.engine(container.machine)
+            engine, container.going = self.engine(container.machine), True
             engine.begin(engine.remove(container))
 
     def _move(self, random: Random) -> None:
@@ -310,7 +310,7 @@ class World:
         ]
         if container is not None and others:
             mac = random.choice((None, container.mac, self._fresh_mac()))
-            engine = self.engine(container.machine)
+            engine, container.going = self.engine(container.machine), True
             engine.begin(engine.move(container, random.choice(others), mac))
 
     def _machine(self, random: Random) -> Machine:
