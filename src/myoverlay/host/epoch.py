@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: The counter is raised when nobody did for this long, seconds: a snapshot older than that is recognised by it.
 RAISE = 30.0
+#: So many of the store's former ids are known again.
+FORMER = 64
 _NOBODY = "?"
 
 
@@ -46,6 +48,7 @@ class Epoch:
         self._lock = threading.Lock()
         self._id, self._count = journal.incarnation or ("", 0)
         self._vouched = journal.vouched
+        self._former = journal.former
         self._went_back = False
         # A restart within the doubt begins the grace anew: nobody knows how much of it is over.
         self._doubt_since = now() if self._id and journal.doubted == self._id else None
@@ -146,7 +149,8 @@ class Epoch:
     def _begin(self, held: Held[Incarnation] | None, reason: str) -> None:
         """Doubt begins: under the id that another host has given the store for it, else under a new one of ours."""
         current = held.value if held is not None else None
-        if current is None or current.id == self._id:
+        if current is None or current.id == self._id or current.id in self._former:
+            # A snapshot from before the last loss has the id of then: its lists are not to be believed under it.
             current = Incarnation.fresh()
             if not self._presence.write_incarnation(held, current):
                 # Another host was faster, and its id is seen in the next round; or what is read is not what is there.
@@ -163,6 +167,11 @@ class Epoch:
         self.on_doubt()
 
     def _remember(self, incarnation: Incarnation) -> None:
+        if self._id and incarnation.id != self._id:
+            former = (*self._former, self._id)[-FORMER:]
+            self._journal.former = former
+            with self._lock:
+                self._former = former
         self._journal.incarnation = (incarnation.id, incarnation.count)
         with self._lock:
             self._id, self._count = incarnation.id, incarnation.count

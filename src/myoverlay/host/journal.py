@@ -241,6 +241,15 @@ class Journal:
         self._set_meta("incarnation", f"{incarnation[0]} {incarnation[1]}")
 
     @property
+    def former(self) -> tuple[str, ...]:
+        """The ids that the store had before the present one, oldest first."""
+        return tuple((self._meta("former") or "").split())
+
+    @former.setter
+    def former(self, ids: tuple[str, ...]) -> None:
+        self._set_meta("former", " ".join(ids))
+
+    @property
     def vouched(self) -> str:
         """The store's incarnation under which all that this host holds is in the store; "" before there was one."""
         return self._meta("vouched") or ""

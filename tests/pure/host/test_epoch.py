@@ -472,3 +472,22 @@ def test_a_newer_version_may_say_more(onlooker: Make2, store: SqliteStore) -> No
     put(store, KEY, msgspec.json.encode(known | {"colour": "blue"}))
     assert ann.look() == first
     assert ann.doubts == 0
+
+
+def test_a_snapshot_from_before_the_last_loss_gets_a_new_id(
+    onlooker: Make2, store: SqliteStore, another: Callable[[], SqliteStore]
+) -> None:
+    """It brings back an id that the store had once, and nobody goes by that."""
+    ann, bob = onlooker("ann"), onlooker("bob")
+    first = ann.look()
+    bob.look()
+    old = snapshot(store, another())
+    ann.epoch.went_back()
+    second = ann.look()
+    assert bob.look() == second != first
+    ann.sees(old)
+    bob.sees(old)
+    third = ann.look()
+    assert third not in (first, second)
+    assert bob.look() == third
+    assert ann.host.journal.former == (first, second)
