@@ -94,15 +94,21 @@ def run(
     return result
 
 
+def is_due_to_a_fault(outcome: Outcome) -> bool:
+    """Does an invariant fail, and does none without the fault?"""
+    return bool(outcome.invariant) and not play(outcome.seed).invariant
+
+
 def proof(count: int, names: list[str]) -> int:
     """Each planted fault is found within so many schedules; a table of which needed how many, and what caught it."""
     missed = 0
+    print("| fault | schedules | invariant that caught it |\n|---|---|---|")
     for fault in names or list(faults.FAULTS):
-        result = run(faults.BASE, count, fault=fault, enough=lambda outcome: bool(outcome.invariant))
-        if result.failures:
-            found = result.failures[0]
+        result = run(faults.BASE, count, fault=fault, enough=is_due_to_a_fault)
+        if result.failures and is_due_to_a_fault(result.failures[-1]):
+            found = result.failures[-1]
             print(f"| {fault} | {result.count} | {found.invariant} |", flush=True)
-            print(f"    {found.told}"[:160], flush=True)
+            print(f"    seed {found.seed}: {found.told}"[:160], file=sys.stderr, flush=True)
         else:
             missed += 1
             print(f"| {fault} | not in {result.count} | – |", flush=True)

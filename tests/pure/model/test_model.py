@@ -65,8 +65,9 @@ def test_schedules_are_as_big_as_they_should_be() -> None:
 @pytest.mark.parametrize("fault", QUICK)
 def test_planted_faults_are_found(fault: str) -> None:
     """The model is worth its while: a fault planted into the code makes a schedule fail."""
-    result = runner.run(faults.BASE, 100, fault=fault, enough=lambda outcome: bool(outcome.invariant))
+    result = runner.run(faults.BASE, 100, fault=fault, enough=runner.is_due_to_a_fault)
     assert result.failures
+    assert runner.is_due_to_a_fault(result.failures[-1])
 
 
 @pytest.mark.parametrize("fault", faults.FAULTS)

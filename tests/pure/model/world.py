@@ -80,6 +80,7 @@ KINDS = {
     "roll back": 1,
     "doom": 1,
     "tamper": 3,
+    "run together": 5,
 }
 #: Kinds that only make sense once hosts find each other dead and doubt the store.
 HARD = ("wipe", "roll back", "doom", "power off")
@@ -290,6 +291,14 @@ class World:
         if random.random() < 0.1:
             mac = self._fresh_mac()
         engine.begin(engine.run(network, asked, mac))
+
+    def _run_together(self, random: Random) -> None:
+        """Containers start on all hosts of an overlay at the same moment."""
+        overlay = random.choice(self.overlays)
+        for engine in self.engines:
+            network = engine.network_of(overlay)
+            if network is not None and engine.machine.powered:
+                engine.begin(engine.run(network))
 
     def _fresh_mac(self) -> Mac:
         self._macs += 1
