@@ -32,6 +32,9 @@ from myoverlay.values import (
 
 log = logging.getLogger(__name__)
 
+#: How many looks for dead containers an endpoint outlives that Docker is deleting: a minute of rounds.
+LEFT = 20
+
 
 class View(msgspec.Struct, frozen=True):
     """What this host knows about the rest of an overlay; swapped whole, so that readers need no lock.
@@ -66,6 +69,8 @@ class LocalOverlay:
         self._ground: Ground | None = None
         self._macs: dict[Address, Mac] = {}
         self._pulled: set[Address] = set()
+        #: Endpoints that Docker is about to delete itself, and how often they are still passed over.
+        self._left: dict[str, int] = {}
         self._removed = False
         #: Endpoints that a former run of ours made.
         self._inherited = frozenset(one.endpoint for one in self.endpoints())
@@ -124,12 +129,18 @@ class LocalOverlay:
                 self._ground = self._converger.mend(self._ground, network, self.endpoints(), deadline)
 
     def bury(self) -> list[Endpoint]:
-        """Forget endpoints whose cable is gone: their container's namespace took it along when it died."""
+        """Forget endpoints whose cable is gone: their container's namespace took it along when it died.
+
+        One that Docker has called Leave for is passed over for some rounds: its DeleteEndpoint and ReleaseAddress
+        follow, and a release that comes late would free the address of whoever has been given it meanwhile.
+        """
         with self._lock:
             if self._ground is None:
                 return []
             self._converger.look(self._ground)
-            dead = [one for one in self.endpoints() if one.port not in self._ground.ports]
+            gone = [one for one in self.endpoints() if one.port not in self._ground.ports]
+            dead = [one for one in gone if not self._left.get(one.endpoint)]
+            self._left = {one.endpoint: self._left[one.endpoint] - 1 for one in gone if self._left.get(one.endpoint)}
             for endpoint in dead:
                 self._journal.endpoints.drop(endpoint.endpoint)
             if dead:
@@ -243,6 +254,7 @@ class LocalOverlay:
         with self._locked(deadline):
             known = self._journal.endpoints.get(endpoint)
             if known is not None and self._ground is not None:
+                self._left[endpoint] = LEFT
                 self._converger.without(self._ground, known, deadline)
 
     def delete_endpoint(self, endpoint: str, deadline: float) -> Endpoint | None:
