@@ -118,7 +118,8 @@ class Holdings:
         with self._claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return
-            if there is None or there.value.hosts == (me,):
+            # What another host only keeps in reserve it was given after the store lost ours.
+            if there is None or there.value.hosts == (me,) or (lease.use, there.value.use) == ("endpoint", "reserve"):
                 new = Lease(address=lease.address, use=lease.use, hosts=(me,))
                 self._records.write_lease(lease.subnet, there, new, timeout=left(deadline))
             elif lease.use == "reserve":

@@ -23,15 +23,7 @@ from myoverlay.plan import pools as plan
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
-from myoverlay.values import (
-    Address,
-    HostId,
-    Lease,
-    LocalLease,
-    Network,
-    PoolUse,
-    Subnet,
-)
+from myoverlay.values import Address, HostId, Lease, LocalLease, Network, PoolUse, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +201,8 @@ class Leases:
                 if mine is not None and mine.use == "releasing" and self._promise_again(mine):
                     return asked
                 raise
+            if (now := self._journal.leases.get(f"{use.subnet.key}/{asked}")) and now.use == "endpoint":
+                raise Clash(f"{asked} was just given to another container on this host: choose another --ip")
             if held is None:
                 self._check_peers(network, asked)
                 done = self._create(use.subnet, asked, "endpoint", network, deadline)
@@ -378,7 +372,7 @@ class Leases:
     def _keep_promise(self, lease: LocalLease, deadline: float) -> None:
         me = self._records.me
         held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
-        if held is not None and held.value.hosts != (me,):
+        if held is not None and held.value.hosts != (me,) and held.value.use != "reserve":
             name = self._host_name(held.value.hosts[0])
             log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
             return
