@@ -114,6 +114,9 @@ class Way:
         self._run.guard(f"store {name}")
         world.scheduler.elapse(world.random.uniform(0.001, 0.01))
         self._run.check()
+        world.scheduler.budget -= 1
+        if world.scheduler.budget < 0:
+            raise Late("it took too long: try again")
         if not machine.reaches_store:
             machine.reaching_since = None
             raise Unavailable("the store cannot be reached")

@@ -17,6 +17,8 @@ from typing import Any
 EPOCH = 1_800_000_000.0
 #: How deep items may nest inside each other by chance, and because a call waits.
 BY_CHANCE, BY_WAITING = 4, 25
+#: What stands for a deadline: so many calls to the store.
+BUDGET = 1000
 
 
 class Scheduler:
@@ -27,6 +29,8 @@ class Scheduler:
         self.now = EPOCH
         self.rush = 0.3
         self.steps = 0
+        #: Calls to the store that the running item may still make: it may wait for one that it has overtaken.
+        self.budget = BUDGET
         #: Which item runs: what takes the place of a thread's identity.
         self.fibre = 0
         self._fibres = itertools.count(1)
@@ -56,12 +60,13 @@ class Scheduler:
         self.now = max(self.now, moment)
         self.steps += 1
         before, self.fibre = self.fibre, next(self._fibres)
+        budget, self.budget = self.budget, BUDGET
         self._depth += 1
         try:
             act()
         finally:
             self._depth -= 1
-            self.fibre = before
+            self.fibre, self.budget = before, budget
 
     def wait(self, ready: Callable[[], bool], seconds: float) -> bool:
         """A call waits: others go on meanwhile."""
