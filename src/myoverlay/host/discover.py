@@ -67,6 +67,9 @@ class Watch(Loop):
         if self._anew or self._is_part():
             self._anew, self._index = False, 0
         fresh = self._index == 0
+        if fresh and self._local.view.lists is None:
+            # The first listing of a run has nothing to be compared with: was a snapshot brought back just now?
+            self._epoch.look()
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
