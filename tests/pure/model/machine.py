@@ -58,6 +58,8 @@ class Run:
         #: Calls left until it is killed, where somebody lit it.
         self.fuse: int | None = None
         self.killed_at = ""
+        #: When the store answered it first.
+        self.reached_at: float | None = None
         #: The loop whose turn it is.
         self.turn: Driven | None = None
 
@@ -122,6 +124,8 @@ class Way:
             raise Unavailable("the store cannot be reached")
         if machine.reaching_since is None:
             machine.reaching_since = world.scheduler.now
+        if self._run.reached_at is None:
+            self._run.reached_at = world.scheduler.now
         world.actor = machine
         answer = getattr(world.store, name)(*args, timeout=timeout)
         world.actor = None

@@ -109,7 +109,11 @@ class Truth:
         was started anew since: nothing in the world tells it that the host is one of the overlay's."""
         world, now = self._world, self._world.scheduler.now
         writes = host.reaching_since is not None and now - host.reaching_since >= 10.0
-        return now - world.lost_at >= world.grace and not writes and machine.running_since > world.lost_at
+        if now - world.lost_at >= world.grace:
+            return not writes and machine.running_since > world.lost_at
+        # Within the doubt: a run that had no answer before the store was rolled back has but the snapshot's word.
+        reached = machine.run.reached_at if machine.run is not None else None
+        return now >= world.lost_at and reached is not None and reached >= world.lost_at
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""

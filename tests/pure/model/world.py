@@ -211,7 +211,12 @@ class World:
         self.truth.check_reachable()
         self.truth.check_contested()
         self.pace = 1.0
-        self.scheduler.run_until(self.scheduler.now + max(ABANDONED, GRACE + LEASE_GRACE) + 45)
+        for seconds in (60, 60, max(ABANDONED, GRACE + LEASE_GRACE) + 5):
+            # Somebody looks at what the brake holds, and says `myoverlay gc --yes`.
+            for machine in self.machines:
+                if machine.runs:
+                    machine.daemon.leftovers.let_go()
+            self.scheduler.run_until(self.scheduler.now + seconds)
         self.truth.check_reachable()
         self.truth.check_nothing_dead()
 
