@@ -52,8 +52,8 @@ class Departure:
     def leave(self, force: bool, deadline: float) -> Departed:
         """Withdraw from every overlay, free all addresses, end the session, take the heartbeat's device away.
 
-        Raises Clash while containers are there and `force` is not given, or this host is barred; Unavailable or Late where the store could not
-        be told of all of it: the host then stays barred, and the call may be made again.
+        Raises Clash while containers are there and `force` is not given, or where this host is barred; Unavailable or
+        Late where the store could not be told of all of it: the host then stays barred, and the call may be made again.
         """
         self._check_allowed()
         names = tuple(sorted(local.network.overlay for local in self._overlays.all()))

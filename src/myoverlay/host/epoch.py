@@ -46,6 +46,9 @@ class Epoch:
         self._grace = grace
         self._now = now
         self._lock = threading.Lock()
+        self._looking = (
+            threading.Lock()
+        )  # one look at a time: two would give the store two ids; taken before all others
         self._id, self._count = journal.incarnation or ("", 0)
         self._vouched = journal.vouched
         self._former = journal.former
@@ -116,6 +119,10 @@ class Epoch:
 
     def look(self) -> None:
         """Read the incarnation and compare it with what is remembered. Raises Unavailable."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         held = self._presence.incarnation()
         with self._lock:
             reason = self._loss(held)
