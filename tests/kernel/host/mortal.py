@@ -208,9 +208,11 @@ class Life:
     def haste(self, patience: tuple[float, float]) -> None:
         """Other constants of time: HASTY or USUAL."""
         holdings.ABANDONED, reconcile.ROUND = patience
+        reconcile.SETTLE = patience[1]
         self._daemon.reconciler._abandoned = patience[0]
         audit.SLOW = min(patience[0], 300.0)
         self._daemon.audit.want()
+        self._daemon.reconciler.wake()
 
     def busy(self) -> str:
         """What the daemon still has to tell the store; nothing: it has settled."""

@@ -117,7 +117,7 @@ class Stage:
             return not found
 
         try:
-            until(clean, 3.0)
+            until(clean, 8.0)
         except AssertionError:
             raise AssertionError(f"left, missing: {found}") from None
 
