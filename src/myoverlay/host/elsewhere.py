@@ -60,9 +60,12 @@ class Elsewhere:
             return f"the store was not reached yet, and this host's reserve of {network.subnet} is used up: try again"
         known = {host: held.value.incarnation for host, held in self._lists(network).items()}
         waiting = self._epoch.waits_for(known, self._fates.lost())
-        if waiting is None:
+        local = self._overlays.find(network.network)
+        # Who began to look within the doubt does not know whom else to wait for.
+        part = local is not None and local.view.lists is not None and not local.view.whole and self._epoch.in_doubt()
+        if waiting is None and not part:
             return None
-        names = ", ".join(sorted(map(self._host_name, waiting))) or "the other hosts"
+        names = ", ".join(sorted(map(self._host_name, waiting or ()))) or "the other hosts"
         return (
             f"the store lost what it held, and the reserve of {network.subnet} on this host is used up: new addresses"
             f" are given when {names} published again, or when the grace ends; try again"
