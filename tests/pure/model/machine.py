@@ -407,6 +407,7 @@ class Machine:
         # What waits or is held across calls to the store does so under virtual time.
         daemon.publisher._turn = Turn(world.scheduler, run.check, partial(self._wake, "Publisher", run))  # type: ignore[assignment]
         daemon.overlays._creating = Latch(world.scheduler)  # type: ignore[assignment]
+        daemon.epoch._looking = Latch(world.scheduler)  # type: ignore[assignment]
         daemon.epoch.looked = Bell(world.scheduler, run.check)
         daemon.pools._choosing = Latch(world.scheduler)  # type: ignore[assignment]
         daemon.reconciler._abandoned = world.abandoned

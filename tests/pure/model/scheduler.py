@@ -13,6 +13,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from myoverlay.errors import Late
+
 #: Where virtual time begins: beyond any real clock, so that a virtual deadline never passes on a real one.
 EPOCH = 1_800_000_000.0
 #: How deep items may nest inside each other by chance, and because a call waits.
@@ -145,7 +147,9 @@ class Latch:
         self._depth -= 1
 
     def __enter__(self) -> bool:
-        return self.acquire()
+        if not self.acquire():
+            raise Late("it is held by what this has overtaken")
+        return True
 
     def __exit__(self, *_: Any) -> None:
         self.release()
