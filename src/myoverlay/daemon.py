@@ -198,7 +198,9 @@ class Daemon:
             now=parts.now,
             in_doubt=self.epoch.in_doubt,
         )
-        self.discovery = Discovery(self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin)
+        self.discovery = Discovery(
+            self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin, self.fates.is_settled
+        )  # fmt: skip
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
         self.holdings = Holdings(

@@ -39,8 +39,11 @@ class Watch(Loop):
         lost: Callable[[], Collection[HostId]],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
+        settled: Callable[[HostId], bool] = lambda _: False,
     ) -> None:
+        """`lost`: hosts that are dead; `settled`: has the host been there long enough to have published all it has?"""
         super().__init__(f"watch-{local.network.overlay}", tally)
+        self._settled = settled
         self._local = local
         self._records = records
         self._epoch = epoch
@@ -136,7 +139,12 @@ class Watch(Loop):
         return {host for host in hosts if host in held.value.holders or not self._vouched(host)}
 
     def _vouched(self, host: HostId) -> bool:
-        """Was the host's list seen in the store as it is now? If not, the store lost it, and its host did not go."""
+        """Is it the host's own doing that it has no list, and not the store's loss?
+
+        It is where its list was seen in the store as it is now, and where the host has been there long enough since.
+        """
+        if self._settled(host):
+            return True
         held = (self._local.view.lists or {}).get(host)
         return held is not None and believe.withdraws(held.value, self._epoch.believed, doubt=False)
 
@@ -182,7 +190,9 @@ class Discovery:
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
         begin: Callable[[Loop], None] = Loop.start,
+        settled: Callable[[HostId], bool] = lambda _: False,
     ) -> None:
+        self._settled = settled
         self._records = records
         self._epoch = epoch
         self._lost = lost
@@ -197,7 +207,7 @@ class Discovery:
         with self._lock:
             if local.network.network in self._loops:
                 return
-            watch = Watch(local, self._records, self._epoch, self._lost, self._tally, self._now)
+            watch = Watch(local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled)
             loops: list[Loop] = [watch]
             if local.network.outsiders:
                 loops.append(OutsiderWatch(local, self._records, self._tally))

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 TICK = 1.0
 #: Who shares an overlay with this host is read again after this, seconds.
 REFRESH = 60.0
+#: A host that is there has looked at the store and written what it holds after this, seconds.
+SETTLED = 30.0
 
 
 class Heard(Protocol):
@@ -225,6 +227,11 @@ class Fates(Loop):
         """Hosts that have been dead for the grace: they have no rows here."""
         with self._lock:
             return self._lost
+
+    def is_settled(self, host: HostId) -> bool:
+        """Has the host been alive long enough to have published all that it has?"""
+        fate = self.fate(host)
+        return fate is not None and fate.state is State.ALIVE and self._now() - fate.since >= SETTLED
 
     def is_dead(self, host: HostId) -> bool:
         fate = self.fate(host)

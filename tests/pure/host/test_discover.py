@@ -453,3 +453,20 @@ def test_who_restarts_into_a_doubt_knows_a_part(ann: Watcher, others: list[Host]
     ann.round()
     assert ann.local.view.complete
     assert ann.local.addresses() == ALL | {"10.5.0.21"}
+
+
+def test_who_has_been_there_since_the_loss_and_lists_nothing_has_left(
+    ann: Watcher, others: list[Host], store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last list is of a former incarnation; once it was there long enough to write it again, it is not coming."""
+    write(others[0], "10.5.0.55", incarnation=ann.epoch.id)
+    ann.round()
+    doubt(ann)
+    monkeypatch.setattr(ann.epoch, "in_doubt", lambda: False)  # it is over
+    define(others, others[1])
+    delete(store, f"{PREFIX}/hosts/{others[0].me}/overlays/{DEMO}")
+    ann.watch.fetch([others[0].me])
+    assert "10.5.0.55" in ann.local.addresses()
+    ann.watch._settled = lambda host: host == others[0].me
+    ann.watch.fetch([others[0].me])
+    assert "10.5.0.55" not in ann.local.addresses()
