@@ -8,7 +8,7 @@ from functools import partial
 from lab.engine import EngineHost
 from lab.errors import LabError
 from tests.engine.chaos.drivers import ProcessDriver
-from tests.engine.chaos.ground import ADDRESS, GRACE, LEASE_GRACE, eventually
+from tests.engine.chaos.ground import ADDRESS, FIXED, GRACE, LEASE_GRACE, Ground, eventually
 from tests.engine.chaos.scene import DEAD, Scene, ping
 
 UNPLUGGED = 40
@@ -78,17 +78,23 @@ def reboot(scene: Scene) -> None:
         ground.drivers["h4"].start()
     ground.h4.start_engine()
     scene.note(f"h4 was up {up - began:.1f} s, its engine {time.monotonic() - began:.1f} s after the power went")
-    fixed, free = KEPT[0], KEPT[1:]
-    scene.within(f"{fixed} of h4, which has --ip, is reached from h1 and h2", 30.0, lambda: _reached(scene, fixed), up)
+    scene.within("its containers run", 30.0, lambda: _running(ground) >= set(KEPT), up)
     if process:
         ground.lab.switch.heal_between()
-        scene.note("Consul came within h4's reach only then")
+        scene.note("Consul came within its reach only then")
     healed = time.monotonic()
     # Docker asks for any address when it starts a container again that was given no --ip: they may be others now.
-    for name in free:
-        scene.within(f"{name} of h4 is reached from h1 and h2", 15.0, partial(_reached, scene, name), healed)
+    for name in KEPT:
+        what = f"{name} of h4{', with --ip,' if name == KEPT[0] else ''} is reached from h1 and h2"
+        scene.within(what, 15.0, partial(_reached, scene, name), healed)
+    same = ground.addresses["h4", KEPT[0]]
+    scene.check(f"the address of {KEPT[0]}", same, same == FIXED, FIXED)
     scene.starts(ground.h4, 30.0, "a container starts")
     scene.last(5)
+
+
+def _running(ground: Ground) -> set[str]:
+    return set(ground.h4.docker("ps", "--format", "{{.Names}}").split())
 
 
 def _reached(scene: Scene, name: str) -> bool:
