@@ -111,11 +111,6 @@ FAULTS = {
         "            if gone is not None:\n                self._withdraw(local, gone.address)\n",
         "            pass\n",
     ),
-    "a network's end is not noted": Fault(
-        "host.overlays",
-        "        self._journal.leaving.put(local.network.overlay, local.network.definition)\n",
-        "        pass\n",
-    ),
 }
 
 

@@ -17,12 +17,7 @@ from tests.pure.model.world import draw, play
 #: How long new seeds are played, seconds; how many at least.
 SECONDS, LEAST = 60.0, 100
 #: Faults that few schedules find.
-QUICK = (
-    "an index key stays",
-    "a withdrawal is not published",
-    "a release is not told later",
-    "a lease is put without looking",
-)
+QUICK = ("an index key stays", "a change wakes nobody", "a lost session withdraws", "a new session is not announced")
 
 
 @pytest.mark.timeout(1200)
