@@ -46,9 +46,8 @@ class Epoch:
         self._grace = grace
         self._now = now
         self._lock = threading.Lock()
-        self._looking = (
-            threading.Lock()
-        )  # one look at a time: two would give the store two ids; taken before all others
+        # One look at a time, or one host could give the store two ids. Held while the store is asked: it guards nothing.
+        self._looking = threading.Lock()
         self._id, self._count = journal.incarnation or ("", 0)
         self._vouched = journal.vouched
         self._former = journal.former
