@@ -55,9 +55,11 @@ class Elsewhere:
         return False
 
     def held_back(self, network: Network) -> str | None:
-        """Why new addresses of a network are held back, in one sentence; None while they are not."""
+        """Why new addresses of a network are held back, in one sentence, or None. Raises Unavailable."""
         if not self._epoch.looked.wait(_FIRST_LOOK):
             return f"the store was not reached yet, and this host's reserve of {network.subnet} is used up: try again"
+        # Between two looks a snapshot may have been brought back, in which this address is free.
+        self._epoch.look()
         known = {host: held.value.incarnation for host, held in self._lists(network).items()}
         waiting = self._epoch.waits_for(known, self._fates.lost())
         local = self._overlays.find(network.network)

@@ -46,7 +46,8 @@ class Epoch:
         self._grace = grace
         self._now = now
         self._lock = threading.Lock()
-        # One look at a time, or one host could give the store two ids. Held while the store is asked: it guards nothing.
+        # One look at a time, or one host could give the store two ids. It guards nothing and is held while the store is
+        # asked: whoever takes it holds no other lock.
         self._looking = threading.Lock()
         self._id, self._count = journal.incarnation or ("", 0)
         self._vouched = journal.vouched

@@ -125,8 +125,10 @@ class Leases:
         return self.mark(lease, "releasing")
 
     def _claim_any(self, use: PoolUse, network: Network | None, deadline: float) -> Address:
+        others = self.elsewhere.addresses(network) if network is not None else ()
         for lease in self._spare(use, "reserve"):
-            if self._from_reserve(lease, network, deadline):
+            # A reserve that was taken under pressure looks free again in a snapshot of the store.
+            if lease.address not in others and self._from_reserve(lease, network, deadline):
                 return lease.address
         lost: set[Address] = set()
         while True:

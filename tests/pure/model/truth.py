@@ -28,6 +28,8 @@ class Truth:
         self._world = world
         #: Addresses that two hosts have because one promised it while it could not ask the store.
         self.promised: set[tuple[str, Address]] = set()
+        #: Containers that their host has listed in the store.
+        self._told: set[Container] = set()
 
     def fail(self, invariant: str, told: str) -> None:
         raise Failure(invariant, told)
@@ -67,6 +69,7 @@ class Truth:
 
     def started(self, container: Container) -> None:
         """A container runs."""
+        self._note_told(container)
         if not container.overlay.ours or (container.overlay.name, container.address) in self.promised:
             return
         for other in self.live(container.overlay.name):
@@ -102,7 +105,9 @@ class Truth:
             if c.overlay is container.overlay and c.joining
         )
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
-        return joining or unheard or self.contested(container) or self._is_unknown(machine, container.machine)
+        # A row of a former container with the same address says nothing of one that its host could not publish yet.
+        untold = container not in self._told
+        return joining or unheard or untold or self.contested(container) or self._is_unknown(machine, container.machine)
 
     def _is_unknown(self, machine: Machine, host: Machine) -> bool:
         """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer
@@ -117,6 +122,10 @@ class Truth:
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""
+        if any("/hosts/" in key for key in keys):
+            for container in self.live():
+                if container not in self._told:
+                    self._note_told(container)
         entries = self._world.store.entries()
         for key in keys & self._world.foreign.keys():
             entry = entries.get(key)
@@ -174,6 +183,10 @@ class Truth:
             for container in several:
                 if container not in listed and not container.machine.daemon.tally.get("published", "clash"):
                     self.fail("a clash is named", f"{container} lost {address} and nobody said so")
+
+    def _note_told(self, container: Container) -> None:
+        if self._is_listed(container):
+            self._told.add(container)
 
     def _is_listed(self, container: Container) -> bool:
         value = self._value(f"hosts/{container.machine.id}/overlays/{container.overlay.name}")
