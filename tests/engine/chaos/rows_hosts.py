@@ -125,9 +125,10 @@ def power(scene: Scene) -> None:
 
 
 def _left_of(scene: Scene, host_id: str) -> list[str]:
-    """Keys that are a host's, or whose value names it."""
+    """Keys that are a host's, or whose value names it; the rings of what changed lately tell of its going."""
     found = scene.ground.lab.consul.get("myoverlay/")
-    return [key for key, value in found.items() if host_id in key or host_id.encode() in value]
+    named = [key for key, value in found.items() if host_id in key or host_id.encode() in value]
+    return [key for key in named if "/changes/" not in key]
 
 
 def _nothing_left(scene: Scene, host_id: str) -> None:
