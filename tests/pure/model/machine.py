@@ -347,6 +347,8 @@ class Machine:
         #: Since when its daemon has had answers from the store, without a failure; since when it has run.
         self.reaching_since: float | None = None
         self.running_since = 0.0
+        #: Since when the store has not had what the host holds.
+        self.lost_since: float | None = None
         self.cut = False
         self.deaf = 0
         self.settled = 0.0
@@ -369,6 +371,10 @@ class Machine:
     @property
     def runs(self) -> bool:
         return self.run is not None and self.run.alive
+
+    def writes(self) -> bool:
+        """Has it reached the store for long enough to have written all it holds?"""
+        return self.reaching_since is not None and self.world.scheduler.now - self.reaching_since >= 10.0
 
     @property
     def reaches_store(self) -> bool:

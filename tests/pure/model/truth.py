@@ -59,7 +59,7 @@ class Truth:
             key = (overlay.name, address)
             if key not in other.held:
                 continue
-            if promised or other.held[key]:
+            if promised or other.held[key] or self._is_lost(other.machine):
                 self.promised.add(key)
                 continue
             self.fail(
@@ -113,12 +113,16 @@ class Truth:
         """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer
         was started anew since: nothing in the world tells it that the host is one of the overlay's."""
         world, now = self._world, self._world.scheduler.now
-        writes = host.reaching_since is not None and now - host.reaching_since >= 10.0
         if now - world.lost_at >= world.grace:
-            return not writes and machine.running_since > world.lost_at
+            return self._is_lost(host) and machine.running_since > world.lost_at
         # Within the doubt: a run that had no answer before the store was rolled back has but the snapshot's word.
         reached = machine.run.reached_at if machine.run is not None else None
         return now >= world.lost_at and reached is not None and reached >= world.lost_at
+
+    def _is_lost(self, host: Machine) -> bool:
+        """The store lost what the host holds longer than a grace ago, and the host could not write it again."""
+        since = host.lost_since
+        return since is not None and self._world.scheduler.now - since >= self._world.grace and not host.writes()
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""

@@ -490,8 +490,15 @@ class World:
     def _wipe(self, random: Random) -> None:
         self.note("the store is emptied")
         self.foreign.clear()
-        self.lost_at = self.scheduler.now
+        self._note_loss()
         self.store.wipe()
+
+    def _note_loss(self) -> None:
+        """A host that could not write again what it lost before goes on being lost since then."""
+        self.lost_at = self.scheduler.now
+        for machine in self.machines:
+            if machine.lost_since is None or machine.writes():
+                machine.lost_since = self.lost_at
 
     def _snapshot(self, random: Random) -> None:
         self.note(f"snapshot {len(self.snapshots)}")
@@ -501,7 +508,7 @@ class World:
         if self.snapshots:
             number = random.randrange(len(self.snapshots))
             self.note(f"the store is rolled back to snapshot {number}")
-            self.lost_at = self.scheduler.now
+            self._note_loss()
             self.store.restore(self.snapshots[number])
             there = self.store.entries()
             theirs = {key: there[key] for key in self.ever_foreign if key in there and there[key].flags != MARK}
