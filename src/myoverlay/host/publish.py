@@ -221,14 +221,7 @@ class Publisher(Loop):
             known = self._known.get(overlay)
             if known is None:
                 known = self._known[overlay] = self._look(local)
-            want = tuple(r for r in local.records() if (overlay, r.address) not in self._clashes)
-            new = HostList(
-                host=self._records.me,
-                overlay=overlay,
-                vtep=local.network.vtep,
-                records=want,
-                incarnation=self._vouched(),
-            )
+            new = self._list(local)
             claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self._end_contest(overlay)
@@ -245,12 +238,35 @@ class Publisher(Loop):
                 contested = [self._judge(local, claim) for claim in outcome.claims]
                 self._known.pop(overlay)
                 if any(contested):
+                    if self._in_doubt():
+                        self._tell(local)
                     return True
             elif outcome.ring and not outcome.listed:
                 known.ring = self._records.ring(overlay)
             else:
                 self._known.pop(overlay)
         raise Unavailable(f"the store refused {_REFUSALS} writes in a row though nothing it tells stands against them")
+
+    def _list(self, local: LocalOverlay) -> HostList:
+        overlay = local.network.overlay
+        return HostList(
+            host=self._records.me,
+            overlay=overlay,
+            vtep=local.network.vtep,
+            records=tuple(r for r in local.records() if (overlay, r.address) not in self._clashes),
+            incarnation=self._vouched(),
+        )
+
+    def _tell(self, local: LocalOverlay) -> None:
+        """Write the list without the index, and take out of that what is ours no more.
+
+        After a rollback two hosts may each wait for the other's stale list and keys to go: the lists are the truth.
+        """
+        definition, known = local.network.definition, self._look(local)
+        new = self._list(local)
+        _, drops = _first_chunk([], self._drops(definition, new, known))
+        if drops or known.listed is None or known.listed.value != new:
+            self._records.publish(definition, new, known.listed, known.ring, (), drops)
 
     def _look(self, local: LocalOverlay) -> _Known:
         """Read what the store holds of ours: after a start, a conflict or a failure."""

@@ -113,8 +113,10 @@ class Truth:
         """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer
         was started anew since: nothing in the world tells it that the host is one of the overlay's."""
         world, now = self._world, self._world.scheduler.now
+        if host.lost_since is not None and self._is_lost(host) and machine.running_since > host.lost_since:
+            return True
         if now - world.lost_at >= world.grace:
-            return self._is_lost(host) and machine.running_since > world.lost_at
+            return False
         # Within the doubt: a run that had no answer before the store was rolled back has but the snapshot's word.
         reached = machine.run.reached_at if machine.run is not None else None
         return now >= world.lost_at and reached is not None and reached >= world.lost_at
@@ -305,18 +307,13 @@ class Truth:
                 self.fail("nothing dead stays", f"index of {overlay.name}: {sorted(wrong)} surplus or missing")
 
     def _abandoned(self, overlay: Overlay) -> bool:
-        """Is it one that only dead hosts have?"""
-        return not any(
-            network.overlay is overlay
-            for engine in self._world.engines
-            if engine.machine.runs
-            for network in engine.networks.values()
-        ) and any(
-            network.overlay is overlay
-            for engine in self._world.engines
-            if not engine.machine.powered
-            for network in engine.networks.values()
-        )
+        """Is it one that only dead hosts have, so that nobody is there to bury them?"""
+        definition = self._value(f"overlays/{overlay.name}/definition") or {}
+        engines = self._world.engines
+        had = {e.machine.id for e in engines if not e.machine.powered and e.network_of(overlay) is not None}
+        dead = {e.machine.id for e in engines if not e.machine.powered}
+        used = any(e.machine.runs and e.network_of(overlay) is not None for e in engines)
+        return not used and bool(had or dead & set(definition.get("holders", ())))
 
     def _check_overlays(self) -> None:
         for overlay in self._world.overlays:
