@@ -108,12 +108,14 @@ def show(dockers: list[Docker], took: float, cycles: int) -> None:
         print(f"  {method:32} median {statistics.median(times):6.1f} ms, 99 % {slow:6.1f} ms, n {len(times)}")
 
 
-def compare(name: str, before: Held, after: Held) -> None:
-    """Nothing more than before; memory within the tolerance."""
+def compare(name: str, before: Held, after: Held, threads: int = 0) -> None:
+    """Nothing more than before; memory within the tolerance. `threads`: so many the server may still have to make."""
     print(f"{name}: {before.pss} KiB, then {after.pss} KiB; connections {before.connections}, then {after.connections}")
     print(f"  {after.things}")
     print(f"  {after.files - before.files} more, {before.files - after.files} fewer")
-    assert after.things == before.things
+    more = after.things["threads"] - before.things["threads"]
+    assert 0 <= more <= threads
+    assert after.things | {"threads": 0} == before.things | {"threads": 0}
     assert after.connections <= 24
     assert abs(after.pss - before.pss) <= TOLERANCE * before.pss
 
@@ -137,6 +139,7 @@ def test_a_hundred_containers_of_a_real_engine(bench: Bench) -> None:
     took = run(ENGINE_CYCLES)
     after = held_at_rest(plugin, before.things)
     print(f"\n{ENGINE_CYCLES} containers in {took:.1f} s, {THREADS} at once")
-    compare("engine", before, after)
+    # Real calls seldom meet, so that the server still makes threads, up to 16; a leak would be one a cycle.
+    compare("engine", before, after, threads=16)
     wait_for("the keys of before", 20, lambda: bench.keys() == keys and bench.leases() == leases)
     host.docker("network", "rm", "endure")

@@ -219,7 +219,9 @@ class Life:
         daemon = self._daemon
         journal = daemon.journal
         held = journal.leases.all()
-        daemon.links.routes(deadline=time.monotonic() + 5)  # behind all removals that nobody waits for
+        if daemon.links._jobs._idle:
+            return "removals that nobody waits for"
+        daemon.links.routes(deadline=time.monotonic() + 5)  # behind the one that is under way
         if not daemon.liveness.announced.is_set():
             return "not announced"
         if any(lease.use == "releasing" or lease.promised for lease in held):
