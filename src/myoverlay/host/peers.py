@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -128,16 +128,24 @@ class PeerWatch(Loop):
         names = {**old.names, **{host: one.name for host, one in alive.items()}}
         vteps = {**old.vteps, **{host: one.vteps[0] for host, one in alive.items() if one.vteps}}
         listed = {host: frozenset(found) for host, found in self._records.hosts_and_overlays().items() if host != me}
-        for overlay in self._seen():
-            # One that died before it published anything there holds addresses all the same.
-            held = self._records.definition(overlay)
-            for host in held.value.holders if held is not None else ():
-                if host != me:
-                    listed[host] = listed.get(host, frozenset()) | {overlay}
+        for host, overlay in self._named_elsewhere():
+            if host != me:
+                listed[host] = listed.get(host, frozenset()) | {overlay}
         for host, overlays in listed.items():
             if (shared := overlays & self._seen().keys()) and not (host in names and host in vteps):
                 self._look_up(host, min(shared), names, vteps)
         self.known = Known(others, names, vteps, listed)
+
+    def _named_elsewhere(self) -> Iterator[tuple[HostId, OverlayName]]:
+        """Holders of this host's overlays and users of their pools: one that died before it published is one."""
+        seen = self._seen()
+        for overlay in seen:
+            held = self._records.definition(overlay)
+            yield from ((host, overlay) for host in (held.value.holders if held is not None else ()))
+        for pool in self._records.pools():
+            overlay_of = pool.value.overlay
+            if overlay_of is not None and overlay_of in seen:
+                yield from ((host, overlay_of) for host in pool.value.users)
 
     def sharing(self) -> dict[HostId, frozenset[OverlayName]]:
         """Who shares overlays with this host: by the lists in the store, and by rows here, should it lose those."""
