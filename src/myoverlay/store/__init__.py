@@ -118,8 +118,11 @@ class Store(Protocol):
     Methods are safe to call from several threads at once.
     """
 
-    def get(self, key: str, *, timeout: float = 3.0) -> Entry | None:
-        """One key, or None where the store says that it does not exist."""
+    def get(self, key: str, *, timeout: float = 3.0, sure: bool = False) -> Entry | None:
+        """One key, or None where the store says that it does not exist.
+
+        `sure`: also just after the store was started; else it may then tell of an earlier state for a moment.
+        """
 
     def get_many(self, keys: Sequence[str], *, timeout: float = 3.0) -> dict[str, Entry]:
         """Those of the keys that exist; few round trips however many there are."""

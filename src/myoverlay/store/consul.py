@@ -54,6 +54,8 @@ SPURIOUS_PAUSE = 0.25
 _EARLY = 0.02
 #: Prefixes of which it is remembered what was last told about them.
 _REMEMBERED = 256
+#: Asks the leader to make sure that it is one, and has all that was ever written.
+_CONSISTENT = (("consistent", "1"),)
 #: Consul's words for a transaction that the token does not allow: it says so as a conflict (409), by this text alone.
 _DENIED = "Permission denied"
 
@@ -133,9 +135,9 @@ class ConsulStore:
         """Bytes of all answers' bodies so far: what watching costs."""
         return self._pool.bytes_received
 
-    def get(self, key: str, *, timeout: float = 3.0) -> Entry | None:
+    def get(self, key: str, *, timeout: float = 3.0, sure: bool = False) -> Entry | None:
         """See `Store.get`."""
-        return self._get(check_key(key), timeout)[0]
+        return self._get(check_key(key), timeout, _CONSISTENT if sure else ())[0]
 
     def get_many(self, keys: Sequence[str], *, timeout: float = 3.0) -> dict[str, Entry]:
         """See `Store.get_many`: a transaction of reads for every 64 keys, and another where some do not exist."""
@@ -230,9 +232,9 @@ class ConsulStore:
             # Without the body, which py-consul puts into its text: what is no Consul may send back what it was sent.
             raise Unavailable(f"{where} sent an answer that cannot be read: {attempt}") from None
 
-    def _get(self, key: str, timeout: float) -> tuple[Entry | None, int]:
+    def _get(self, key: str, timeout: float, params: Params = ()) -> tuple[Entry | None, int]:
         with self._client(f"reading {key}", timeout) as client:
-            answer = client.read(key)
+            answer = client.read(key, params)
             pairs = _pairs(answer.body) if answer.code == 200 else []
             return next((_entry(pair) for pair in pairs), None), _index(answer)
 
@@ -297,9 +299,9 @@ class ConsulStore:
         self._get_absent(prefix, ends - time.monotonic())
         return (), index
 
-    def _get_absent(self, prefix: str, timeout: float) -> int:
+    def _get_absent(self, prefix: str, timeout: float, params: Params = ()) -> int:
         """The index of the whole store, which Consul gives with a key that does not exist."""
-        return self._get(f"{prefix}{uuid.uuid4().hex}", timeout)[1]
+        return self._get(f"{prefix}{uuid.uuid4().hex}", timeout, params)[1]
 
     # Waiting
 
@@ -313,7 +315,7 @@ class ConsulStore:
             left = max(ends - time.monotonic(), 0.001)
             answer = self._ask_wait(kind, read, prefix, known, left)
             if answer.index < known:
-                return self._gone_back(kind, prefix, known, answer)
+                return self._gone_back(kind, read, prefix, known)
             if answer.index > known and not self._is_told(kind, prefix, index, answer):
                 return self._remember(kind, prefix, answer)
             known = answer.index
@@ -343,11 +345,16 @@ class ConsulStore:
                 self._shaken.discard((kind, prefix))
         return answer
 
-    def _gone_back(self, kind: str, prefix: str, index: int, answer: Told) -> Told | Reset:
+    def _gone_back(
+        self, kind: str, read: Callable[[str, float, Params], Told], prefix: str, index: int
+    ) -> Told | Reset:
+        # A server that was just made leader answers from what it has replayed so far: a consistent read waits for it.
+        answer = self._remember(kind, prefix, read(prefix, 3.0, _CONSISTENT))
         # A prefix's index also falls when Consul forgets its deleted keys, 15 to 30 minutes after. Then the whole
         # store's is still above; after a loss or a restore it is not.
-        self._remember(kind, prefix, answer)
-        return answer if self._get_absent(prefix, 3.0) >= index else Reset(answer.index)
+        if answer.index >= index or self._get_absent(prefix, 3.0, _CONSISTENT) >= index:
+            return answer
+        return Reset(answer.index)
 
     def _remember(self, kind: str, prefix: str, answer: Told) -> Told:
         with self._told_lock:

@@ -117,7 +117,7 @@ class Presence(Typed):
 
     def incarnation(self, *, timeout: float = 3.0) -> Held[Incarnation] | None:
         """Which store this is. A bad key counts as one of an unknown store: it is to be written over."""
-        entry = self.store.get(self.key("incarnation"), timeout=timeout)
+        entry = self.store.get(self.key("incarnation"), timeout=timeout, sure=True)
         if entry is None:
             return None
         return self.read(Incarnation, entry) or Held(Incarnation(id="unreadable"), entry.index)

@@ -83,7 +83,7 @@ class SqliteStore:
         # As Consul does after an election: who was alive gets a whole life to say so.
         self._ends = {name: now() + 2 * ttl for name, ttl in sessions}
 
-    def get(self, key: str, *, timeout: float = 3.0) -> Entry | None:
+    def get(self, key: str, *, timeout: float = 3.0, sure: bool = False) -> Entry | None:  # noqa: ARG002 - it always is
         """See `Store.get`."""
         check_key(key)
         with self._held(f"reading {key}", timeout):

@@ -67,7 +67,7 @@ class MemoryStore:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def get(self, key: str, *, timeout: float = 3.0) -> Entry | None:
+    def get(self, key: str, *, timeout: float = 3.0, sure: bool = False) -> Entry | None:
         check_key(key)
         with self._held():
             return self._entries.get(key)
