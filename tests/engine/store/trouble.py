@@ -167,6 +167,6 @@ def settled(host: Host, reserve: int = 7) -> bool:
     )
 
 
-def wait_settled(*hosts: Host) -> None:
+def wait_settled(*hosts: Host, reserve: int = 7) -> None:
     for host in hosts:
-        until(lambda host=host: settled(host), 20, f"settling of {host.name}")
+        until(lambda host=host: settled(host, reserve), 20, f"settling of {host.name}")
