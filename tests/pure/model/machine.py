@@ -111,7 +111,7 @@ class Way:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return partial(self._ask, name)
 
-    def _ask(self, name: str, *args: Any, timeout: float = 3.0) -> Any:
+    def _ask(self, name: str, *args: Any, timeout: float = 3.0, **more: Any) -> Any:
         world, machine = self._world, self._machine
         self._run.guard(f"store {name}")
         world.scheduler.elapse(world.random.uniform(0.001, 0.01))
@@ -127,7 +127,7 @@ class Way:
         if self._run.reached_at is None:
             self._run.reached_at = world.scheduler.now
         world.actor = machine
-        answer = getattr(world.store, name)(*args, timeout=timeout)
+        answer = getattr(world.store, name)(*args, timeout=timeout, **more)
         world.actor = None
         self._run.guard("")
         if name == "commit" and machine.deaf > 0:
