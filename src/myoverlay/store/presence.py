@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from myoverlay.store import Check, Conflict, Delete, Lock, Op, Put, Reset, Unchanged, Unlock
+from myoverlay.store import Check, Conflict, Delete, Entry, Lock, Op, Put, Reset, Unchanged, Unlock
 from myoverlay.store.typed import Held, Typed, tail
 from myoverlay.values import COUNT_LIMIT, Alive, HostId, Value, check_count, encode
 
@@ -49,23 +49,20 @@ class Presence(Typed):
 
     def alive(self, *, timeout: float = 3.0) -> dict[HostId, Held[Alive]]:
         """The hosts whose session lives, with what they say of themselves."""
-        found = {}
-        for entry in self.store.list(self.key("alive", ""), timeout=timeout).entries:
-            held = self.read(Alive, entry)
-            held = self.named(entry, held.value.host if held else "", held)
-            if held is not None:
-                found[held.value.host] = held
-        return found
+        return self._alive_in(self.store.list(self.key("alive", ""), timeout=timeout).entries)
 
     def alive_of(self, hosts: Iterable[HostId], *, timeout: float = 3.0) -> dict[HostId, Alive]:
         """What these hosts say of themselves; a host that is not there, or says nothing sensible, is absent."""
         entries = self.store.get_many([self.key("alive", host) for host in hosts], timeout=timeout)
+        return {host: held.value for host, held in self._alive_in(entries.values()).items()}
+
+    def _alive_in(self, entries: Iterable[Entry]) -> dict[HostId, Held[Alive]]:
         found = {}
-        for entry in entries.values():
+        for entry in entries:
             held = self.read(Alive, entry)
             held = self.named(entry, held.value.host if held else "", held)
             if held is not None:
-                found[held.value.host] = held.value
+                found[held.value.host] = held
         return found
 
     def wait(self, index: int, *, timeout: float) -> Present | Unchanged | Reset:
