@@ -34,6 +34,8 @@ from myoverlay.errors import MyoverlayError
 from myoverlay.host.alive import Liveness
 from myoverlay.host.audit import Audit
 from myoverlay.host.beat import Beat
+from myoverlay.host.ceding import Ceding
+from myoverlay.host.claiming import Claiming
 from myoverlay.host.converge import FOREIGN_PINS, Converger
 from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
@@ -57,6 +59,7 @@ from myoverlay.host.pools import Pools
 from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler, Settler
 from myoverlay.host.underlay import Underlay
+from myoverlay.host.upkeep import Upkeep
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
@@ -166,7 +169,11 @@ class Daemon:
             lambda deadline: self.links.routes(deadline=deadline),
             parts.wall,
         )
-        self.leases = Leases(self.journal, self.records, self.presence, self.pools, self._name_of, parts.wall)
+        claiming = Claiming()
+        self.ceding = Ceding(self.journal, self.records, claiming, self.pools.wanted, self._name_of)
+        self.leases = Leases(
+            self.journal, self.records, self.presence, self.pools, claiming, self.ceding, self._name_of, parts.wall
+        )  # fmt: skip
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
         self.overlays = Overlays(
             self.journal,
@@ -182,7 +189,17 @@ class Daemon:
             settings.port,
             settings.eager,
         )
-
+        self.holdings = Holdings(
+            self.journal,
+            self.records,
+            self.pools,
+            self.leases,
+            claiming,
+            self.leftovers,
+            self._name_of,
+            parts.wall,
+        )
+        self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
         self.elsewhere = Elsewhere(self.overlays, self.records, self.epoch, self.fates, self._name_of)
 
     def _make_loops(self, settings: Settings, parts: Parts) -> None:
@@ -195,24 +212,23 @@ class Daemon:
             self._may_write,
             lambda: self.epoch.vouched,
             self.fates.is_dead,
+            self.journal.next_serial,
+            self.epoch.latest,
             now=parts.now,
             in_doubt=self.epoch.in_doubt,
         )
         self.discovery = Discovery(
-            self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin, self.fates.is_settled
-        )  # fmt: skip
+            self.records,
+            self.epoch,
+            self.fates.lost,
+            self.tally,
+            parts.now,
+            parts.begin,
+            self.fates.is_settled,
+            self.ceding.asked,
+        )
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
-        self.holdings = Holdings(
-            self.journal,
-            self.records,
-            self.pools,
-            self.leases,
-            self.leases.claiming,
-            self.leftovers,
-            self._name_of,
-            parts.wall,
-        )
         self.audit = Audit(
             self.journal,
             self.epoch,
@@ -235,10 +251,11 @@ class Daemon:
             parts.now,
         )
         settling = (
+            self.ceding.settle,
             self.overlays.settle,
             self.overlays.tell_moved,
             self.audit.settle,
-            self.leases.settle,
+            self.upkeep.settle,
             self.graves.settle,
         )
         self.settler = Settler(self.leases, self.tally, self._may_write, settling)

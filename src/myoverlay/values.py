@@ -12,7 +12,7 @@ import socket
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
@@ -294,6 +294,7 @@ class HostList(Value, frozen=True, kw_only=True):
     """All endpoints of one host on one overlay: the truth about them, written by that host alone.
 
     `incarnation`: the id of the store that it was written under, once the host knew that its leases are there too.
+    `serial`: of two lists of one host the later one has the higher; 0 in those of versions that did not number them.
     """
 
     host: HostId
@@ -301,6 +302,7 @@ class HostList(Value, frozen=True, kw_only=True):
     vtep: Address
     records: tuple[Record, ...] = ()
     incarnation: str = ""
+    serial: Annotated[int, msgspec.Meta(ge=0, le=COUNT_LIMIT)] = 0
     schema: int = 1
     reader: int = 1
 
@@ -335,11 +337,12 @@ class Pool(Value, frozen=True, kw_only=True):
 
 
 class Lease(Value, frozen=True, kw_only=True):
-    """An address that is taken. `use`: endpoint, reserve (kept free for its host), aux (the same on several hosts)."""
+    """A taken address. `use`: endpoint, aux (the same on several hosts), reserve (its host's; `wanted` by another)."""
 
     address: Address
     use: str
     hosts: tuple[HostId, ...]
+    wanted: HostId | None = None
 
     def __post_init__(self) -> None:
         if self.use not in ("endpoint", "reserve", "aux"):

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from myoverlay.errors import Unavailable
+from myoverlay.host.ceding import Ceding
+from myoverlay.host.claiming import Claiming
 from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.pools import Pools
+from myoverlay.host.upkeep import Upkeep
 from myoverlay.store import Put, Store
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
@@ -195,7 +198,12 @@ class Host:
         self.presence = Presence(self.wire, PREFIX, self.me)
         taken = tuple(Subnet(route) for route in routes)
         self.pools = Pools(self.journal, self.records, base, lambda _: taken, clock)
-        self.leases = Leases(self.journal, self.records, self.presence, self.pools, names.__getitem__, clock)
+        claiming, name = Claiming(), names.__getitem__
+        self.ceding = Ceding(self.journal, self.records, claiming, self.pools.wanted, name)
+        self.leases = Leases(
+            self.journal, self.records, self.presence, self.pools, claiming, self.ceding, name, clock
+        )  # fmt: skip
+        self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
 
         self.tally = Tally()
         self.leftovers = Leftovers(self.tally)
@@ -255,7 +263,7 @@ class Host:
 
     def settle(self) -> None:
         self.holdings.abandon()
-        self.leases.settle(soon())
+        self.upkeep.settle(soon())
 
     def held(self, kind: str) -> list[Address]:
         """The addresses that the journal holds for that use, lowest first."""

@@ -17,9 +17,10 @@ from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import COALESCE, WAIT, Loop
 from myoverlay.plan import believe
 from myoverlay.store import Reset, Unchanged
-from myoverlay.store.records import Records, Ring
+from myoverlay.store.records import Records
+from myoverlay.store.rings import Ring
 from myoverlay.tally import Tally
-from myoverlay.values import HostId
+from myoverlay.values import HostId, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,16 @@ class Watch(Loop):
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
         settled: Callable[[HostId], bool] = lambda _: False,
+        on_asked: Callable[[Subnet], None] = lambda _: None,
     ) -> None:
-        """`lost`: hosts that are dead; `settled`: has the host been there long enough to have published all it has?"""
+        """`lost`: hosts that are dead; `settled`: has the host been there long enough to have published all it has?
+
+        `on_asked`: called where another host wants an address that this one keeps in reserve.
+        """
         super().__init__(f"watch-{local.network.overlay}", tally)
         self._settled = settled
+        self._on_asked = on_asked
+        self._asked = Ring()
         self._local = local
         self._records = records
         self._epoch = epoch
@@ -88,6 +95,7 @@ class Watch(Loop):
         if any(name in self._rings and ring.last < self._rings[name].last for name, ring in seen.rings.items()):
             log.warning("overlay %s: what the store tells of its changes is older than what it told before", overlay)
             self._epoch.went_back()
+        self._hear(seen.asked)
         changed = self._changed(seen.rings)
         if fresh or changed is None or self._now() - self._listed_at > RELIST:
             self.tally.add("watch_rounds", "listing")
@@ -98,6 +106,11 @@ class Watch(Loop):
         self.fetch(changed, anew=fresh)
         self._rings, self._index = seen.rings, seen.index
         return not fresh
+
+    def _hear(self, asked: Ring) -> None:
+        missed, self._asked = asked.since(self._asked.last), asked
+        if missed is None or self._records.me in missed:
+            self._on_asked(self._local.network.subnet)
 
     def _is_part(self) -> bool:
         """Was what is known listed while the store was in doubt, and is it no longer?"""
@@ -191,7 +204,9 @@ class Discovery:
         now: Callable[[], float] = time.monotonic,
         begin: Callable[[Loop], None] = Loop.start,
         settled: Callable[[HostId], bool] = lambda _: False,
+        on_asked: Callable[[Subnet], None] = lambda _: None,
     ) -> None:
+        self._on_asked = on_asked
         self._settled = settled
         self._records = records
         self._epoch = epoch
@@ -207,7 +222,9 @@ class Discovery:
         with self._lock:
             if local.network.network in self._loops:
                 return
-            watch = Watch(local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled)
+            watch = Watch(
+                local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled, self._on_asked
+            )  # fmt: skip
             loops: list[Loop] = [watch]
             if local.network.outsiders:
                 loops.append(OutsiderWatch(local, self._records, self._tally))

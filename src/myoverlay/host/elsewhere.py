@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Fates
-from myoverlay.plan import believe
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostId, HostList, Network, OverlayName
@@ -48,9 +47,10 @@ class Elsewhere:
             if all(record.address != address for record in held.value.records):
                 continue
             now = self._records.lists(network.overlay, [host]).get(host)
-            if now is None or any(record.address == address for record in now.value.records):
+            if now is None:
                 return True
-            if not believe.withdraws(now.value, self._epoch.believed, self._epoch.in_doubt()):
+            latest = self._epoch.latest(held.value, now.value)
+            if any(record.address == address for record in latest.records):
                 return True
         return False
 

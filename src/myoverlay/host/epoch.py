@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 
 from myoverlay.host.journal import Journal
+from myoverlay.plan import believe
 from myoverlay.store.presence import Incarnation, Presence
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import HostId
+from myoverlay.values import HostId, HostList
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,10 @@ class Epoch:
             news, self._vouched = incarnation != self._vouched, incarnation
         if news:
             self._journal.vouched = incarnation
+
+    def latest(self, known: HostList, read: HostList) -> HostList:
+        """What a host's list says, of which `known` was known and `read` is what the store holds now."""
+        return believe.latest(known, read, self.believed, self.in_doubt())
 
     def waits_for(self, known: dict[HostId, str], lost: frozenset[HostId]) -> set[HostId] | None:
         """Which of the hosts known before have not published again; None where there is no doubt.

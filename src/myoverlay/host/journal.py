@@ -56,6 +56,9 @@ class Form:
 
 FORM = Form()
 
+#: So many serials are set aside at once; a restart skips what is left of them.
+SERIALS = 1000
+
 
 class Shelf(Generic[T]):
     """Values of one kind by their keys: a table on disk and the same in memory."""
@@ -121,6 +124,7 @@ class Journal:
         self.lock = threading.RLock()
         self._mirror = mirror
         self._form = form
+        self._serial = self._serial_limit = 0
         with _named(self.path, Refused, "cannot be opened"):
             self._db = (open_disk or _open)(self.path)
         try:
@@ -266,6 +270,16 @@ class Journal:
     @doubted.setter
     def doubted(self, incarnation: str) -> None:
         self._set_meta("doubted", incarnation)
+
+    def next_serial(self) -> int:
+        """A number higher than any that this host used. One in a thousand costs a write."""
+        with self.lock:
+            if self._serial >= self._serial_limit:
+                used = int(self._meta("serial") or 0)
+                self._set_meta("serial", str(used + SERIALS))
+                self._serial, self._serial_limit = used, used + SERIALS
+            self._serial += 1
+            return self._serial
 
     def is_idle(self) -> bool:
         """Does this host hold nothing, so that no other run needs to know of it?"""

@@ -15,10 +15,11 @@ from typing import Protocol
 import msgspec
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
+from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import STORE, check, left
 from myoverlay.host.journal import Journal, lease_key
-from myoverlay.host.pools import RELEASED, Pools
+from myoverlay.host.pools import Pools
 from myoverlay.plan import pools as plan
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
@@ -62,6 +63,8 @@ class Leases:
         records: Records,
         presence: Presence,
         pools: Pools,
+        claiming: Claiming,
+        ceding: Ceding,
         host_name: Callable[[HostId], str],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -71,7 +74,10 @@ class Leases:
         self._pools = pools
         self._host_name = host_name
         self._now = now
-        self.claiming = Claiming()
+        self.claiming = claiming
+        self._ceding = ceding
+        #: What was given out without being asked for by its address, in this run: nobody's call is repeated by `--ip`.
+        self._chosen: set[tuple[Subnet, Address]] = set()
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
         #: What is known of other hosts' addresses.
@@ -96,6 +102,7 @@ class Leases:
             address = self._claim_exact(use, network, asked, deadline)
         else:
             address = self._claim_any(use, network, deadline)
+            self._chosen.add((use.subnet, address))
         self.wanted.set()
         return address, use.subnet
 
@@ -137,9 +144,9 @@ class Leases:
                 leases = self._records.leases(use.subnet, timeout=left(deadline))
             except Unavailable as error:
                 return self._promise_any(use, error)
-            taken = self._taken(use.subnet, leases, network) | lost
+            taken = self.taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
-                if self._create(use.subnet, address, "endpoint", network, deadline):
+                if self.create(use.subnet, address, "endpoint", network, deadline):
                     return address
                 # Somebody was faster, or its key cannot be read: read again, and leave this one alone.
                 lost.add(address)
@@ -176,14 +183,27 @@ class Leases:
     def _from_others(
         self, use: PoolUse, network: Network | None, leases: dict[Address, Held[Lease]], deadline: float
     ) -> Address:
-        """Nothing is free: what living hosts keep in reserve is given back under pressure."""
-        alive = self._presence.alive(timeout=left(deadline))
+        """Nothing is free: living hosts are asked for what they keep in reserve, each until one does not answer."""
+        asked = set(self._presence.alive(timeout=left(deadline)))
         for address, held in leases.items():
-            spare = held.value.use == "reserve" and held.value.hosts[0] in alive
-            if spare and (use.within is None or address in use.within) and self._take(use, held, network, deadline):
-                return address
+            owner = held.value.hosts[0]
+            if held.value.use != "reserve" or owner not in asked or not (use.within is None or address in use.within):
+                continue
+            try:
+                if self._is_ceded(use, held, network, deadline):
+                    return address
+            except Clash as error:
+                log.info("%s", error)
+                asked.discard(owner)
         area = use.within or use.subnet
         raise Refused(f"pool {area} is full: no address is free; release one or use a larger --subnet")
+
+    def _is_ceded(self, use: PoolUse, held: Held[Lease], network: Network | None, deadline: float) -> bool:
+        if self._is_takeable(use.subnet, held, deadline):
+            return self._take(use, held, network, deadline)
+        now = self._records.lease(use.subnet, held.value.address, timeout=left(deadline))
+        mine = now is not None and now.value.use == "reserve" and now.value.hosts == (self._records.me,)
+        return mine and now is not None and self._take(use, now, network, deadline)
 
     def _claim_exact(self, use: PoolUse, network: Network | None, asked: Address, deadline: float) -> Address:
         if network is not None and self._is_used(network, asked):
@@ -193,7 +213,7 @@ class Leases:
             raise Clash(f"{asked} is in use by a container on this host: choose another --ip")
         if mine is not None and mine.use == "reserve" and self._from_reserve(mine, network, deadline):
             return asked
-        if mine is not None and mine.use == "endpoint":
+        if mine is not None and mine.use == "endpoint" and (use.subnet, asked) not in self._chosen:
             return asked  # the answer to the first call was lost
         while True:
             try:
@@ -207,30 +227,35 @@ class Leases:
                 raise Clash(f"{asked} was just given to another container on this host: choose another --ip")
             if held is None:
                 self._check_peers(network, asked)
-                done = self._create(use.subnet, asked, "endpoint", network, deadline)
+                done = self.create(use.subnet, asked, "endpoint", network, deadline)
             else:
-                self._check_takeable(held.value, asked, deadline)
-                done = self._take(use, held, network, deadline)
+                done = self._is_takeable(use.subnet, held, deadline) and self._take(use, held, network, deadline)
             if done:
                 return asked
             if network is not None:
                 self._check_outsider(network, asked, deadline)
             check(deadline, f"the address {asked}")
 
-    def _check_takeable(self, lease: Lease, asked: Address, deadline: float) -> None:
-        owner = lease.hosts[0]
+    def _is_takeable(self, subnet: Subnet, held: Held[Lease], deadline: float) -> bool:
+        """May a leased address be taken? Where another host keeps it in reserve that is asked: it is read again then.
+
+        Raises Clash where it may not.
+        """
+        lease, asked, owner = held.value, held.value.address, held.value.hosts[0]
         if lease.use == "aux":
             raise Clash(f"{asked} is set aside with --aux-address: choose another --ip")
         if owner == self._records.me:
-            return
+            return True
         name = self._host_name(owner)
         if lease.use == "endpoint":
             remedy = self.elsewhere.remedy(owner) or "stop that container first"
             raise Clash(f"{asked} is in use by a container on host {name}: choose another --ip, or {remedy}")
-        if owner not in self._presence.alive(timeout=left(deadline)):
+        if not self._presence.alive_of([owner], timeout=left(deadline)):
             raise Clash(
                 f"{asked} is kept in reserve by host {name}, which cannot be asked just now: choose another --ip"
             )
+        self._ceding.ask(subnet, held, deadline)
+        return False
 
     def _check_peers(self, network: Network | None, asked: Address) -> None:
         if network is not None and self.elsewhere.has(network, asked):
@@ -248,8 +273,9 @@ class Leases:
         me = self._records.me
         while True:
             held = self._records.lease(subnet, asked, strict=True, timeout=left(deadline))
-            if held is not None and held.value.use != "aux":
-                self._check_takeable(held.value, asked, deadline)
+            if held is not None and held.value.use != "aux" and not self._is_takeable(subnet, held, deadline):
+                check(deadline, f"the address {asked}")
+                continue
             hosts = held.value.hosts if held and held.value.use == "aux" else ()
             new = Lease(address=asked, use="aux", hosts=tuple(sorted({*hosts, me})))
             if self._write(subnet, held, new, None, deadline):
@@ -258,7 +284,7 @@ class Leases:
 
     # -- one address -----------------------------------------------------------------------------------------------
 
-    def _create(self, subnet: Subnet, address: Address, kind: str, network: Network | None, deadline: float) -> bool:
+    def create(self, subnet: Subnet, address: Address, kind: str, network: Network | None, deadline: float) -> bool:
         with self.claiming.alone(subnet, address) as alone:
             new = Lease(address=address, use=kind, hosts=(self._records.me,))
             return alone and self._write(subnet, None, new, network, deadline)
@@ -307,6 +333,7 @@ class Leases:
             return True
 
     def _enter(self, subnet: Subnet, address: Address, kind: str, promised: bool = False, unsure: bool = False) -> None:
+        self._chosen.discard((subnet, address))
         lease = LocalLease(
             subnet=subnet, address=address, use=kind, at=self._now(), promised=promised, unsure=unsure
         )  # fmt: skip
@@ -320,22 +347,6 @@ class Leases:
         return new
 
     # -- in the background -----------------------------------------------------------------------------------------
-
-    def settle(self, deadline: float) -> None:
-        """Tell the store what it could not be told, fill the reserves.
-
-        Raises Unavailable or Late when it could not be finished.
-        """
-        for lease in self._journal.leases.all():
-            if lease.use == "releasing":
-                self.settle_release(lease, deadline)
-            elif lease.promised:
-                self.settle_promise(lease, deadline)
-        for use in self._journal.uses.all():
-            if use.at == RELEASED:
-                self._settle_pool(use, deadline)
-            elif self._pools.network(use.pool) is not None:
-                self._fill(use, deadline)
 
     def _settle_quietly(self, lease: LocalLease, deadline: float) -> None:
         try:
@@ -383,38 +394,6 @@ class Leases:
             kept = msgspec.structs.replace(lease, promised=False)
             self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
 
-    def _settle_pool(self, use: PoolUse, deadline: float) -> None:
-        """Leave a pool that Docker released, with all that is held of it."""
-        if not self._pools.is_shared(use):
-            for lease in self.of(use.subnet):
-                if self._journal.uses.get(use.pool) != use:
-                    return  # Docker asked for it again meanwhile
-                self.settle_release(self.mark(lease, "releasing"), deadline)
-            self._free_unknown(use.subnet, deadline)
-        self._pools.leave(use, deadline)
-
-    def _free_unknown(self, subnet: Subnet, deadline: float) -> None:
-        """Free what only the store knows of: a run of ours ended between its write there and the one in the journal."""
-        for address, held in self._records.leases(subnet, timeout=left(deadline)).items():
-            if self._records.me in held.value.hosts:
-                with self.claiming.alone(subnet, address) as alone:
-                    if alone and self._journal.leases.get(f"{subnet.key}/{address}") is None:
-                        self._records.release(subnet, address, timeout=left(deadline))
-
-    def _fill(self, use: PoolUse, deadline: float) -> None:
-        """Bring the reserve of a pool to its size."""
-        network = self._pools.network(use.pool)
-        missing = plan.reserve_size(use.within or use.subnet) - len(self.of(use.subnet, "reserve"))
-        if missing <= 0 or (network is not None and self.elsewhere.held_back(network) is not None):
-            return  # in a doubt a free address may be one that another host promised while the store was away
-        leases = self._records.leases(use.subnet, timeout=left(deadline))
-        taken = self._taken(use.subnet, leases, network)
-        for address in plan.candidates(use.subnet, use.within, taken):
-            if missing <= 0 or self._journal.uses.get(use.pool) != use:
-                return
-            if self._create(use.subnet, address, "reserve", network, deadline):
-                missing -= 1
-
     # -- what is here ----------------------------------------------------------------------------------------------
 
     def _is_used(self, network: Network | None, address: Address) -> bool:
@@ -427,7 +406,7 @@ class Leases:
         """This host's leases of a pool."""
         return [one for one in self._journal.leases.all() if one.subnet == subnet and use in (None, one.use)]
 
-    def _taken(self, subnet: Subnet, leases: dict[Address, Held[Lease]], network: Network | None) -> set[Address]:
+    def taken(self, subnet: Subnet, leases: dict[Address, Held[Lease]], network: Network | None) -> set[Address]:
         taken = {*leases, *(lease.address for lease in self.of(subnet))}
         if network is not None and network.definition.gateway is not None:
             taken.add(network.definition.gateway)

@@ -302,8 +302,8 @@ class LocalOverlay:
                 known = merged.get(host)
                 if known is not None and held.index < known.index:
                     continue
-                if known is not None and not believe.withdraws(held.value, incarnation, doubt):
-                    held = Held(believe.united(known.value, held.value), held.index)
+                if known is not None:
+                    held = Held(believe.latest(known.value, held.value, incarnation, doubt), held.index)
                 merged[host] = held
             self._see(msgspec.structs.replace(self.view, lists=merged), whole=anew and not doubt)
 

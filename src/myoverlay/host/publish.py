@@ -18,7 +18,9 @@ from myoverlay.errors import Clash, Unavailable
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.store import MAX_OPS, Entry
-from myoverlay.store.records import MARK, MAX_CLAIMS, Claim, Published, Records, Ring
+from myoverlay.store.pooled import MARK
+from myoverlay.store.records import MAX_CLAIMS, Claim, Published, Records
+from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Definition, HostId, HostList, OverlayName, Record
@@ -61,14 +63,19 @@ class Publisher(Loop):
         may_write: Callable[[], bool],
         vouched: Callable[[], str],
         is_dead: Callable[[HostId], bool],
+        serial: Callable[[], int],
+        latest: Callable[[HostList, HostList], HostList],
         contest: float = CONTEST,
         now: Callable[[], float] = time.monotonic,
         in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`serial` numbers this host's lists; `latest` is what another's says, of one known and one read."""
         super().__init__("publish", tally)
         self._may_write = may_write
         self._vouched = vouched
         self._is_dead = is_dead
+        self._serial = serial
+        self._latest = latest
         self._contest = contest
         self._in_doubt = in_doubt
         self._now = now
@@ -221,11 +228,12 @@ class Publisher(Loop):
             known = self._known.get(overlay)
             if known is None:
                 known = self._known[overlay] = self._look(local)
-            new = self._list(local)
+            new = self._list(local, known)
             claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self._end_contest(overlay)
                 return False
+            new = msgspec.structs.replace(new, serial=self._serial())
             claims, drops = _first_chunk(claims, drops)
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
@@ -247,7 +255,8 @@ class Publisher(Loop):
                 self._known.pop(overlay)
         raise Unavailable(f"the store refused {_REFUSALS} writes in a row though nothing it tells stands against them")
 
-    def _list(self, local: LocalOverlay) -> HostList:
+    def _list(self, local: LocalOverlay, known: _Known) -> HostList:
+        """What should be in the store; numbered as what is there, for as long as it does not differ from that."""
         overlay = local.network.overlay
         return HostList(
             host=self._records.me,
@@ -255,6 +264,7 @@ class Publisher(Loop):
             vtep=local.network.vtep,
             records=tuple(r for r in local.records() if (overlay, r.address) not in self._clashes),
             incarnation=self._vouched(),
+            serial=known.listed.value.serial if known.listed else 0,
         )
 
     def _tell(self, local: LocalOverlay) -> None:
@@ -263,9 +273,10 @@ class Publisher(Loop):
         After a rollback two hosts may each wait for the other's stale list and keys to go: the lists are the truth.
         """
         definition, known = local.network.definition, self._look(local)
-        new = self._list(local)
+        new = self._list(local, known)
         _, drops = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
+            new = msgspec.structs.replace(new, serial=self._serial())
             self._records.publish(definition, new, known.listed, known.ring, (), drops)
 
     def _look(self, local: LocalOverlay) -> _Known:
@@ -355,8 +366,11 @@ class Publisher(Loop):
             return None
         leftover = (arp,) if ours else (arp, fib)
         hosts = {host for host in self._records.hosts_of(overlay) if not self._is_dead(host)} - {self._records.me}
+        known = local.view.lists or {}
         for host, held in self._records.lists(overlay, hosts).items():
-            for other in held.value.records:
+            # An old list that a snapshot brought back says nothing of what its host has withdrawn since.
+            latest = self._latest(known[host].value, held.value) if host in known else held.value
+            for other in latest.records:
                 if other.address == record.address:
                     return (
                         f"{record.address} of overlay {overlay} is in use on host {self._host_name(host)}: choose"

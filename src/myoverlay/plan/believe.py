@@ -19,6 +19,18 @@ def withdraws(read: HostList, incarnation: str, doubt: bool) -> bool:
     return read.incarnation == incarnation or (not read.incarnation and not doubt)
 
 
+def latest(known: HostList, read: HostList, incarnation: str, doubt: bool) -> HostList:
+    """What a host's list says, of which `known` was known and `read` is what the store holds now.
+
+    One that is not to be believed may be old: of numbered ones the later one counts, of others both together.
+    """
+    if withdraws(read, incarnation, doubt):
+        return read
+    if known.serial and read.serial:
+        return read if read.serial >= known.serial else known
+    return united(known, read)
+
+
 def united(known: HostList, read: HostList) -> HostList:
     """Both lists of a host together: nothing goes, and of two records for an address the later one stays."""
     best: dict[str, Record] = {record.address: record for record in read.records}

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import msgspec
 
 from myoverlay.store import Entry, Reset, Store, Unchanged
-from myoverlay.store.records import Row, arp_key, fib_key, read_row
+from myoverlay.store.pooled import arp_key, fib_key
+from myoverlay.store.records import Row, read_row
 from myoverlay.values import Address, Mac, Peer, check_prefix
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from myoverlay.errors import Clash
 from myoverlay.store import Check, Conflict, Delete, Entry, Op, Put, Store
-from myoverlay.store.records import MARK, arp_key, fib_key
+from myoverlay.store.pooled import MARK, arp_key, fib_key
 from myoverlay.values import Address, Mac, check_prefix
 
 

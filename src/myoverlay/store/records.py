@@ -26,7 +26,6 @@ import msgspec
 
 from myoverlay.store import (
     MAX_OPS,
-    Check,
     Conflict,
     Delete,
     Entry,
@@ -36,47 +35,31 @@ from myoverlay.store import (
     Store,
     Unchanged,
 )
-from myoverlay.store.typed import Held, Typed, tail
+from myoverlay.store.pooled import MARK, Pooled
+from myoverlay.store.rings import ASKED, RINGS, Ring
+from myoverlay.store.typed import Held, tail
 from myoverlay.values import (
-    COUNT_LIMIT,
     Address,
     Definition,
     HostId,
     HostList,
-    Lease,
     Mac,
     OverlayName,
     Peer,
-    Pool,
     Record,
     Subnet,
     Value,
-    check_count,
     encode,
 )
 
-#: Our mark in a key's flags: "myov" in ASCII.
-MARK = 0x6D796F76
 #: The newest schema of a host's list that this version reads; a list says which it needs at least.
 READER = 1
-#: Changes go round in rings, so that parallel writers seldom meet: 8 rings carried 100 changes/s at 4 % conflicts.
-RINGS = 8
-#: A watcher that is further behind than this lists everything.
-RING_LENGTH = 32
 #: An index claim takes two operations of a commit; the own list, the ring and the member hint take three.
 MAX_CLAIMS = (MAX_OPS - 3) // 2
 _MAX_TEXT = 64
 _VNI = re.compile(r"[0-9]{1,8}")
 
 T = TypeVar("T")
-
-
-def arp_key(place: str, address: Address) -> str:
-    return f"{place}/arp/{address}"
-
-
-def fib_key(place: str, mac: Mac) -> str:
-    return f"{place}/fib/{mac}"
 
 
 #: What an `arp/` or a `fib/` key says.
@@ -89,27 +72,6 @@ def read_row(place: str, entry: Entry) -> Row | None:
     if kind == "arp":
         return Address(name), Mac(_text(entry.value))
     return (Mac(name), _vtep(_text(entry.value))) if kind == "fib" else None
-
-
-class Ring(Value, frozen=True, kw_only=True):
-    """The hosts of the last changes, newest last; `last` is the sequence number of the newest."""
-
-    last: int = 0
-    hosts: tuple[HostId, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_count(self.last)
-
-    def turned(self, host: HostId) -> Ring:
-        last = self.last + 1 if self.last < COUNT_LIMIT else 1
-        return Ring(last=last, hosts=(*self.hosts, host)[-RING_LENGTH:])
-
-    def since(self, last: int) -> tuple[HostId, ...] | None:
-        """Who changed after `last`, or None where the ring no longer tells."""
-        missed = self.last - last
-        if missed < 0 or missed > len(self.hosts):
-            return None
-        return self.hosts[len(self.hosts) - missed :]
 
 
 class Member(Value, frozen=True, kw_only=True):
@@ -127,9 +89,10 @@ class VniHolder(Value, frozen=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """All rings of an overlay at an index."""
+    """All rings of an overlay at an index; in `asked` are the hosts that are asked for an address of their reserve."""
 
     rings: dict[str, Ring]
+    asked: Ring
     index: int
 
 
@@ -165,7 +128,7 @@ class Stale(msgspec.Struct, frozen=True):
     claims: tuple[Claim, ...]
 
 
-class Records(Typed):
+class Records(Pooled):
     """Typed reads and writes for one host. Every method may raise Unavailable."""
 
     # -- keys ------------------------------------------------------------------------------------------------------
@@ -173,16 +136,6 @@ class Records(Typed):
     def of_host(self, store: Store, host: HostId) -> Records:
         """The same keys, as another host would read and write them, through a store of the caller's."""
         return type(self)(store, self._prefix, host)
-
-    def place(self, definition: Definition) -> str:
-        """Where the overlay's `arp/` and `fib/` keys lie."""
-        return definition.records or self.key("overlays", definition.overlay, "records")
-
-    def arp(self, definition: Definition, address: Address) -> str:
-        return arp_key(self.place(definition), address)
-
-    def fib(self, definition: Definition, mac: Mac) -> str:
-        return fib_key(self.place(definition), mac)
 
     def _list_key(self, host: HostId, overlay: OverlayName) -> str:
         return self.key("hosts", host, "overlays", overlay)
@@ -254,7 +207,7 @@ class Records(Typed):
             vni = self.store.get(self.key("vni", definition.vni), timeout=timeout)
             holder = self.read(VniHolder, vni)
             ops.append(Delete(key, held.index))
-            ops.extend(Delete(entry.key, entry.index) for entry in rings[:RINGS])
+            ops.extend(Delete(entry.key, entry.index) for entry in rings[: RINGS + 1])
             if vni is not None and holder is not None and holder.value.overlay == overlay:
                 ops.append(Delete(vni.key, vni.index))
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
@@ -423,7 +376,7 @@ class Records(Typed):
         for entry in seen.entries:
             held = self.read(Ring, entry)
             rings[tail(entry.key)] = held.value if held else Ring()
-        return Changes(rings, seen.index)
+        return Changes(rings, rings.pop(ASKED, Ring()), seen.index)
 
     def outsiders(self, definition: Definition, index: int, *, timeout: float) -> Outsiders | Unchanged | Reset:
         """Wait until a key of the overlay's `arp/` or `fib/` changed; costs all of them at every change."""
@@ -478,83 +431,6 @@ class Records(Typed):
         """The key by which somebody who is none of us has the address, if there is one."""
         arp = self.store.get(self.arp(definition, address), timeout=timeout)
         return arp.key if arp is not None and arp.flags != MARK else None
-
-    # -- pools and leases ------------------------------------------------------------------------------------------
-
-    def pools(self, *, timeout: float = 3.0) -> list[Held[Pool]]:
-        entries = self.store.list(self.key("subnets", ""), timeout=timeout).entries
-        return [held for held in map(self._read_pool, entries) if held is not None]
-
-    def pool(self, subnet: Subnet, *, strict: bool = False, timeout: float = 3.0) -> Held[Pool] | None:
-        """A pool; a bad one is None, or, where that is `strict`, raises Unreadable."""
-        entry = self.store.get(self.key("subnets", subnet.key), timeout=timeout)
-        held = self._read_pool(entry)
-        return self.firmly(entry, held) if strict else held
-
-    def _read_pool(self, entry: Entry | None) -> Held[Pool] | None:
-        held = self.read(Pool, entry)
-        return self.named(entry, held.value.subnet.key if held else "", held)
-
-    def write_pool(self, held: Held[Pool] | None, new: Pool, *, timeout: float = 3.0) -> bool:
-        """Write a pool by compare-and-set; one that nobody uses any more goes."""
-        key = self.key("subnets", new.subnet.key)
-        index = held.index if held else 0
-        op: Op = Put(key, encode(new), index=index) if new.users else Delete(key, index)
-        return not isinstance(self.store.commit([op], timeout=timeout), Conflict)
-
-    def leases(self, subnet: Subnet, *, timeout: float = 3.0) -> dict[Address, Held[Lease]]:
-        """All leases of a pool. A key that is no lease counts as taken by nobody known, so it is left out here."""
-        entries = self.store.list(self.key("pools", subnet.key, ""), timeout=timeout).entries
-        return {held.value.address: held for held in map(self._read_lease, entries) if held is not None}
-
-    def lease(
-        self, subnet: Subnet, address: Address, *, strict: bool = False, timeout: float = 3.0
-    ) -> Held[Lease] | None:
-        """A lease; a bad one is None, or, where that is `strict`, raises Unreadable."""
-        entry = self.store.get(self.key("pools", subnet.key, address), timeout=timeout)
-        held = self._read_lease(entry)
-        return self.firmly(entry, held) if strict else held
-
-    def _read_lease(self, entry: Entry | None) -> Held[Lease] | None:
-        held = self.read(Lease, entry)
-        return self.named(entry, held.value.address if held else "", held)
-
-    def write_lease(
-        self,
-        subnet: Subnet,
-        held: Held[Lease] | None,
-        new: Lease,
-        besides: Definition | None = None,
-        *,
-        timeout: float = 3.0,
-    ) -> bool:
-        """Take or change a lease by compare-and-set; `besides`: only if no outsider of the overlay has the address."""
-        key = self.key("pools", subnet.key, new.address)
-        ops: list[Op] = [Put(key, encode(new), index=held.index if held else 0)]
-        if besides is not None:
-            arp = self.store.get(self.arp(besides, new.address), timeout=timeout)
-            if arp is not None and arp.flags != MARK:
-                return False
-            # A key with our mark is a leftover, or about to be withdrawn: whoever publishes the address takes it away.
-            ops.append(Check(self.arp(besides, new.address), arp.index if arp else 0))
-        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
-
-    def release(self, subnet: Subnet, address: Address, *, timeout: float = 3.0) -> bool:
-        """Take this host out of a lease; False where it changed meanwhile."""
-        held = self.lease(subnet, address, timeout=timeout)
-        return held is None or self.me not in held.value.hosts or self.give_back(subnet, held, timeout=timeout)
-
-    def give_back(self, subnet: Subnet, held: Held[Lease], *, timeout: float = 3.0) -> bool:
-        """The same for a lease as it was read; this call writes and reads nothing."""
-        others = tuple(host for host in held.value.hosts if host != self.me)
-        if others:
-            new = msgspec.structs.replace(held.value, hosts=others)
-            return self.write_lease(subnet, held, new, timeout=timeout)
-        return self.drop_lease(subnet, held, timeout=timeout)
-
-    def drop_lease(self, subnet: Subnet, held: Held[Lease], *, timeout: float = 3.0) -> bool:
-        key = self.key("pools", subnet.key, held.value.address)
-        return not isinstance(self.store.commit([Delete(key, held.index)], timeout=timeout), Conflict)
 
 
 def _holder(definition: Definition) -> VniHolder:

@@ -23,7 +23,7 @@ from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import Wire
 from myoverlay.plan.rows import Rows
 from myoverlay.store.index import Index
-from myoverlay.store.records import MARK
+from myoverlay.store.pooled import MARK
 from myoverlay.values import Address, Fdb, Neigh
 from tests.kernel.cli.conftest import Hand
 from tests.kernel.host.hosts import ByHand, Container, Hosts

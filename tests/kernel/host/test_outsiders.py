@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from myoverlay.store.records import MARK
+from myoverlay.store.pooled import MARK
 from tests.kernel.host.hosts import ByHand, Container, Host, Hosts, Refusal
 from tests.kernel.host.tools import until
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from myoverlay.plan.rows import newest
-from myoverlay.store.records import Member, Published, Records, Ring
+from myoverlay.store.records import Member, Published, Records
+from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostId, HostList, Mac, OverlayName, Record
 from tests.kernel.host.hosts import Host, Hosts

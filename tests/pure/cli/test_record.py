@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from myoverlay.cli.main import cli
 from myoverlay.store import Entry, Put
 from myoverlay.store.consul import ConsulStore
-from myoverlay.store.records import MARK
+from myoverlay.store.pooled import MARK
 from tests.pure.store.fake_consul import FakeConsul
 
 MAC = "02:42:c0:a8:00:03"

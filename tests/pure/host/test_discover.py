@@ -14,12 +14,13 @@ from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
 from myoverlay.store import Delete
-from myoverlay.store.records import RING_LENGTH, Member, Published, Ring
+from myoverlay.store.records import Member, Published
+from myoverlay.store.rings import RING_LENGTH, Ring
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, HostList, encode
-from tests.pure.kit import DEMO, PREFIX, Clock, Host, definition, network, put, record, until
+from myoverlay.values import Address, HostId, HostList, Lease, Subnet, encode
+from tests.pure.kit import DEMO, PREFIX, SUBNET, Clock, Host, definition, network, put, record, until
 
 Make = Callable[[str], Host]
 #: How long a doubt lasts, seconds.
@@ -148,6 +149,24 @@ def test_own_changes_are_not_fetched(ann: Watcher, others: list[Host]) -> None:
     calls = ann.round()
     assert "get_many" not in [name for name, _ in calls]
     assert ann.local.addresses() == ALL
+
+
+def test_who_is_asked_for_a_reserve_hears_of_it(ann: Watcher, others: list[Host]) -> None:
+    """A wish for an address that this host keeps calls it, once; wishes to others do not, and fetch no list."""
+    ann.round()
+    heard: list[Subnet] = []
+    ann.watch._on_asked = heard.append
+    bob, eve = others[0], others[1]
+    for owner, last, calls in ((eve, 9, []), (ann.host, 10, [SUBNET])):
+        kept = Lease(address=Address(f"10.5.0.{last}"), use="reserve", hosts=(owner.me,))
+        assert owner.records.write_lease(SUBNET, None, kept)
+        held = owner.records.lease(SUBNET, kept.address)
+        assert held is not None
+        assert bob.records.want(SUBNET, held, DEMO)
+        assert [what for what in ann.round() if what[0] == "get_many"] == []
+        assert heard == calls
+    ann.round()
+    assert heard == [SUBNET]
 
 
 def test_an_owner_withdraws_by_writing(ann: Watcher, others: list[Host]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from myoverlay.errors import MyoverlayError, Refused
-from myoverlay.host.journal import FORM, Form, Journal, lease_key
+from myoverlay.host.journal import FORM, SERIALS, Form, Journal, lease_key
 from myoverlay.values import Address, HostId, LocalLease, PoolUse
 from tests.pure.kit import SUBNET, definition, endpoint, network, together
 
@@ -221,6 +221,17 @@ def test_an_older_journal_is_brought_up_in_one_step(tmp_path: Path) -> None:
     new.close()
     with pytest.raises(Refused, match=f"schema {up + 2}; this one knows {up}.: use that version"):
         Journal(tmp_path)
+
+
+def test_serials_rise_for_ever(tmp_path: Path) -> None:
+    """Every number is higher than any before it, over restarts and over the block that is set aside at once."""
+    given = []
+    for _ in range(3):
+        journal = Journal(tmp_path)
+        given += [journal.next_serial() for _ in range(SERIALS + 1)]
+        journal.close()
+    assert given == sorted(set(given))
+    assert given[0] == 1
 
 
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 from myoverlay.errors import Clash
+from myoverlay.host.local import View
 from myoverlay.host.publish import Publisher
+from myoverlay.plan.believe import latest
 from myoverlay.store import Delete, Put
-from myoverlay.store.records import MARK, MAX_CLAIMS, Ring
+from myoverlay.store.pooled import MARK
+from myoverlay.store.records import MAX_CLAIMS
+from myoverlay.store.rings import Ring
 from myoverlay.store.sqlite import SqliteStore
+from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, HostList, Network, OverlayName, Record, encode
 from tests.pure.kit import DEMO, PREFIX, Host, definition, every, network, put, record, together, until
@@ -28,6 +35,7 @@ class Local:
     def __init__(self, on: Network) -> None:
         self.network = on
         self.entries: list[Record] = []
+        self.view = View()
 
     def records(self) -> tuple[Record, ...]:
         return tuple(self.entries)
@@ -41,6 +49,7 @@ class Writer:
         self.local = Local(network(vtep=Address(vtep), definition=definition(records=records)))
         self.here = True
         self.vouched = ""
+        self.latest: Callable[[HostList, HostList], HostList] = lambda _, read: read
         self.dead: set[HostId] = set()
         names[host.me] = host.name
         self.tally = Tally()
@@ -52,6 +61,8 @@ class Writer:
             lambda: True,
             lambda: self.vouched,
             lambda who: who in self.dead,
+            itertools.count(1).__next__,
+            lambda known, read: self.latest(known, read),
             CONTEST,
         )
         self.publisher.start()
@@ -415,6 +426,39 @@ def test_a_list_names_what_is_vouched_for(writer: Make) -> None:
     ann.publish(record("10.5.0.3"))
     held = ann.host.records.lists(DEMO, [ann.host.me])[ann.host.me]
     assert held.value.incarnation == "two"
+
+
+def test_each_list_has_a_higher_number_than_the_one_before(writer: Make, store: SqliteStore) -> None:
+    """Also than one that a snapshot brought back; what has not changed is not written again for its number."""
+    ann = writer("ann")
+
+    def serial() -> int:
+        return ann.host.records.lists(DEMO, [ann.host.me])[ann.host.me].value.serial
+
+    ann.publish(record("10.5.0.3"))
+    assert serial() == 1
+    ann.publish(record("10.5.0.3"))
+    assert serial() == 1
+    old = store.get(ann.key())
+    ann.publish(record("10.5.0.4"))
+    assert serial() == 2
+    assert old is not None
+    put(store, ann.key(), old.value)
+    ann.publisher.distrust(DEMO)
+    ann.publish(record("10.5.0.4"))
+    assert serial() == 3
+
+
+def test_what_a_host_withdrew_is_no_clash_in_its_old_list(writer: Make) -> None:
+    """The store holds an older list than is known of a host: who took its address since has it."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    bob.publish(record("10.5.0.3"))
+    known = bob.host.records.lists(DEMO, [bob.host.me])[bob.host.me]
+    later = msgspec.structs.replace(known.value, records=(), serial=9)
+    ann.local.view = View(lists={bob.host.me: Held(later, known.index)})
+    ann.latest = lambda one, read: latest(one, read, "one", doubt=True)
+    ann.publish(record("10.5.0.3"))
+    assert ann.listed() == (record("10.5.0.3"),)
 
 
 def test_what_is_distrusted_is_read_anew(writer: Make, store: SqliteStore) -> None:

@@ -40,6 +40,7 @@ COLLABORATORS = {
     "Discovery", "Lookup", "MissLoop", "Reconciler", "Prober", "Beat", "Presence", "Epoch", "PeerWatch", "Fates",
     "Graves", "Audit", "Holdings", "Elsewhere", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore",
     "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
+    "Claiming", "Ceding", "Upkeep",
 }  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def test_every_room_is_known() -> None:
         ("plan.shape", "from myoverlay.store import Store"),
         ("store.records", "from myoverlay.kernel.links import Links"),
         ("store.sqlite", "from myoverlay import kernel"),
-        ("kernel.neigh", "from myoverlay.store.records import MARK"),
+        ("kernel.neigh", "from myoverlay.store.pooled import MARK"),
         ("kernel.links", "from myoverlay.docker import wire"),
         ("kernel.links", "import docker"),
         ("host.leases", "from myoverlay.docker.wire import GATEWAY"),

@@ -7,6 +7,7 @@ end.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,8 @@ class Engine:
         self.networks: dict[str, DockerNetwork] = {}
         self.containers: dict[str, Container] = {}
         self.held: dict[tuple[str, Address], bool] = {}
+        #: How many running calls and containers hold each: two that are started at once may ask for the same `--ip`.
+        self._holds: Counter[tuple[str, Address]] = Counter()
         self.busy: set[str] = set()
         self.working = 0
         self._life = 0
@@ -247,14 +250,21 @@ class Engine:
         )
         address = wire.address_of(answer["Address"])
         promised = not self.machine.reaches_store
-        self.world.truth.given(self, network.overlay, address, promised)
-        self.held[network.overlay.name, address] = promised
+        key = (network.overlay.name, address)
+        again = asked is not None and key in self.held
+        if not again:
+            self.world.truth.given(self, network.overlay, address, promised)
+        self.held[key] = promised or (again and self.held[key])
+        self._holds[key] += 1
         done.append(lambda: self._release_address(network, address))
         return address, promised
 
     def _release_address(self, network: DockerNetwork, address: Address) -> Steps:
         back = wire.ReleaseAddress(pool=network.pool or "", address=address)
-        self.held.pop((network.overlay.name, address), None)
+        key = (network.overlay.name, address)
+        self._holds[key] -= 1
+        if self._holds[key] <= 0:
+            self.held.pop(key, None)
         yield from self._ask("ReleaseAddress", lambda d: d.ipam.release_address(back, self._deadline()), surely=True)
 
     def _delete_endpoint(self, container: Container) -> Steps:
@@ -311,6 +321,7 @@ class Engine:
             container.live = False
             self.containers.pop(container.endpoint)
         self.held.clear()
+        self._holds.clear()
         for network in list(self.networks.values()):
             if network.going:
                 self.begin(self.delete_network(network))

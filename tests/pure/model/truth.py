@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from myoverlay.plan import pools as plan
 from myoverlay.plan import shape
 from myoverlay.store import Entry
-from myoverlay.store.records import MARK
+from myoverlay.store.pooled import MARK
 from myoverlay.values import Address, Fdb, Neigh, decoder
 from tests.pure.model.engine import Container, Engine
 from tests.pure.model.kernel import Row, Space
@@ -28,6 +28,10 @@ class Truth:
         self._world = world
         #: Addresses that two hosts have because one promised it while it could not ask the store.
         self.promised: set[tuple[str, Address]] = set()
+        #: Addresses that the others took from a host which none of them could reach for the lease grace.
+        self.given_up: set[tuple[tuple[str, Address], Machine]] = set()
+        #: Whose the leases in the store are, by their keys.
+        self._owners: dict[str, tuple[str, ...]] = {}
         #: Containers that their host has listed in the store.
         self._told: set[Container] = set()
 
@@ -59,7 +63,7 @@ class Truth:
             key = (overlay.name, address)
             if key not in other.held:
                 continue
-            if promised or other.held[key] or self._is_lost(other.machine):
+            if promised or other.held[key] or self._is_lost(other.machine) or (key, other.machine) in self.given_up:
                 self.promised.add(key)
                 continue
             self.fail(
@@ -133,10 +137,37 @@ class Truth:
                 if container not in self._told:
                     self._note_told(container)
         entries = self._world.store.entries()
+        self._note_freed(keys - entries.keys())
         for key in keys & self._world.foreign.keys():
             entry = entries.get(key)
             if entry is None or entry.value != self._world.foreign[key] or entry.flags == MARK:
                 self.fail("foreign keys stay", f"{self._world.actor} changed {key}")
+
+    def _note_freed(self, keys: set[str]) -> None:
+        """Others free only addresses of a host that nobody who shares the overlay, and reaches the store, can reach."""
+        for overlay in self._world.overlays:
+            pool = f"myoverlay/pools/{overlay.subnet.key}/"
+            for address in (Address(key.removeprefix(pool)) for key in keys if key.startswith(pool)):
+                key = (overlay.name, address)
+                for engine in self._world.engines:
+                    theirs = engine.machine.id in self._owners.get(f"{pool}{address}", ())
+                    if not theirs or engine.machine is self._world.actor or key not in engine.held:
+                        continue
+                    if not self._is_beyond_reach(engine.machine, overlay):
+                        self.fail("no living address is freed", f"{self._world.actor} freed {key}: {engine.machine}")
+                    self.given_up.add((key, engine.machine))
+
+    def note_owners(self, keys: set[str]) -> None:
+        """Whoever wrote these keys: whose leases they are now."""
+        entries = self._world.store.entries()
+        for key in keys:
+            if key.startswith("myoverlay/pools/"):
+                self._owners[key] = tuple(_JSON(entries[key].value)["hosts"]) if key in entries else ()
+
+    def _is_beyond_reach(self, host: Machine, overlay: Overlay) -> bool:
+        others = [e.machine for e in self._world.engines if e.machine is not host and e.machine.writes()]
+        sharing = [one for one in others if self._world.engine(one).network_of(overlay) is not None]
+        return all(self._world.unheard(one, host) >= self._world.lease_grace for one in sharing)
 
     # -- when everything has healed --------------------------------------------------------------------------------
 

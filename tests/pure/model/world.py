@@ -23,7 +23,7 @@ from myoverlay.host import discover as discover_module
 from myoverlay.host import holdings as holdings_module
 from myoverlay.host import reconcile as reconcile_module
 from myoverlay.store import Put
-from myoverlay.store.records import MARK
+from myoverlay.store.pooled import MARK
 from myoverlay.values import Address, Fdb, Mac, Neigh, Subnet
 from tests.pure.model.engine import Container, Engine
 from tests.pure.model.machine import Failure, Machine
@@ -107,7 +107,7 @@ class World:
         self.scheduler = Scheduler(self.random)
         self.scheduler.rush = self.random.choice((0.0, 0.2, 0.6))
         self.pace = 0.3
-        self.grace, self.abandoned = GRACE, ABANDONED
+        self.grace, self.lease_grace, self.abandoned = GRACE, LEASE_GRACE, ABANDONED
         self.environ: dict[str, str] = _graces()
         self.store = MemoryStore(self.scheduler, hurried=True)
         self.store.on_change = self._keys_changed
@@ -182,6 +182,7 @@ class World:
     def _keys_changed(self, keys: set[str]) -> None:
         if self.actor is not None:
             self.truth.keys_changed(keys)
+        self.truth.note_owners(keys)
         for machine in self.machines:
             if machine.reaches_store:
                 for driven in machine.loops:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myoverlay.plan.believe import united, withdraws
+from myoverlay.plan.believe import latest, united, withdraws
 from myoverlay.values import Address, HostList, Record
 from tests.pure.kit import BOB, DEMO, record
 
@@ -34,6 +34,24 @@ def listed(*records: Record, incarnation: str = "", **changes: object) -> HostLi
 def test_a_list_withdraws_under_the_stores_present_id(written: str, store: str, doubt: bool, withdrawn: bool) -> None:
     """Only a list whose host knew of the store's loss takes away what it lacks."""
     assert withdraws(listed(incarnation=written), store, doubt) is withdrawn
+
+
+@pytest.mark.parametrize(
+    ("serial", "written", "doubt", "counts"),
+    [
+        (6, "old", True, "known"),  # what a snapshot brought back of a host that is cut off
+        (7, "old", True, "read"),
+        (8, "old", True, "read"),  # a later word of the host's own, whatever it knew of the store
+        (6, "one", True, "read"),  # it knows of the loss: a number may be a forger's, or a lost journal's
+        (0, "old", True, "both"),  # by a version that did not number them
+    ],
+)
+def test_the_later_of_two_lists_counts(serial: int, written: str, doubt: bool, counts: str) -> None:
+    """Of two numbered lists that are not to be believed the later one says what is, and what was withdrawn."""
+    a, b = record("10.5.0.9"), record("10.5.0.10")
+    known, read = listed(a, incarnation="old", serial=7), listed(b, incarnation=written, serial=serial)
+    both = listed(a, b, incarnation="old", serial=7)
+    assert latest(known, read, "one", doubt) == {"known": known, "read": read, "both": both}[counts]
 
 
 def test_the_later_of_two_records_stays() -> None:

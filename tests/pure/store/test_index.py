@@ -9,7 +9,7 @@ import pytest
 
 from myoverlay.store import Unchanged
 from myoverlay.store.index import Index, Pairs
-from myoverlay.store.records import MARK
+from myoverlay.store.pooled import MARK
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import Address, Mac, Peer
 from tests.pure.kit import put

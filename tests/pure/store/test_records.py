@@ -13,24 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from myoverlay.store import Conflict, Delete, Put, Reset, Unchanged
+from myoverlay.store.pooled import MARK
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import (
-    MARK,
     MAX_CLAIMS,
     READER,
-    RING_LENGTH,
-    RINGS,
     Changes,
     Claim,
     Member,
     Outsiders,
     Published,
     Records,
-    Ring,
     Stale,
     VniHolder,
     believed,
 )
+from myoverlay.store.rings import RING_LENGTH, RINGS, Ring
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.store.typed import Held
 from myoverlay.values import (
