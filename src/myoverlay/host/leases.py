@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -143,7 +144,7 @@ class Leases:
                 self._check_held_back(network)
                 leases = self._records.leases(use.subnet, timeout=left(deadline))
             except Unavailable as error:
-                return self._promise_any(use, error)
+                return self._promise_any(use, error, deadline)
             taken = self.taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
                 if self.create(use.subnet, address, "endpoint", network, deadline):
@@ -165,18 +166,25 @@ class Leases:
         if reason is not None:
             raise Unavailable(reason)
 
-    def _promise_any(self, use: PoolUse, error: Unavailable) -> Address:
+    def _promise_any(self, use: PoolUse, error: Unavailable, deadline: float) -> Address:
         """With the store away and the reserve used up: what was released since is still this host's there."""
         for lease in self._spare(use, "releasing"):
-            if self._promise_again(lease):
+            if self._promise_again(lease, deadline):
                 return lease.address
         raise Unavailable(f"no address of {use.subnet} is left in this host's reserve, and {error}")
 
-    def _promise_again(self, lease: LocalLease) -> bool:
-        """Give an address out that the store has not been told is free; not one whose claim was never answered."""
+    def _promise_again(self, lease: LocalLease, deadline: float) -> bool:
+        """Give an address out that the store has not been told is free; not one whose claim was never answered.
+
+        A store that lost this host's leases may have given it to another since: where it answers, that counts.
+        """
         with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or lease.unsure or self._journal.leases.get(lease_key(lease)) != lease:
                 return False
+            with suppress(Unavailable):
+                held = self._records.lease(lease.subnet, lease.address, timeout=min(1.0, left(deadline)))
+                if held is not None and held.value.hosts != (self._records.me,):
+                    return False
             self._enter(lease.subnet, lease.address, "endpoint", promised=True)
             return True
 
@@ -220,7 +228,7 @@ class Leases:
                 self._check_held_back(network)
                 held = self._records.lease(use.subnet, asked, strict=True, timeout=left(deadline))
             except Unavailable:
-                if mine is not None and mine.use == "releasing" and self._promise_again(mine):
+                if mine is not None and mine.use == "releasing" and self._promise_again(mine, deadline):
                     return asked
                 raise
             if (now := self._journal.leases.get(f"{use.subnet.key}/{asked}")) and now.use == "endpoint":

@@ -877,6 +877,25 @@ def test_a_pool_without_a_network_of_ours_gives_no_address(host: Make) -> None:
 # -- a store that is away for long, and one that lost something ------------------------------------------------------
 
 
+def test_a_released_address_that_another_has_by_now_is_not_given_again(host: Make, store: SqliteStore) -> None:
+    """The store lost it before it was told of the release, and gave it away; in a doubt it answers, and that counts."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann, SMALL)
+    ready(bob, SMALL)
+    first, second = ann.claim(use), ann.claim(use)
+    ann.wire.off = True
+    for address in (first, second):
+        ann.leases.release(use.pool, address, soon())
+    ann.wire.off = False
+    put(store, f"{PREFIX}/pools/10.5.0.0-29/{first}", encode(Lease(address=first, use="endpoint", hosts=(bob.me,))))
+    ann.leases.elsewhere = Elsewhere(lambda _: "the store lost what it held")
+    assert ann.claim(use) == second
+    with pytest.raises(Unavailable, match=r"no address of 10\.5\.0\.0/29 is left in this host's reserve"):
+        ann.claim(use)
+    with pytest.raises(Unavailable, match="the store lost what it held"):
+        ann.claim(use, first)
+
+
 def test_with_the_reserve_used_up_released_addresses_serve(host: Make, store: SqliteStore) -> None:
     """Containers come and go while the store is away: what one gave up the next one gets, and no two have the same."""
     ann = host("ann")
