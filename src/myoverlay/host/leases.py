@@ -34,6 +34,7 @@ class Known(Protocol):
     """What is needed to know of other hosts' addresses (`elsewhere.Elsewhere`)."""
 
     def addresses(self, network: Network) -> Collection[Address]: ...
+    def listed(self, network: Network) -> Collection[Address]: ...
     def has(self, network: Network, address: Address) -> bool: ...
     def held_back(self, network: Network) -> str | None: ...
     def remedy(self, host: HostId) -> str: ...
@@ -43,6 +44,9 @@ class _Nothing:
     """Nobody else is known."""
 
     def addresses(self, _: Network) -> Collection[Address]:
+        return ()
+
+    def listed(self, _: Network) -> Collection[Address]:
         return ()
 
     def has(self, _: Network, __: Address) -> bool:
@@ -143,9 +147,9 @@ class Leases:
             try:
                 self._check_held_back(network)
                 leases = self._records.leases(use.subnet, timeout=left(deadline))
+                taken = self.taken(use.subnet, leases, network) | lost
             except Unavailable as error:
                 return self._promise_any(use, error, deadline)
-            taken = self.taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
                 if self.create(use.subnet, address, "endpoint", network, deadline):
                     return address
@@ -422,7 +426,7 @@ class Leases:
             seen = self._records.outsiders(network.definition, 0, timeout=STORE)
             taken |= getattr(seen, "addresses", frozenset())
         if network is not None:
-            taken.update(self.elsewhere.addresses(network))
+            taken.update(self.elsewhere.listed(network))
         return taken | self.claiming.of(subnet)
 
 

@@ -301,6 +301,10 @@ def test_an_address_that_another_host_has_by_now_is_named(
     assert ann.host.tally.get("contradictions") == 1
     for address in (addresses[0], addresses[2]):
         assert lease_of(ann, address) == Lease(address=address, use="endpoint", hosts=(ann.host.me,))
+    assert bob.host.records.release(on.subnet, addresses[1])
+    ann.host.upkeep.settle(soon())  # and not with the next audit, minutes later, when others may have been given it
+    assert lease_of(ann, addresses[1]) == Lease(address=addresses[1], use="endpoint", hosts=(ann.host.me,))
+    assert not any(one.promised for one in ann.host.journal.leases.all())
 
 
 def test_a_reserved_address_that_another_host_has_by_now_is_his(ann: Holder, bob: Holder, store: SqliteStore) -> None:

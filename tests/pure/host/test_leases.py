@@ -31,6 +31,9 @@ class Elsewhere:
     def addresses(self, network: Network) -> Collection[Address]:
         return self._others
 
+    def listed(self, network: Network) -> Collection[Address]:
+        return self._others
+
     def has(self, network: Network, address: Address) -> bool:
         return address in self._others
 
