@@ -172,7 +172,8 @@ class Daemon:
         claiming = Claiming()
         self.ceding = Ceding(self.journal, self.records, claiming, self.pools.wanted, self._name_of)
         self.leases = Leases(
-            self.journal, self.records, self.presence, self.pools, claiming, self.ceding, self._name_of, parts.wall
+            self.journal, self.records, self.presence, self.pools,
+            claiming, self.ceding, self._name_of, self.tally, parts.wall,
         )  # fmt: skip
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
         self.overlays = Overlays(

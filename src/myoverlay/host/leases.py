@@ -25,6 +25,7 @@ from myoverlay.plan import pools as plan
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
+from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, Lease, LocalLease, Network, PoolUse, Subnet
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Leases:
         claiming: Claiming,
         ceding: Ceding,
         host_name: Callable[[HostId], str],
+        tally: Tally,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
@@ -78,11 +80,14 @@ class Leases:
         self._presence = presence
         self._pools = pools
         self._host_name = host_name
+        self._tally = tally
         self._now = now
         self.claiming = claiming
         self._ceding = ceding
         #: What was given out without being asked for by its address, in this run: nobody's call is repeated by `--ip`.
         self._chosen: set[tuple[Subnet, Address]] = set()
+        #: Promises that clash, by `lease_key`, with the host that has the address as well: each is said once.
+        self._clashing: dict[str, HostId] = {}
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
         #: What is known of other hosts' addresses.
@@ -355,6 +360,7 @@ class Leases:
         """Give a lease another use in the journal, if it is still as it was."""
         new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False)
         self._journal.leases.change(lease_key(lease), lambda now: new if now == lease else now)
+        self._clashing.pop(lease_key(lease), None)
         self.wanted.set()
         return new
 
@@ -398,13 +404,22 @@ class Leases:
         me = self._records.me
         held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
         if held is not None and held.value.hosts != (me,) and held.value.use != "reserve":
-            name = self._host_name(held.value.hosts[0])
-            log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
+            self._tell_clash(lease, held.value.hosts[0])
             return
+        self._clashing.pop(lease_key(lease), None)
         new = Lease(address=lease.address, use="endpoint", hosts=(me,))
         if self._records.write_lease(lease.subnet, held, new, timeout=left(deadline)):
             kept = msgspec.structs.replace(lease, promised=False)
             self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
+
+    def _tell_clash(self, lease: LocalLease, other: HostId) -> None:
+        """Both go on, and it is looked at in each settling: said when it begins, and when it is another host."""
+        if self._clashing.get(lease_key(lease)) == other:
+            return
+        self._clashing[lease_key(lease)] = other
+        self._tally.add("contradictions")
+        name = self._host_name(other)
+        log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
 
     # -- what is here ----------------------------------------------------------------------------------------------
 

@@ -428,6 +428,30 @@ def test_a_promise_that_cannot_be_kept_is_told(
     assert held.value == taken
 
 
+def test_a_promise_that_clashes_is_told_once(host: Make, store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """However often it is settled it is said and counted once, again for another host; freed there it is kept."""
+    ann, bob, eve = host("ann"), host("bob"), host("eve")
+    use, on = ready(ann)
+    ann.settle()
+    ann.wire.off = True
+    address = ann.claim(use)
+    ann.container(on, address)
+    ann.wire.off = False
+    key = f"{PREFIX}/pools/10.5.0.0-24/{address}"
+
+    def told(by: Host) -> int:
+        put(store, key, encode(Lease(address=address, use="endpoint", hosts=(by.me,))))
+        for _ in range(3):
+            ann.settle()
+        return ann.tally.get("contradictions")
+
+    assert [told(by) for by in (bob, eve, eve)] == [1, 2, 2]
+    assert [caplog.text.count(f"host {by} has it as well") for by in ("bob", "eve")] == [1, 1]
+    assert eve.records.release(use.subnet, address)
+    ann.settle()
+    assert not any(lease.promised for lease in ann.journal.leases.all())
+
+
 def test_a_reserve_the_store_lost_is_not_given_out(host: Make, store: SqliteStore) -> None:
     """After the store was emptied a reserved address may be anybody's: it is asked for like any other."""
     ann, bob = host("ann"), host("bob")
