@@ -137,7 +137,9 @@ class Leases:
         use = self._journal.uses.get(pool)
         subnet = use.subnet if use else _subnet_of(pool)
         lease = self._journal.leases.get(f"{subnet.key}/{address}")
-        if lease is None or lease.use == "reserve":
+        # Another `docker network create` that was given the pool too may have set aside the same.
+        shared = use is not None and self._pools.is_asked_by_others(use)
+        if lease is None or lease.use == "reserve" or (lease.use == "aux" and shared):
             return None
         return self.mark(lease, "releasing")
 
@@ -414,12 +416,10 @@ class Leases:
 
     def _tell_clash(self, lease: LocalLease, other: HostId) -> None:
         """Both go on, and it is looked at in each settling: said when it begins, and when it is another host."""
-        if self._clashing.get(lease_key(lease)) == other:
-            return
-        self._clashing[lease_key(lease)] = other
-        self._tally.add("contradictions")
-        name = self._host_name(other)
-        log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
+        if self._clashing.get(lease_key(lease)) != other:
+            self._clashing[lease_key(lease)], name = other, self._host_name(other)
+            self._tally.add("contradictions")
+            log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
 
     # -- what is here ----------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown, Unreadable
 from myoverlay.host.holdings import ABANDONED
+from myoverlay.host.pools import CREATING
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Changes, Member
 from myoverlay.store.sqlite import SqliteStore
@@ -762,6 +763,47 @@ def test_a_pool_of_two_networks_stays_with_the_second(host: Make, store: SqliteS
     ann.pools.release(two.pool)
     ann.settle()
     assert nothing_left(store)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["refused before", "refused after"])
+def test_of_two_creations_at_once_the_refused_one_takes_nothing(
+    host: Make, store: SqliteStore, clock: Clock, late: bool
+) -> None:
+    """Both are given the pool: what the loser gives back, before or after the winner's network is made, stays its."""
+    ann = host("ann")
+    use, _ = ann.pool(), ann.pool()
+    ann.claim(use, "10.5.0.2")
+    on = ann.network(use) if late else None
+    if late:
+        with pytest.raises(Clash, match=r"overlay demo of pool .* was just joined by network demo-ann"):
+            ann.pools.use_of(use.subnet)
+    ann.leases.release(use.pool, Address("10.5.0.2"), soon())
+    ann.pools.release(use.pool)
+    assert ann.pools.use_of(use.subnet) == (None if late else ann.pools.use(use.pool))
+    on = on or ann.network(use)
+    ann.settle()
+    clock.now += ABANDONED
+    ann.settle()
+    assert ann.held("aux") == ["10.5.0.2"]
+    assert len(ann.held("reserve")) == 7
+    ann.container(on, ann.claim(use))
+    ann.remove(on, use)
+    ann.settle()
+    assert nothing_left(store)
+
+
+def test_a_pool_whose_first_answer_was_lost_goes_with_its_network(host: Make, store: SqliteStore, clock: Clock) -> None:
+    """Docker asked twice and gives back once: at once after CREATING, else with what is abandoned."""
+    ann = host("ann")
+    for passes, pause in ((CREATING, 0.0), (0.0, ABANDONED + 1)):
+        use, _ = ann.pool(), ann.pool()
+        on = ann.network(use)
+        clock.now += passes
+        ann.remove(on, use)
+        clock.now += pause
+        ann.settle()
+        ann.settle()
+        assert nothing_left(store)
 
 
 # -- enemies and outsiders -----------------------------------------------------------------------------------------
