@@ -37,6 +37,10 @@ class Incarnation(Value, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, count=min(self.count + 1, COUNT_LIMIT))
 
 
+#: What is read where the key says nothing sensible; by identity, since a store may have any id.
+GARBLED = Incarnation(id="unreadable")
+
+
 class Present(msgspec.Struct, frozen=True):
     """The hosts whose session lives, at an index."""
 
@@ -113,11 +117,11 @@ class Presence(Typed):
             self.store.commit([Delete(entry.key, entry.index)], timeout=timeout)
 
     def incarnation(self, *, timeout: float = 3.0) -> Held[Incarnation] | None:
-        """Which store this is. A bad key counts as one of an unknown store: it is to be written over."""
+        """Which store this is; GARBLED where there is a key that cannot be read: it is to be written over."""
         entry = self.store.get(self.key("incarnation"), timeout=timeout, sure=True)
         if entry is None:
             return None
-        return self.read(Incarnation, entry) or Held(Incarnation(id="unreadable"), entry.index)
+        return self.read(Incarnation, entry) or Held(GARBLED, entry.index)
 
     def write_incarnation(self, held: Held[Incarnation] | None, new: Incarnation, *, timeout: float = 3.0) -> bool:
         """By compare-and-set; False where somebody was faster."""

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from myoverlay.store import Check, Committed, Conflict, Delete, Put, Unchanged
-from myoverlay.store.presence import Incarnation, Presence, Present
+from myoverlay.store.presence import GARBLED, Incarnation, Presence, Present
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.store.typed import Held
 from myoverlay.values import COUNT_LIMIT, Address, Alive, HostId, encode
@@ -223,18 +223,19 @@ spoilt = st.one_of(
 
 @given(value=spoilt)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_spoilt_incarnation_is_one_of_an_unknown_store(store: SqliteStore, value: bytes) -> None:
-    """Garbage there is read as another store's, so that it is found out and written over; it is named."""
+def test_a_spoilt_incarnation_is_told_from_any_other(store: SqliteStore, value: bytes) -> None:
+    """Garbage there is read as that, also beside a store whose id is the same word; it is named and written over."""
     ann = Presence(store, "myoverlay", ANN)
     put(store, "myoverlay/incarnation", value)
     held = ann.incarnation()
     assert held is not None
-    assert held.value.id == "unreadable"
+    assert held.value is GARBLED
     assert list(ann.quarantine) == ["myoverlay/incarnation"]
-    assert ann.write_incarnation(held, Incarnation(id="good"))
+    assert ann.write_incarnation(held, Incarnation(id=GARBLED.id))
     again = ann.incarnation()
     assert again is not None
-    assert again.value.id == "good"
+    assert again.value == GARBLED
+    assert again.value is not GARBLED
     entry = store.get("myoverlay/incarnation")
     assert entry is not None
     store.commit([Delete(entry.key, entry.index)])
