@@ -136,8 +136,7 @@ class Journal:
 
     def _begin(self) -> None:
         _check(self._db, self.path, self._form)
-        if self._mirror is not None:
-            self._recall(self._mirror)
+        remembered = self._recall(self._mirror) if self._mirror is not None else None
         _bring_up(self._db, self._form)
         #: Docker's networks on this host, by Docker's id.
         self.networks = Shelf(self, "networks", Network)
@@ -149,12 +148,14 @@ class Journal:
         self.leases = Shelf(self, "leases", LocalLease)
         #: Overlays this host has left and the store has not been told, by name.
         self.leaving = Shelf(self, "leaving", Definition)
+        if self.announced != remembered:
+            self.announced = None
         if self._mirror is not None:
             self._set_meta("runs", str(int(self._meta("runs") or 0) + 1))
             self.mend()
 
-    def _recall(self, mirror: Mirror) -> None:
-        """Take over the copy where there is nothing else, or where it is newer.
+    def _recall(self, mirror: Mirror) -> str | None:
+        """Take over the copy where there is nothing else, or where it is newer. Returns what it says is `announced`.
 
         It is newer where another installation of the plugin served this host since, with a state of its own.
         """
@@ -163,21 +164,23 @@ class Journal:
             copy = mirror.read()
         except sqlite3.DatabaseError as error:
             self._cannot_recall(mirror, error, needed=mine is None)
-            return
+            return None
         if copy is None:
             if mine is None and mirror.in_use():
                 log.warning("overlays stand here that neither %s nor %s tells of", self.path, mirror.path)
-            return
+            return None
         with closing(copy):
             theirs = stamp_of(copy)
             if theirs is None:
-                return
+                return None
             if mine is not None and mine.host != theirs.host:
                 log.warning("%s belongs to host %s: it is replaced by this host's", mirror.path, theirs.host[:12])
             elif mine is None or mine.runs < theirs.runs:
                 _check(copy, mirror.path, self._form)
                 copy.backup(self._db)
                 log.warning("this host's state was taken from its copy, %s", mirror.path)
+            said = copy.execute("SELECT value FROM meta WHERE key = 'announced'").fetchone()
+            return (said[0].decode() or None) if said is not None else None
 
     def _cannot_recall(self, mirror: Mirror, error: Exception, *, needed: bool) -> None:
         if needed and mirror.in_use():
@@ -223,6 +226,7 @@ class Journal:
         host = HostId.random()
         self._set_meta("host", host)
         self._set_meta("session", "")
+        self.announced = None
         return host
 
     @property
@@ -233,6 +237,18 @@ class Journal:
     @session.setter
     def session(self, session: str) -> None:
         self._set_meta("session", session)
+
+    @property
+    def announced(self) -> str | None:
+        """The session under which this very machine was announced since it was booted.
+
+        A start that does not find the same in the copy forgets it: a clone has the disk, and not what lies in memory.
+        """
+        return self._meta("announced") or None
+
+    @announced.setter
+    def announced(self, session: str | None) -> None:
+        self._set_meta("announced", session or "")
 
     @property
     def incarnation(self) -> tuple[str, int] | None:
