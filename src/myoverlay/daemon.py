@@ -217,6 +217,7 @@ class Daemon:
             self.epoch.latest,
             now=parts.now,
             in_doubt=self.epoch.in_doubt,
+            has_left=lambda: self.liveness.has_left,
         )
         self.discovery = Discovery(
             self.records,
@@ -259,7 +260,7 @@ class Daemon:
             self.upkeep.settle,
             self.graves.settle,
         )
-        self.settler = Settler(self.leases, self.tally, self._may_write, settling)
+        self.settler = Settler(self.leases, self.tally, self._may_write, lambda: self.liveness.has_left, settling)
         self.reconciler = Reconciler(self.overlays, self.underlay, self.leftovers, self.tally, parts.now)
         self.mirror = MirrorKeeper(self.journal.mend, self.tally)
 

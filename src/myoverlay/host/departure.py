@@ -72,7 +72,11 @@ class Departure:
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")
         self.done = True
-        log.log(logging.WARNING if names else logging.INFO, "this host has left %d overlays", len(names))
+        log.log(
+            logging.WARNING if names else logging.INFO,
+            "this host has left (it was on %s) and takes no more part until its plugin is started again",
+            ", ".join(names) or "no overlay",
+        )
         return Departed(names, endpoints)
 
     def _check_allowed(self) -> None:

@@ -68,10 +68,15 @@ class Publisher(Loop):
         contest: float = CONTEST,
         now: Callable[[], float] = time.monotonic,
         in_doubt: Callable[[], bool] = lambda: False,
+        has_left: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`serial` numbers this host's lists; `latest` is what another's says, of one known and one read."""
+        """`serial` numbers this host's lists; `latest` is what another's says, of one known and one read.
+
+        `has_left`: nothing is written any more.
+        """
         super().__init__("publish", tally)
         self._may_write = may_write
+        self._has_left = has_left
         self._vouched = vouched
         self._is_dead = is_dead
         self._serial = serial
@@ -164,7 +169,7 @@ class Publisher(Loop):
                 self._distrusted.discard(overlay)
                 self._known.pop(overlay, None)
         local = self._find(overlay)
-        if local is None:
+        if local is None or self._has_left():
             self._known.pop(overlay, None)
             return
         try:
