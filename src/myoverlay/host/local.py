@@ -156,6 +156,14 @@ class LocalOverlay:
             ground, self._ground = self._ground, None
             self._converger.nothing(ground, self.network.overlay, deadline)
 
+    def vacate(self, deadline: float) -> bool:
+        """Take the kernel's side away if no endpoint needs it, until the next start; True where it went."""
+        with self._locked(deadline):
+            if self.endpoints():
+                return False
+            self.remove(deadline)
+            return True
+
     def close(self) -> None:
         """Let go of the kernel's side; it stays as it is."""
         with self._lock:

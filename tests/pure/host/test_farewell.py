@@ -94,7 +94,7 @@ def test_what_fails_is_said_and_left_for_the_next_run(
 
 
 def test_pins_that_stand_keep_their_directory(tmp_path: Path) -> None:
-    """After `host leave` namespaces may remain: only the copy goes."""
+    """After `host leave --force` namespaces may remain: only the copy goes."""
     scene = Scene(tmp_path, FakeDeparture())
     (scene.pins.folder / "10.5.0.0-24").touch()
     scene.end()
