@@ -146,7 +146,7 @@ class Daemon:
         self._begin = parts.begin
         self._vtep = settings.vtep
         self.presence = Presence(self.store, settings.prefix, self.records.me)
-        self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now)
+        self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now, parts.wall)
         self.liveness = Liveness(
             self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally
         )  # fmt: skip

@@ -251,23 +251,14 @@ class Journal:
         self._set_meta("announced", session or "")
 
     @property
-    def incarnation(self) -> tuple[str, int] | None:
-        """Id and counter of the store that this host goes by; None before it saw one."""
-        name, _, count = (self._meta("incarnation") or "").partition(" ")
-        return (name, int(count)) if count else None
+    def incarnation(self) -> tuple[str, int, int] | None:
+        """Id, counter and birth of the store that this host goes by; None before it saw one."""
+        words = (self._meta("incarnation") or "").split()
+        return (words[0], int(words[1]), int(words[2]) if len(words) > 2 else 0) if len(words) > 1 else None
 
     @incarnation.setter
-    def incarnation(self, incarnation: tuple[str, int]) -> None:
-        self._set_meta("incarnation", f"{incarnation[0]} {incarnation[1]}")
-
-    @property
-    def former(self) -> tuple[str, ...]:
-        """The ids that the store had before the present one, oldest first."""
-        return tuple((self._meta("former") or "").split())
-
-    @former.setter
-    def former(self, ids: tuple[str, ...]) -> None:
-        self._set_meta("former", " ".join(ids))
+    def incarnation(self, incarnation: tuple[str, int, int]) -> None:
+        self._set_meta("incarnation", " ".join(map(str, incarnation)))
 
     @property
     def vouched(self) -> str:

@@ -18,19 +18,24 @@ from myoverlay.values import COUNT_LIMIT, Alive, HostId, Value, check_count, enc
 
 
 class Incarnation(Value, frozen=True, kw_only=True):
-    """Which store this is (`id`, made anew whenever somebody saw that it had lost something), and how old it is."""
+    """Which store this is (`id`, made anew whenever somebody saw that it had lost something), and how old it is.
+
+    `born`: when the id was made, in Unix milliseconds, and in any case later than every one that its maker knew.
+    """
 
     id: str
     count: int = 1
+    born: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.id) <= 64 or not self.id.isalnum():
             raise ValueError("an incarnation's id is 1 to 64 letters and digits")
         check_count(self.count)
+        check_count(self.born)
 
     @classmethod
-    def fresh(cls) -> Incarnation:
-        return cls(id=uuid.uuid4().hex)
+    def fresh(cls, born: int) -> Incarnation:
+        return cls(id=uuid.uuid4().hex, born=min(born, COUNT_LIMIT))
 
     def older(self) -> Incarnation:
         """The same store, a little later."""

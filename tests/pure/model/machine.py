@@ -355,7 +355,6 @@ class Machine:
         self.doomed = False
         #: Since when its daemon has had answers from the store, without a failure; since when it has run.
         self.reaching_since: float | None = None
-        self.running_since = 0.0
         #: Since when the store has not had what the host holds.
         self.lost_since: float | None = None
         self.cut = False
@@ -395,7 +394,6 @@ class Machine:
             return
         run = self.run = Run(self)
         run.fuse, self.next_fuse = self.next_fuse, None
-        self.running_since = self.world.scheduler.now
         self.loops = []
         try:
             self.daemon = self._make(run)

@@ -135,15 +135,15 @@ class Truth:
         )
 
     def _is_unknown(self, machine: Machine, host: Machine) -> bool:
-        """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer
-        was started anew since: nothing in the world tells it that the host is one of the overlay's."""
+        """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer,
+        started anew, had no answer from the store before: nothing tells it that the host is one of the overlay's."""
         world, now = self._world, self._world.scheduler.now
-        if host.lost_since is not None and self._is_lost(host) and machine.running_since > host.lost_since:
+        reached = machine.run.reached_at if machine.run is not None else None
+        if host.lost_since is not None and self._is_lost(host) and (reached is None or reached > host.lost_since):
             return True
         if now - world.lost_at >= world.grace:
             return False
         # Within the doubt: a run that had no answer before the store was rolled back has but the snapshot's word.
-        reached = machine.run.reached_at if machine.run is not None else None
         return now >= world.lost_at and reached is not None and reached >= world.lost_at
 
     def _is_lost(self, host: Machine) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -179,7 +180,7 @@ def test_one_host_gives_the_store_its_id(store: SqliteStore, ann: Presence, bob:
     """Of hosts that write at once one is first; the others read its id."""
     assert ann.incarnation() is None
     hosts = [ann, bob, Presence(store, "myoverlay", EVE)]
-    fresh = [Incarnation.fresh() for _ in hosts]
+    fresh = [Incarnation.fresh(1) for _ in hosts]
     done = together(*[
         lambda one=one, new=new: one.write_incarnation(None, new) for one, new in zip(hosts, fresh, strict=True)
     ])  # fmt: skip
@@ -243,7 +244,7 @@ def test_a_spoilt_incarnation_is_told_from_any_other(store: SqliteStore, value: 
 
 def test_an_incarnation_can_be_read_back() -> None:
     """Ids made here are ids that are taken there."""
-    made: Callable[[], Incarnation] = Incarnation.fresh
+    made: Callable[[], Incarnation] = partial(Incarnation.fresh, 1)
     assert made() != made()
     assert Held(made(), 1).value.count == 1
     assert HostId(made().id)
