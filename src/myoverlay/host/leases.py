@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import msgspec
 
@@ -20,6 +19,7 @@ from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import STORE, check, left
 from myoverlay.host.journal import Journal, lease_key
+from myoverlay.host.others import Known, Nothing
 from myoverlay.host.pools import Pools
 from myoverlay.plan import pools as plan
 from myoverlay.store.presence import Presence
@@ -29,35 +29,6 @@ from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, Lease, LocalLease, Network, PoolUse, Subnet
 
 log = logging.getLogger(__name__)
-
-
-class Known(Protocol):
-    """What is needed to know of other hosts' addresses (`elsewhere.Elsewhere`)."""
-
-    def addresses(self, network: Network) -> Collection[Address]: ...
-    def listed(self, network: Network) -> Collection[Address]: ...
-    def has(self, network: Network, address: Address) -> bool: ...
-    def held_back(self, network: Network) -> str | None: ...
-    def remedy(self, host: HostId) -> str: ...
-
-
-class _Nothing:
-    """Nobody else is known."""
-
-    def addresses(self, _: Network) -> Collection[Address]:
-        return ()
-
-    def listed(self, _: Network) -> Collection[Address]:
-        return ()
-
-    def has(self, _: Network, __: Address) -> bool:
-        return False
-
-    def held_back(self, _: Network) -> str | None:
-        return None
-
-    def remedy(self, _: HostId) -> str:
-        return ""
 
 
 class Leases:
@@ -91,7 +62,7 @@ class Leases:
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
         #: What is known of other hosts' addresses.
-        self.elsewhere: Known = _Nothing()
+        self.elsewhere: Known = Nothing()
         #: Called before an address counts as used here: forgets an endpoint that died with its container, and, where
         #: Docker gives the address back, one that Docker never heard of.
         self.make_room: Callable[[Network, Address, bool], None] = lambda _, __, ___: None
