@@ -15,8 +15,9 @@ from lab.fault_proxy import FaultProxy, listen
 from lab.faults import Fault
 from myoverlay.docker.app import DEADLINE
 from myoverlay.errors import Unavailable
-from myoverlay.store import Committed, Put
-from myoverlay.store.consul import WAIT_SLACK, ConsulStore
+from myoverlay.store import Committed, Put, Reset
+from myoverlay.store.consul import ConsulStore
+from myoverlay.store.waits import LOOK, WAIT_SLACK
 from myoverlay.store.wire import IDLE_KEPT
 from tests.engine.store.trouble import (
     Guarded,
@@ -31,7 +32,7 @@ from tests.engine.store.trouble import (
 from tests.kernel.host.hosts import Container, Host, Refusal
 from tests.kernel.host.tools import in_parallel, until
 from tests.pure.store.test_consul_wire import every_call
-from tests.store_contract import Call, done
+from tests.store_contract import Call, done, names
 
 FAULTS = [
     faults.delay(1.2),
@@ -120,6 +121,28 @@ def _serves(store: ConsulStore) -> bool:
         return store.get("a/other") is not None and isinstance(store.commit([Put("a/key", b"1")]), Committed)
     except Unavailable:
         return False
+
+
+@pytest.mark.parametrize("blocks", [True, False], ids=["blocks already", "comes too late"])
+def test_a_wait_hears_of_a_restore(agent: Guarded, blocks: bool) -> None:
+    """Consul ends what blocks; what comes to block afterwards, for an index that is far away, looks for itself."""
+    store = ConsulStore(agent.address, token=agent.new_token())
+    done(store, Put("waited/a", b"1"))
+    snapshot = agent.ask("GET", "snapshot")
+    done(store, *[Put(f"waited/{number}", b"2") for number in range(20)])
+    index = store.list("waited/").index
+
+    def wait() -> Call:
+        return Call(lambda: store.wait("waited/", index, timeout=60))
+
+    waiting = wait() if blocks else None
+    if waiting is not None:
+        waiting.join(LOOK + 1)
+        assert waiting.is_alive()
+    agent.ask("PUT", "snapshot", snapshot)
+    assert isinstance((waiting or wait()).result(), Reset)
+    assert names(store.list("waited/")) == ["waited/a"]
+    store.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
