@@ -216,8 +216,10 @@ class Scene:
         until(lambda: not {*self.leaves.rows} & self.there.rows(), 20, "the withdrawal")
         wait_settled(self.here, self.there, reserve=reserve)
         until(lambda: self.hosts.leases() == {one.address: 1 for one in (*mine, *theirs)}, 20, "the leases")
+        index = sorted(self._arp(one) for one in (*mine, *theirs))
+        # Leases are seen to first: the index is written by another thread, once they are known to be there.
+        until(lambda: self.hosts.keys("/records/arp/") == index, 20, "the index")
         assert self.stays.reaches(*theirs) == self.far.reaches(*mine) == set()
-        assert self.hosts.keys("/records/arp/") == sorted(self._arp(one) for one in (*mine, *theirs))
 
     def _arp(self, one: Container) -> str:
         return f"myoverlay/overlays/10.5.0.0-24/records/arp/{one.address}"
