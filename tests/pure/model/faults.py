@@ -106,6 +106,19 @@ FAULTS = {
         "        if self._announced != mine or known is None or holder != self._session:\n",
         "        if not self.announced.is_set():\n",
     ),
+    "an old list counts": Fault(
+        "plan.believe",
+        "        return read if read.serial >= known.serial else known\n",
+        "        return read\n",
+    ),
+    "a reserve is taken unasked": Fault(
+        "host.leases",
+        "        self._ceding.ask(subnet, held, deadline)\n        return False\n",
+        "        return True\n",
+    ),
+    "an old identity is taken for a new one": Fault(
+        "host.epoch", " or current.id == self._id or current.born <= self._born:\n", " or current.id == self._id:\n"
+    ),
     "a withdrawal is not published": Fault(
         "docker.driver",
         "            if gone is not None:\n                self._withdraw(local, gone.address)\n",
