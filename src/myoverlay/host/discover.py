@@ -81,6 +81,8 @@ class Watch(Loop):
             # The first listing of a run has nothing to be compared with: was a snapshot brought back just now?
             self._epoch.look()
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
+        if self.stopping.is_set():
+            return False  # the overlay is left: its last holder takes the rings along, and that is no loss
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
             self.tally.add("watch_rounds", "reset")

@@ -13,7 +13,7 @@ from myoverlay.host.converge import Converger
 from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
-from myoverlay.store import Delete, Entry
+from myoverlay.store import Conflict, Delete, Entry
 from myoverlay.store.records import Member, Published
 from myoverlay.store.rings import RING_LENGTH, Ring
 from myoverlay.store.sqlite import SqliteStore
@@ -345,6 +345,20 @@ def test_a_snapshot_is_recognised_though_as_much_was_written_since(
     assert not ann.epoch.in_doubt()
     ann.round()
     assert {"10.5.0.97", "10.5.0.99"} <= ann.local.addresses()
+    assert ann.epoch.in_doubt()
+
+
+def test_rings_that_go_with_the_overlay_are_no_loss(ann: Watcher, others: list[Host], store: SqliteStore) -> None:
+    """Who has left it sees its last holder take the keys along; who is still in it doubts the store."""
+    ann.round()
+    for key in [key for key in store.keys("myoverlay/").keys if "/changes/" in key]:
+        entry = cast(Entry, store.get(key))
+        assert not isinstance(store.commit([Delete(key, entry.index)]), Conflict)
+    ann.watch.cancel()
+    ann.watch.step()
+    assert not ann.epoch.in_doubt()
+    ann.watch.stopping.clear()
+    ann.watch.step()
     assert ann.epoch.in_doubt()
 
 
