@@ -15,6 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
+    answers, follow: see clusterwide.py
 
 Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
 """
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from myoverlay.clusterwide import Clusterwide, Of
 from myoverlay.docker.app import create_app, create_refusing_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
@@ -157,6 +159,11 @@ class Daemon:
         self.fates = Fates(self.peers, self.beat, self.tally, settings.grace, settings.lease_grace, parts.now)
         self._make_holders(settings, parts)
         self._make_loops(settings, parts)
+        of = Of(
+            self.records, self.presence, self.overlays, self.liveness, self.epoch, self.beat, self.links, parts.pins,
+            self.tally, parts.now, parts.wall
+        )  # fmt: skip
+        self.clusterwide = Clusterwide(settings, of)
         self._connect()
         self._make_app(settings, parts)
 
@@ -270,7 +277,7 @@ class Daemon:
         self.ipam = IpamDriver(self.pools, self.leases)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
         departure = Departure(
-            self.journal, self.overlays, self.holdings, self.graves, self.liveness, self.beat
+            self.journal, self.overlays, self.holdings, self.graves, self.liveness, self.beat, self.clusterwide.leave
         )  # fmt: skip
         self.farewell = Farewell(self.journal, departure, self._may_write, parts.pins)
         self.hosts = Hosts(
@@ -284,7 +291,7 @@ class Daemon:
             departure,
             parts.now,
         )
-        own = {**self.control.methods(), **self.hosts.methods()}
+        own = {**self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods()}
         self.app = create_app(self.driver, self.ipam, self.tally, own)
 
     def _heartbeat(self, parts: Parts, port: int) -> Beat:
@@ -403,6 +410,7 @@ class Daemon:
             self.settler,
             self.reconciler,
             self.mirror,
+            *self.clusterwide.loops(),
         )
         return (*own, self.beat) if isinstance(self.beat, Loop) else own
 

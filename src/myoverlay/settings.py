@@ -58,6 +58,16 @@ def _absolute(text: str) -> str:
     return text
 
 
+def _socket(text: str) -> str:
+    return _absolute(text) if text else ""
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off"):
+        raise ValueError(f"{text!r} is neither on nor off")
+    return text.lower() == "on"
+
+
 def _text(text: str) -> str:
     return text
 
@@ -76,6 +86,8 @@ SETTINGS = (
     Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
     Setting("lease_grace", "MYOVERLAY_LEASE_GRACE", _seconds, "600", "seconds that addresses of a dead host stay taken"),
+    Setting("follow", "MYOVERLAY_FOLLOW", _switch, "off", "on: networks of `myoverlay network create` are made on this host; needs `MYOVERLAY_DOCKER_SOCKET`"),
+    Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _socket, "", "path of Docker's own socket, such as `/run/docker.sock`, for what needs it"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
@@ -100,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     eager: int
     grace: float
     lease_grace: float
+    follow: bool
+    docker_socket: str
     host_name: str
     log_level: str
     state: str
@@ -119,6 +133,8 @@ def load(environ: Mapping[str, str]) -> Settings:
             values[row.field] = row.parse(text)
         except ValueError as error:
             raise Refused(f"{row.env}: {error}") from None
+    if values["follow"] and not values["docker_socket"]:
+        raise Refused("MYOVERLAY_FOLLOW=on needs MYOVERLAY_DOCKER_SOCKET, the path of Docker's socket")
     if not values["host_name"]:
         values["host_name"] = socket.gethostname()
     return Settings(**values)

@@ -24,6 +24,7 @@ LATE = {
     "watch": "myoverlay.cli.watch:watch_command",
     "arpd": "myoverlay.cli.arpd:arpd_command",
     "host": "myoverlay.cli.host:host",
+    "network": "myoverlay.cli.network:network",
     "gc": "myoverlay.cli.gc:gc_command",
     "counters": "myoverlay.cli.gc:counters_command",
 }

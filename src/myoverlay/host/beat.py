@@ -15,7 +15,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from myoverlay.errors import KernelRefused, MyoverlayError
 from myoverlay.host.loop import Loop
+from myoverlay.host.measure import Measures
 from myoverlay.kernel.probe import Heard, Prober
+from myoverlay.plan.measure import Reach
 from myoverlay.plan.pulse import Pulse, Pulses
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId
@@ -29,6 +31,8 @@ FLOOD, REST = 128, 0.05
 #: Seconds that making sure of the device may take.
 _DEADLINE = 5.0
 _NONCE = 4
+#: What a measurement that must wait for its packets' turn waits, seconds.
+_LEAST = 0.05
 
 
 class Beat(Loop):
@@ -46,6 +50,7 @@ class Beat(Loop):
         self._prober, self._targets, self._now = prober, targets, now
         self._lock = threading.Lock()
         self._pulses = Pulses(prober.me)
+        self._measures = Measures(now)
         self._vteps: dict[HostId, Address] = {}
         self._nonces: dict[HostId, bytes] = {}
         self._aim_at = self._check_at = float("-inf")
@@ -70,6 +75,10 @@ class Beat(Loop):
         """What is known of a host's kernel; of one that was never asked nothing. From any thread."""
         with self._lock:
             return self._pulses.of(host)
+
+    def measure(self, targets: Mapping[HostId, Address], size: int, patience: float) -> dict[HostId, Reach]:
+        """How far small packets and packets of `size` bytes get to these hosts at these VTEPs. From any thread."""
+        return self._measures.run(targets, size, patience, self.wake)
 
     def wake(self) -> None:
         os.eventfd_write(self._wake, 1)
@@ -96,10 +105,13 @@ class Beat(Loop):
             self._ensure(now)
         if now >= self._aim_at:
             self._aim(now)
+        if self._measures.changed():
+            self._know()
         if self._prober.ready:
             # First what has come: had this thread, or the whole machine, stood still, nobody is silent for that.
             self._hear()
             self._ask(self._now())
+            self._measures.turn(self._prober, self._may_send)
         if self._changed():
             self.on_change()
         self._wait(self._now())
@@ -144,10 +156,17 @@ class Beat(Loop):
         if vteps == self._vteps:
             return
         self._vteps = vteps
-        self._prober.know(vteps)
+        self._know()
         with self._lock:
             self._pulses.aim(vteps, now)
         self._nonces = {host: nonce for host, nonce in self._nonces.items() if host in vteps}
+
+    def _know(self) -> None:
+        self._prober.know({**self._measures.targets(), **self._vteps})
+
+    def _may_send(self, packets: int) -> bool:
+        with self._lock:
+            return self._pulses.spend(packets, self._now())
 
     def _ask(self, now: float) -> None:
         with self._lock:
@@ -171,6 +190,7 @@ class Beat(Loop):
         if self._prober.ready:
             with self._lock:
                 until = min(until, self._pulses.wait(now))
+        until = min(until, max(self._measures.wait(), _LEAST))
         if any(key.fd == self._wake for key, _ in self._selector.select(max(0.0, until))):
             os.eventfd_read(self._wake)
             self._aim_at = now
@@ -190,15 +210,18 @@ class Beat(Loop):
             self.stopping.wait(REST)
 
     def _take(self, heard: tuple[Heard, ...], invalid: int) -> None:
-        now, answered, carried = self._now(), 0, 0
+        now, answered, carried, measured = self._now(), 0, 0, 0
         with self._lock:
             for host, nonce in heard:
-                if nonce is None:
-                    answered += self._pulses.heard(host, now)
-                elif self._nonces.get(host) == nonce:
+                ours = self._measures.heard(host, nonce)
+                if nonce is None and self._pulses.heard(host, now):
+                    answered += 1
+                elif ours:
+                    measured += 1
+                elif nonce is not None and self._nonces.get(host) == nonce:
                     carried += self._pulses.heard_full(host, now)
-        unasked = len(heard) - answered - carried
-        self._count(answered=answered, carried=carried, unasked=unasked, invalid=invalid)
+        unasked = len(heard) - answered - carried - measured
+        self._count(answered=answered, carried=carried + measured, unasked=unasked, invalid=invalid)
 
     def _count(self, **outcomes: int) -> None:
         for outcome, number in outcomes.items():

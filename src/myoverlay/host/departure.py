@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -40,13 +41,16 @@ class Departure:
         graves: Graves,
         liveness: Liveness,
         beat: Heartbeat,
+        take_back: Callable[[float], None],
     ) -> None:
+        """`take_back`: what else this host has said in the store."""
         self._journal = journal
         self._overlays = overlays
         self._holdings = holdings
         self._graves = graves
         self._liveness = liveness
         self._beat = beat
+        self._take_back = take_back
         #: Nothing of this host is in the store any more.
         self.done = False
 
@@ -70,6 +74,7 @@ class Departure:
         self._overlays.depart(deadline)
         self._holdings.give_up(deadline)
         self._graves.retract(deadline)
+        self._take_back(deadline)
         self._liveness.leave()
         kept = self._vacate(deadline)
         if not self._beat.retire(_RETIRE):

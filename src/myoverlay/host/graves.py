@@ -111,6 +111,7 @@ class Graves:
                 if self._is_back(estate.host, deadline):
                     return False
                 check(deadline, f"pool {pool}")
+        estate.leave_networks(timeout=left(deadline))
         self._presence.end_witness(estate.host, timeout=left(deadline))
         log.warning("host %s is buried: its addresses are free", self._name(estate.host))
         return True

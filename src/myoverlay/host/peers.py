@@ -18,6 +18,7 @@ import msgspec
 from myoverlay.errors import Unavailable
 from myoverlay.host.loop import COALESCE, WAIT, Loop
 from myoverlay.plan.fates import Fate, State, judge
+from myoverlay.plan.measure import Reach
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
@@ -52,6 +53,7 @@ class Heartbeat(Protocol):
 
     def suspect(self, hosts: Collection[HostId]) -> None: ...
     def pulse(self, host: HostId) -> Heard: ...
+    def measure(self, targets: Mapping[HostId, Address], size: int, patience: float) -> dict[HostId, Reach]: ...
     def retire(self, timeout: float) -> bool: ...
 
 

@@ -182,6 +182,19 @@ def current() -> Namespace:
     return Namespace(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
 
 
+def nameless() -> Namespace:
+    """A new namespace that is pinned nowhere: it ends with its last user, also where this process is killed."""
+
+    def born() -> int:
+        _check(_libc.unshare(CLONE_NEWNET))
+        return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+    try:
+        return Namespace(apart(born))
+    except OSError as error:
+        raise refusal("creating a network namespace", error) from error
+
+
 def open_path(path: Path) -> Namespace:
     """The namespace that is pinned at `path`. Raises Unknown where it is missing or something else."""
     try:

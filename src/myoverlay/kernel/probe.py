@@ -46,6 +46,8 @@ NUD_REACHABLE = 0x02
 _PREFIXLEN = 8
 #: Frames read at once: who floods the device does not keep the thread from asking.
 _AT_ONCE = 256
+#: Questions of full size whose answers are known again by their nonce.
+_SIZES = 4096
 #: A namespace takes over the machine's IPv4 settings when it is born (net.core.devconf_inherit_init_net).
 _SYSCTLS = {
     "net/ipv4/ip_forward": "0",
@@ -109,6 +111,7 @@ class Prober:
         self.mac, self.address = probe_mac(me), probe_address(me)
         self._open: _Open | None = None
         self._known: dict[tuple[Mac, Address], HostId] = {}
+        self._sizes: dict[bytes, int] = {}
         #: Bytes of the largest packet inside.
         self.mtu = 0
 
@@ -170,11 +173,12 @@ class Prober:
         self._known = {(probe_mac(host), probe_address(host)): host for host in hosts}
 
     def ask(
-        self, targets: Mapping[HostId, Address], full: Mapping[HostId, bytes] = MappingProxyType({})
+        self, targets: Mapping[HostId, Address], full: Mapping[HostId, bytes] = MappingProxyType({}), size: int = 0
     ) -> set[HostId]:
         """Ask these hosts at these VTEPs; the answer holds those that a question was really sent to.
 
-        Those in `full` are asked by a packet of full size too, with that nonce, which no router may break into pieces.
+        Those in `full` are asked by a packet of full size too, or of `size` bytes, with that nonce, which no router may
+        break into pieces.
         """
         there = self._open
         if there is None or not targets:
@@ -185,16 +189,20 @@ class Prober:
         return {
             host
             for host in hosts
-            if probe_mac(host) not in refused and all(map(there.send, self._question(host, full.get(host))))
+            if probe_mac(host) not in refused
+            and all(map(there.send, self._question(host, full.get(host), size or self.mtu)))
         }
 
-    def _question(self, host: HostId, nonce: bytes | None) -> Sequence[bytes]:
+    def _question(self, host: HostId, nonce: bytes | None, size: int) -> Sequence[bytes]:
         mac, address = probe_mac(host), probe_address(host)
         if nonce is None:
             return (frames.arp_request(self.mac, None, mac, address),)
+        self._sizes[nonce] = size
+        if len(self._sizes) > _SIZES:
+            del self._sizes[next(iter(self._sizes))]
         # This question tells the other's kernel our address too: it keeps no neighbour of those who merely ask.
         tell = frames.arp_request(self.mac, self.address, mac, address)
-        return tell, frames.echo_request((self.mac, self.address), (mac, address), nonce, self.mtu)
+        return tell, frames.echo_request((self.mac, self.address), (mac, address), nonce, size)
 
     def measures(self, host: HostId) -> bool:
         """Can a packet of full size be sent there and back? Not between two that happen to have one address."""
@@ -229,7 +237,7 @@ class Prober:
         echoes = self._open.read(self._open.echo, 1 << 16)
         for frame in echoes:
             echo = frames.read_echo_reply(frame, (self.mac, self.address))
-            if echo is not None and echo[3] == self.mtu and echo[:2] in self._known:
+            if echo is not None and echo[3] == self._sizes.get(echo[2]) and echo[:2] in self._known:
                 heard.append(Heard(self._known[echo[:2]], echo[2]))
         return Read(tuple(heard), len(arps) + len(echoes) - len(heard))
 

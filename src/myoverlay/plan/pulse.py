@@ -124,8 +124,7 @@ class Pulses:
         so a verdict takes the shortest time, and a host that is silent for long does not keep the others from theirs.
         """
         self._judge(now)
-        self._tokens = min(float(BURST), self._tokens + max(0.0, now - self._filled) * RATE)
-        self._filled = now
+        self._fill(now)
         asks: list[Ask] = []
         urgent = [host for host in self._urgent if self._patients[host].due <= now]
         first = heapq.nsmallest(
@@ -138,6 +137,18 @@ class Pulses:
         while self._tokens >= 1.0 and (other := self._next(now)) is not None:
             asks.append(self._ask(other, now))
         return asks
+
+    def spend(self, packets: int, now: float) -> bool:
+        """May so many packets more leave now? They count; what `due` gives waits for its turn."""
+        self._fill(now)
+        if self._tokens < packets:
+            return False
+        self._tokens -= packets
+        return True
+
+    def _fill(self, now: float) -> None:
+        self._tokens = min(float(BURST), self._tokens + max(0.0, now - self._filled) * RATE)
+        self._filled = now
 
     def _judge(self, now: float) -> None:
         for host in [host for host in self._urgent if self._patients[host].open >= ENOUGH]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from myoverlay.store import Check, Committed, Conflict, Op, Store
+from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.values import HostId, OverlayName, Subnet
@@ -37,6 +38,7 @@ class Estate:
         self.host = host
         guarded: Any = _Guarded(records.store, presence.absent(host))
         self._records = records.of_host(guarded, host)
+        self._networks = NetworkRecords(guarded, records.prefix, host)
 
     def overlays(self, *, timeout: float = 3.0) -> set[OverlayName]:
         """The overlays that the host has a list for, or holds: it may have had no container there."""
@@ -67,6 +69,11 @@ class Estate:
             return True
         users = tuple(host for host in pool.value.users if host != self.host)
         return self._records.write_pool(pool, msgspec.structs.replace(pool.value, users=users), timeout=timeout)
+
+    def leave_networks(self, *, timeout: float = 3.0) -> None:
+        """Take back what the host said of networks that are defined for all hosts."""
+        for name in self._networks.held(timeout=timeout):
+            self._networks.unsay(name, timeout=timeout)
 
     def pools(self, *, timeout: float = 3.0) -> list[Subnet]:
         """The pools that the host uses."""

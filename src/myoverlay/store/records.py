@@ -135,7 +135,7 @@ class Records(Pooled):
 
     def of_host(self, store: Store, host: HostId) -> Records:
         """The same keys, as another host would read and write them, through a store of the caller's."""
-        return type(self)(store, self._prefix, host)
+        return type(self)(store, self.prefix, host)
 
     def _list_key(self, host: HostId, overlay: OverlayName) -> str:
         return self.key("hosts", host, "overlays", overlay)

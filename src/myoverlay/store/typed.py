@@ -34,11 +34,11 @@ class Typed:
         self.store = store
         self.me = me
         self.quarantine: dict[str, str] = {}
-        self._prefix = prefix
+        self.prefix = prefix
         self._decoders: dict[type, Callable[[bytes], Any]] = {}
 
     def key(self, *parts: str | int) -> str:
-        return "/".join((self._prefix, *(str(part) for part in parts)))
+        return "/".join((self.prefix, *(str(part) for part in parts)))
 
     def read(self, kind: type[T], entry: Entry | None) -> Held[T] | None:
         """An entry as a `kind`; None where there is none, or a bad one."""

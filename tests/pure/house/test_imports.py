@@ -7,10 +7,11 @@ import pytest
 from tests.pure.house.source import calls, imports, modules
 
 #: Each room and what it may import of the program; a room's own modules are always allowed, `myoverlay` is its version.
-LEAVES = {"errors", "values"}
+LEAVES = {"errors", "values", "networks"}
 ROOMS = {
     "errors": set(),
     "values": {"errors"},
+    "networks": {"errors", "values"},
     "tally": set(),
     "settings": LEAVES,
     "plan": LEAVES,
@@ -18,8 +19,10 @@ ROOMS = {
     "kernel": LEAVES,
     "host": LEAVES | {"tally", "plan", "store", "kernel"},
     "docker": LEAVES | {"tally", "plan", "host"},
+    "engine": LEAVES | {"plan"},
     "operate": LEAVES | {"tally", "plan", "store", "kernel", "host"},
-    "daemon": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate"},
+    "clusterwide": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "engine", "operate"},
+    "daemon": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate", "clusterwide"},
     "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon"},
     "__main__": {"cli"},
     "myoverlay": set(),
@@ -33,6 +36,8 @@ BARRED = {
     "kernel": {"docker", "flask", "consul", "requests", "sqlite3", "gunicorn"},
     "host": {"pyroute2", "consul", "docker", "flask", "gunicorn", "requests"},
     "docker": {"pyroute2", "consul", "docker", "sqlite3"},
+    "engine": {"pyroute2", "consul", "sqlite3", "flask", "gunicorn", "threading"},
+    "networks": {"threading", "time", "logging", "os", "random"},
 }
 #: What is made in the composition root and handed on.
 COLLABORATORS = {
@@ -40,7 +45,8 @@ COLLABORATORS = {
     "Discovery", "Lookup", "MissLoop", "Reconciler", "Prober", "Beat", "Presence", "Epoch", "PeerWatch", "Fates",
     "Graves", "Audit", "Holdings", "Elsewhere", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore",
     "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
-    "Claiming", "Ceding", "Upkeep",
+    "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Answerer", "Asker", "Observer", "Follower",
+    "EngineNetworks", "Trial", "Departure",
 }  # fmt: skip
 
 
@@ -59,7 +65,7 @@ def violations(module: str, text: str) -> list[str]:
                 wrong.append(f"{module} imports {name}")
         elif rest and rest != "__version__" and room(rest) not in ROOMS[here] | {here}:
             wrong.append(f"{module} imports {name}")
-    if here not in ("daemon", "cli"):
+    if here not in ("daemon", "clusterwide", "cli"):
         wrong += [f"{module} makes a {name}" for name in calls(text) if name in COLLABORATORS]
     return wrong
 
@@ -95,6 +101,10 @@ def test_every_room_is_known() -> None:
         ("host.leases", "import pyroute2.netlink"),
         ("docker.app", "from myoverlay.kernel.links import Links"),
         ("docker.app", "from myoverlay.cli import serve"),
+        ("engine.networks", "from myoverlay.host.follow import Follower"),
+        ("host.follow", "from myoverlay.engine.networks import EngineNetworks"),
+        ("docker.driver", "import docker"),
+        ("clusterwide", "from myoverlay.daemon import Daemon"),
         ("values", "from myoverlay.plan import pools"),
         ("errors", "from myoverlay.values import Mac"),
         ("tally", "import myoverlay.settings"),

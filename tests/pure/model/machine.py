@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from myoverlay.host import loop as loops
 from myoverlay.host import reconcile
 from myoverlay.host.alive import TTL
 from myoverlay.host.journal import Journal
+from myoverlay.plan.measure import Reach
 from myoverlay.settings import load
 from myoverlay.store import Unchanged
 from myoverlay.values import Address, HostId
@@ -279,6 +280,7 @@ _TURNS: dict[str, Callable[[Driven], float | None]] = {
     "Publisher": _publisher,
     "Watch": _list_watch,
     "OutsiderWatch": _watch,
+    "Answerer": lambda driven: _watch(driven, loops.WAIT),
     "PeerWatch": lambda driven: _watch(driven, loops.WAIT),
     "Reconciler": _reconciler,
     "Settler": _settler,
@@ -339,6 +341,10 @@ class FakeBeat:
             return Pulse(now, False)
         since = max(self._suspected[host], self._heard.get(host, 0.0))
         return Pulse(self._heard.get(host), now - since >= self.SURE)
+
+    def measure(self, targets: Mapping[HostId, Address], size: int, patience: float) -> dict[HostId, Reach]:
+        """No schedule asks for it."""
+        return dict.fromkeys(targets, Reach.UNASKED)
 
 
 class Machine:

@@ -1,0 +1,128 @@
+"""The composition root's part for what is defined once for all hosts: networks.
+
+thread       object             does                                              stopped by
+answers      Answerer           what hosts are asked before a network is made     Daemon.stop
+follow       Follower           makes and removes Docker's networks (setting)     Daemon.stop, store.close
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from myoverlay.engine.networks import EngineNetworks
+from myoverlay.host.alive import Liveness
+from myoverlay.host.answers import Answerer, Asker, Observer
+from myoverlay.host.converge import FOREIGN_PINS
+from myoverlay.host.deadline import left
+from myoverlay.host.epoch import Epoch
+from myoverlay.host.follow import Follower
+from myoverlay.host.loop import Loop
+from myoverlay.host.networks import ClusterNetworks
+from myoverlay.host.overlays import Overlays
+from myoverlay.host.peers import Heartbeat
+from myoverlay.kernel.links import Links
+from myoverlay.kernel.pins import Pins
+from myoverlay.kernel.trial import Trial
+from myoverlay.operate.control import Method
+from myoverlay.operate.networks import Networks
+from myoverlay.plan.definition import carries
+from myoverlay.settings import Settings
+from myoverlay.store.networks import NetworkRecords
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Records
+from myoverlay.tally import Tally
+from myoverlay.values import OverlayName
+
+
+class Of(NamedTuple):
+    """What it is made of: the daemon's own."""
+
+    records: Records
+    presence: Presence
+    overlays: Overlays
+    liveness: Liveness
+    epoch: Epoch
+    beat: Heartbeat
+    links: Links
+    pins: Pins
+    tally: Tally
+    now: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Clusterwide:
+    """Networks that are defined once for all hosts."""
+
+    def __init__(self, settings: Settings, of: Of) -> None:
+        self._of = of
+        self._vtep = settings.vtep
+        self.records = NetworkRecords(of.records.store, settings.prefix, of.records.me)
+        observer = Observer(
+            of.records.me,
+            settings.host_name,
+            settings.follow,
+            settings.vtep,
+            of.links,
+            Trial(of.links, (of.pins.folder, *FOREIGN_PINS)),
+            of.beat.measure,
+            of.presence,
+            self._has,
+        )
+        self.answers = Answerer(
+            self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now
+        )  # fmt: skip
+        self.follow = self._follower(settings) if settings.follow else None
+        self.networks = ClusterNetworks(
+            self.records,
+            of.records,
+            of.presence,
+            Asker(self.records, of.presence),
+            of.overlays.check_allowed,
+            self._carried,
+            settings.pools,
+            settings.port,
+            settings.host_name,
+            wall=of.wall,
+        )
+
+    def _follower(self, settings: Settings) -> Follower:
+        # Docker finds the plugin by its socket's name; the last one is that which all hosts have alike.
+        driver = Path(settings.sockets.rpartition(",")[2].strip()).stem
+        engine = EngineNetworks(settings.docker_socket, driver)
+        return Follower(
+            self.records,
+            engine,
+            settings.host_name,
+            self._may_act,
+            self._of.epoch.in_doubt,
+            self._of.epoch.went_back,
+            self._of.tally,
+            self._of.now,
+        )
+
+    def loops(self) -> tuple[Loop, ...]:
+        return (self.answers,) if self.follow is None else (self.answers, self.follow)
+
+    def methods(self) -> dict[str, Method]:
+        return Networks(self.networks).methods()
+
+    def leave(self, deadline: float) -> None:
+        """Take back what this host has said, as it leaves. Raises Unavailable or Late."""
+        for name in self.records.held(timeout=left(deadline)):
+            self.records.unsay(name, timeout=left(deadline))
+
+    def _may_act(self) -> bool:
+        """Not before it is known that nobody else has this host's id, and whether the store lost anything."""
+        alive = self._of.liveness
+        return alive.announced.is_set() and alive.barred() is None and self._of.epoch.looked.is_set()
+
+    def _has(self, overlay: OverlayName, vni: int) -> bool:
+        local = self._of.overlays.named(overlay)
+        return local is not None and local.network.definition.vni == vni
+
+    def _carried(self, vtep: str, deadline: float) -> int:
+        address, _, mtu = self._of.links.address_of(vtep or self._vtep, deadline=min(deadline, time.monotonic() + 2.0))
+        return carries(mtu, address)

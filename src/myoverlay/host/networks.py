@@ -1,0 +1,288 @@
+"""Networks that are defined once for all hosts: what a person may do with them, from any host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from myoverlay.errors import Clash, Refused, Unknown
+from myoverlay.host.answers import Asked, Asker
+from myoverlay.host.deadline import check, left
+from myoverlay.networks import HeldNetwork, NetworkPlan, Question, fresh_id
+from myoverlay.plan import blueprint, following, preflight
+from myoverlay.plan.blueprint import Known, Wish
+from myoverlay.plan.definition import Options
+from myoverlay.store.networks import NetworkRecords
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Records, believed
+from myoverlay.store.typed import Held
+from myoverlay.values import HostId, OverlayName, Peer, Subnet
+
+#: How long hosts are waited for that are to have made, or removed, a network, seconds; what is left for the answer.
+FOLLOWING, SPARE = 3.0, 0.7
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A network was defined. `late`: names of hosts that follow and have not said what became of it yet."""
+
+    plan: NetworkPlan
+    warnings: tuple[str, ...]
+    held: tuple[HeldNetwork, ...]
+    late: tuple[str, ...]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """All that the store tells of a network. `names`: of the hosts that are there, and of those that said something."""
+
+    plan: NetworkPlan
+    held: tuple[HeldNetwork, ...]
+    users: tuple[Peer, ...]
+    names: dict[HostId, str]
+    present: frozenset[HostId]
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """What remains of a network that is to be removed; nothing: it is gone."""
+
+    plan: NetworkPlan
+    held: tuple[HeldNetwork, ...]
+    users: tuple[Peer, ...]
+    names: dict[HostId, str]
+    present: frozenset[HostId]
+
+
+class ClusterNetworks:
+    """For a person's requests, from any thread."""
+
+    def __init__(
+        self,
+        networks: NetworkRecords,
+        records: Records,
+        presence: Presence,
+        asker: Asker,
+        allowed: Callable[[], None],
+        carried: Callable[[str, float], int],
+        base: Subnet,
+        port: int,
+        host_name: str,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`allowed`: raises Clash while this host may not take part; `carried`: what MTU fits through this host's
+        underlay; `base`: where subnets come from when none is given; `port`: VXLAN's without `-o port=`.
+        """
+        self._networks = networks
+        self._records = records
+        self._presence = presence
+        self._asker = asker
+        self._allowed = allowed
+        self._carried = carried
+        self._base = base
+        self._port = port
+        self._host_name = host_name
+        self._now = now
+        self._wall = wall
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    def create(self, wish: Wish, force: bool, deadline: float) -> Made:
+        """Define a network for all hosts, once all that are there were asked what speaks against it.
+
+        Raises Refused or Clash with what does; `force` lets pass what only speaks against it on some host.
+        """
+        self._allowed()
+        options = blueprint.check(wish)
+        held = self._networks.plan(wish.name, timeout=left(deadline))
+        self._check_free(wish.name, held, force, deadline)
+        known = self._known(wish, deadline)
+        blueprint.agree(wish, options, known)
+        plan, asked, verdict = self._choose(wish, options, known, force, deadline)
+        if not self._networks.write(held, plan, timeout=left(deadline)):
+            raise Clash(f"network {wish.name} was defined or removed by another host just now: look and try again")
+        waits_for = {host for host, answer in asked.answers.items() if answer.follows}
+        said = self._await_followers(plan, waits_for, deadline)
+        late = tuple(sorted(asked.names[host] for host in waits_for - {one.host for one in said}))
+        none = () if waits_for else ("no host that answered follows (MYOVERLAY_FOLLOW=on): none makes the network",)
+        return Made(plan, (*verdict, *none), said, late)
+
+    def _check_free(self, name: OverlayName, held: Held[NetworkPlan] | None, force: bool, deadline: float) -> None:
+        if held is None:
+            return
+        if not held.value.going:
+            raise Clash(
+                f"network {name} exists already, made on host {held.value.maker}: `myoverlay network inspect {name}`"
+            )
+        rest = following.remaining(held.value, self._networks.everywhere(timeout=left(deadline)))
+        if rest and not force:
+            where = ", ".join(one.host_name or one.host.short for one in rest)
+            raise Clash(
+                f"network {name} is still being removed on {where}: wait, or --force replaces what is left there"
+            )
+
+    def _known(self, wish: Wish, deadline: float) -> Known:
+        """What the store holds that a new network must fit."""
+        overlay = blueprint.overlay_of(wish)
+        definition = self._records.definition(overlay, strict=True, timeout=left(deadline))
+        return Known(
+            plans=tuple(held.value for held in self._networks.plans(timeout=left(deadline)).plans.values()),
+            pools=tuple(held.value for held in self._records.pools(timeout=left(deadline))),
+            vnis={
+                vni: (holder.overlay, holder.subnet) if holder is not None else None
+                for vni, holder in self._records.vnis(timeout=left(deadline)).items()
+            },
+            definition=definition.value if definition is not None else None,
+        )
+
+    def _choose(
+        self, wish: Wish, options: Options, known: Known, force: bool, deadline: float
+    ) -> tuple[NetworkPlan, Asked, tuple[str, ...]]:
+        """Ask all hosts, and choose what was left open. Raises Refused with what speaks against it."""
+        mtu = blueprint.mtu_of(options, known)
+        question = Question(
+            id=fresh_id(),
+            asker=self._networks.me,
+            overlay=blueprint.overlay_of(wish),
+            area=blueprint.subnet_of(wish, known) or self._base,
+            vnis=blueprint.vnis_of(wish, options, known),
+            port=blueprint.port_of(options, known) or self._port,
+            mtu=mtu or self._carried(options.vtep or "", deadline),
+            vtep=options.vtep or "",
+        )
+        asked = self._asker.ask(question, deadline)
+        least = preflight.least_mtu(question, asked.answers)
+        if mtu is None and least < question.mtu:
+            # Some underlay is smaller than this host's, so the size that was tried is none that will be used.
+            question = msgspec.structs.replace(question, id=fresh_id(), mtu=least)
+            asked = self._asker.ask(question, deadline)
+        subnet = blueprint.subnet_of(wish, known) or preflight.choose_subnet(
+            self._base, blueprint.taken(known), asked.answers
+        )
+        plan = blueprint.complete(
+            wish,
+            subnet=subnet,
+            vni=preflight.choose_vni(question.vnis, asked.answers),
+            mtu=mtu or least,
+            known=known,
+            maker=self._host_name,
+            made_at=self._wall(),
+        )
+        return plan, asked, self._passed(question, plan, asked, force)
+
+    @staticmethod
+    def _passed(question: Question, plan: NetworkPlan, asked: Asked, force: bool) -> tuple[str, ...]:
+        verdict = preflight.judge(
+            question, plan.subnet, int(plan.options["vni"]), int(plan.options["mtu"]), asked.answers, asked.names
+        )
+        if verdict.refusals and not force:
+            raise Refused(f"{'; '.join(verdict.refusals)} (--force defines the network all the same)")
+        return (*verdict.refusals, *verdict.warnings)
+
+    def _await_followers(self, plan: NetworkPlan, hosts: set[HostId], deadline: float) -> tuple[HeldNetwork, ...]:
+        """What the hosts say became of the plan, once all have said something, or the time is over."""
+        said: tuple[HeldNetwork, ...] = ()
+        for everywhere in self._rounds(deadline):
+            said = tuple(one for one in following.remaining(plan, everywhere) if one.plan == plan.id)
+            if hosts <= {one.host for one in said}:
+                break
+        return said
+
+    def _rounds(self, deadline: float) -> Iterator[dict[OverlayName, dict[HostId, HeldNetwork]]]:
+        """What all hosts say, now and at each change, for as long as hosts are waited for."""
+        until = min(self._now() + FOLLOWING, deadline - SPARE)
+        index = 0
+        while True:
+            index = self._networks.wait_held(index, timeout=max(0.1, until - self._now()))
+            yield self._networks.everywhere(timeout=left(deadline))
+            if self._now() >= until:
+                return
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def list(self, deadline: float) -> tuple[tuple[NetworkPlan, tuple[HeldNetwork, ...]], ...]:
+        """All networks that are defined for all hosts, with what hosts say of each."""
+        everywhere = self._networks.everywhere(timeout=left(deadline))
+        plans = self._networks.plans(timeout=left(deadline)).plans
+        return tuple((plan, following.remaining(plan, everywhere)) for _, (plan, _) in _sorted(plans))
+
+    def inspect(self, name: OverlayName, deadline: float) -> Shown:
+        """One of them. Raises Unknown."""
+        plan = self._find(name, deadline).value
+        alive = self._presence.alive(timeout=left(deadline))
+        held = following.remaining(plan, self._networks.everywhere(timeout=left(deadline)))
+        users = self._users(plan, deadline)
+        names = {one.host: one.host_name for one in held} | {host: one.value.name for host, one in alive.items()}
+        return Shown(plan, held, users, self._members(plan, deadline) | names, frozenset(alive))
+
+    def _find(self, name: OverlayName, deadline: float) -> Held[NetworkPlan]:
+        held = self._networks.plan(name, timeout=left(deadline))
+        if held is None:
+            raise Unknown(
+                f"no network {name} is defined for all hosts: `myoverlay network ls` names those that are (one made by"
+                " `docker network create` is its host's own)"
+            )
+        return held
+
+    def _users(self, plan: NetworkPlan, deadline: float) -> tuple[Peer, ...]:
+        """The containers on the network's overlay, by the lists of their hosts."""
+        definition = self._records.definition(plan.overlay, timeout=left(deadline))
+        if definition is None:
+            return ()
+        hosts = self._records.hosts_of(plan.overlay, timeout=left(deadline))
+        lists = self._records.lists(plan.overlay, hosts, timeout=left(deadline))
+        peers = believed(definition.value, {host: held.value for host, held in lists.items()})
+        return tuple(sorted(peers, key=lambda peer: peer.address.number))
+
+    def _members(self, plan: NetworkPlan, deadline: float) -> dict[HostId, str]:
+        members = self._records.members(plan.overlay, timeout=left(deadline))
+        return {host: member.name for host, member in members.items()}
+
+    # -- removing --------------------------------------------------------------------------------------------------
+
+    def remove(self, name: OverlayName, force: bool, deadline: float) -> Removed:
+        """Have all hosts remove a network; what remains after a moment is told, and goes when it can.
+
+        Raises Clash, naming the users, while containers are on it and `force` is not given; with it they are taken off.
+        """
+        self._allowed()
+        held = self._find(name, deadline)
+        shown = self.inspect(name, deadline)
+        if shown.users and not force:
+            raise Clash(
+                f"network {name} is in use by {_where(shown.users, shown.names)}: stop them, or --force takes them off"
+            )
+        tries = 0
+        while not held.value.going or (force and not held.value.forced):
+            going = msgspec.structs.replace(held.value, going=True, forced=force)
+            if not self._networks.write(held, going, timeout=left(deadline)):
+                tries += 1
+                check(deadline, f"network {name}", tries)
+            held = self._find(name, deadline)
+        return self._await_removal(held, deadline)
+
+    def _await_removal(self, held: Held[NetworkPlan], deadline: float) -> Removed:
+        rest: tuple[HeldNetwork, ...] = ()
+        for everywhere in self._rounds(deadline):
+            rest = following.remaining(held.value, everywhere)
+            if not rest:
+                self._networks.drop(held, timeout=left(deadline))
+                break
+        alive = self._presence.alive(timeout=left(deadline))
+        names = self._members(held.value, deadline) | {host: one.value.name for host, one in alive.items()}
+        users = self._users(held.value, deadline)
+        return Removed(held.value, rest, users, names, frozenset(alive))
+
+
+def _sorted(plans: dict[OverlayName, Held[NetworkPlan]]) -> list[tuple[OverlayName, tuple[NetworkPlan, int]]]:
+    return sorted((name, (held.value, held.index)) for name, held in plans.items())
+
+
+def _where(users: tuple[Peer, ...], names: dict[HostId, str]) -> str:
+    """A few of the users, each with its host."""
+    few = [f"{user.address} on host {_name(user.host, names)}" for user in users[:8]]
+    return ", ".join(few) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
+
+
+def _name(host: HostId | None, names: dict[HostId, str]) -> str:
+    return "?" if host is None else names.get(host) or host.short
