@@ -210,18 +210,18 @@ class Beat(Loop):
             self.stopping.wait(REST)
 
     def _take(self, heard: tuple[Heard, ...], invalid: int) -> None:
-        now, answered, carried, measured = self._now(), 0, 0, 0
+        now, answered, carried = self._now(), 0, 0
         with self._lock:
             for host, nonce in heard:
                 ours = self._measures.heard(host, nonce)
-                if nonce is None and self._pulses.heard(host, now):
-                    answered += 1
+                if nonce is None:
+                    answered += self._pulses.heard(host, now) or ours
                 elif ours:
-                    measured += 1
-                elif nonce is not None and self._nonces.get(host) == nonce:
+                    carried += 1
+                elif self._nonces.get(host) == nonce:
                     carried += self._pulses.heard_full(host, now)
-        unasked = len(heard) - answered - carried - measured
-        self._count(answered=answered, carried=carried + measured, unasked=unasked, invalid=invalid)
+        unasked = len(heard) - answered - carried
+        self._count(answered=answered, carried=carried, unasked=unasked, invalid=invalid)
 
     def _count(self, **outcomes: int) -> None:
         for outcome, number in outcomes.items():

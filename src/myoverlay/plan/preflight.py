@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -76,11 +77,8 @@ def judge(
             refusals.append(f"VNI {vni} is taken on host {name} by {answer.taken[vni]}")
         if 0 in answer.taken:
             refusals.append(f"UDP port {question.port} is taken on host {name} by {answer.taken[0]}")
-        if answer.carries is not None and answer.carries < mtu:
-            refusals.append(
-                f"MTU {mtu} does not fit through the underlay of host {name}, which carries {answer.carries}"
-            )
         warnings += [f"host {name}: {one}" for one in answer.unsure]
+    refusals += _too_small(mtu, answers, names)
     warnings += _unreached(question, mtu, answers, names)
     missing = sorted(names[host] for host in names.keys() - answers.keys())
     if missing:
@@ -88,33 +86,48 @@ def judge(
     return Verdict(tuple(refusals), tuple(warnings))
 
 
+def _too_small(mtu: int, answers: Mapping[HostId, Answer], names: Mapping[HostId, str]) -> list[str]:
+    """One sentence for all hosts whose underlay carries the same, and less than that."""
+    small: dict[int, list[str]] = {}
+    for host, answer in answers.items():
+        if answer.carries is not None and answer.carries < mtu:
+            small.setdefault(answer.carries, []).append(names.get(host, host.short))
+    return [
+        f"MTU {mtu} does not fit through the underlay of {_hosts(sorted(hosts))}, which carries {carried}"
+        for carried, hosts in sorted(small.items())
+    ]
+
+
 def _unreached(
     question: Question, mtu: int, answers: Mapping[HostId, Answer], names: Mapping[HostId, str]
 ) -> list[str]:
-    """One sentence for each host that others do not reach through VXLAN."""
-    told = []
-    silent = _by_target((host, answer.silent) for host, answer in answers.items())
-    narrow = _by_target((host, answer.narrow) for host, answer in answers.items())
-    for host, seekers in sorted(silent.items()):
-        who = _hosts(sorted(names.get(one, one.short) for one in seekers))
-        told.append(
-            f"host {names.get(host, host.short)} does not answer {who} through VXLAN (UDP port of the heartbeat)"
-        )
-    for host, seekers in sorted(narrow.items()):
-        who = _hosts(sorted(names.get(one, one.short) for one in seekers))
-        told.append(
-            f"packets of MTU {min(mtu, question.mtu)} do not come through between {who} and host"
-            f" {names.get(host, host.short)}, smaller ones do"
-        )
+    """One sentence for each host that others do not reach through VXLAN, or that does not reach them."""
+    silent = {frozenset((host, other)) for host, answer in answers.items() for other in answer.silent}
+    narrow = {frozenset((host, other)) for host, answer in answers.items() for other in answer.narrow}
+    size = min(mtu, question.mtu)
+    told = [
+        f"nothing comes through VXLAN (UDP port of the heartbeat) between host {one} and {_hosts(others)}"
+        for one, others in _grouped(silent, names)
+    ]
+    told += [
+        f"packets of MTU {size} do not come through between host {one} and {_hosts(others)}, smaller ones do"
+        for one, others in _grouped(narrow - silent, names)
+    ]
     return told
 
 
-def _by_target(found: Iterable[tuple[HostId, Sequence[HostId]]]) -> dict[HostId, list[HostId]]:
-    targets: dict[HostId, list[HostId]] = {}
-    for seeker, hosts in found:
-        for host in hosts:
-            targets.setdefault(host, []).append(seeker)
-    return targets
+def _grouped(pairs: Iterable[frozenset[HostId]], names: Mapping[HostId, str]) -> list[tuple[str, list[str]]]:
+    """Pairs of hosts by the host that is in most of them: that is where to look first."""
+    left = {pair for pair in pairs if len(pair) == 2}
+    found = []
+    while left:
+        count = Counter(host for pair in left for host in pair)
+        worst = min(count, key=lambda host: (-count[host], names.get(host, host.short)))
+        mine = {pair for pair in left if worst in pair}
+        others = [names.get(host, host.short) for pair in mine for host in pair if host != worst]
+        found.append((names.get(worst, worst.short), sorted(others)))
+        left -= mine
+    return found
 
 
 def _hosts(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from myoverlay.kernel.links import Links
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.probe import DEVICE, PIN, PROBE_VNI, Prober, probe_address, probe_mac
+from myoverlay.plan.measure import Reach
 from myoverlay.plan.pulse import Pulse
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId
@@ -251,6 +252,31 @@ def test_full_packets_are_tried_in_the_rotation(hosts: Hosts, stack: ExitStack) 
     a.start(lambda: time.monotonic() * 5)
     until(lambda: a.beat.pulse(b.id).carries)
     assert a.count("carried") == 1
+
+
+def test_a_measurement_tells_whole_narrow_and_silent(hosts: Hosts, stack: ExitStack) -> None:
+    """Hosts that share no overlay are measured too: whole packets come back, only small ones, or nothing."""
+    a, b, c, d = some(hosts, stack, 4)
+    a.targets = {}
+    d.knows()
+    ip(c.ns, "link set eth0 mtu 1300")
+    cut(hosts, d)
+    targets = {other.id: other.machine.vtep for other in (b, c, d)}
+    assert a.beat.measure(targets, 1450, 1.5) == {b.id: Reach.WHOLE, c.id: Reach.NARROW, d.id: Reach.SILENT}
+    began = time.monotonic()
+    assert a.beat.measure({b.id: b.machine.vtep, c.id: c.machine.vtep}, 1250, 5.0) == dict.fromkeys(
+        (b.id, c.id), Reach.WHOLE
+    )
+    assert time.monotonic() - began < 1.0, "it ends with the last answer"
+    assert a.count("unasked") == 0
+    assert a.count("carried") == 3
+
+
+def test_without_a_device_nothing_is_measured(hosts: Hosts, stack: ExitStack) -> None:
+    """It ends after its time, and says that nothing could be sent."""
+    (a,) = some(hosts, stack, 1)
+    assert a.beat.retire(5.0)
+    assert a.beat.measure({HostId.random(): Address("192.0.2.9")}, 1450, 0.3).popitem()[1] is Reach.UNASKED
 
 
 def test_a_host_that_leaves_takes_its_device_along(hosts: Hosts, stack: ExitStack) -> None:
