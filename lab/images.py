@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab import places
@@ -34,7 +35,7 @@ def build_base(root: Path) -> None:
     places.IMAGES.mkdir(parents=True, exist_ok=True)
     places.STAMPS.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished")
-    _write_archive(unfinished, BASE, _base_layer(root))
+    write_archive(unfinished, BASE, _base_layer(root))
     unfinished.rename(target)
     stamp.write_text(mark)
 
@@ -57,7 +58,13 @@ def _base_layer(root: Path) -> bytes:
     return content.getvalue()
 
 
-def _write_archive(file: Path, image: str, layer: bytes) -> None:
+def write_archive(
+    file: Path,
+    image: str,
+    layer: bytes,
+    command: Sequence[str] = ("sleep", "2147483647"),
+    stop_signal: str = "SIGKILL",
+) -> None:
     """What `docker load` reads. The stop signal is SIGKILL: a process 1 that ignores SIGTERM costs ten seconds."""
     machine = subprocess.run(
         ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
@@ -67,9 +74,9 @@ def _write_archive(file: Path, image: str, layer: bytes) -> None:
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
         "config": {
-            "Cmd": ["sleep", "2147483647"],
+            "Cmd": list(command),
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-            "StopSignal": "SIGKILL",
+            "StopSignal": stop_signal,
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
