@@ -36,6 +36,9 @@ from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import OverlayName
 
+#: Seconds that taking back what a former run said may take, each time it is tried.
+_TIDY = 5.0
+
 
 class Of(NamedTuple):
     """What it is made of: the daemon's own."""
@@ -71,8 +74,10 @@ class Clusterwide:
             of.presence,
             self._has,
         )
+        # A host that follows no more keeps what it made, as its own: nobody is to wait for it.
+        at_first = (lambda: None) if settings.follow else (lambda: self.leave(time.monotonic() + _TIDY))
         self.answers = Answerer(
-            self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now
+            self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now, at_first
         )  # fmt: skip
         self.follow = self._follower(settings) if settings.follow else None
         self.networks = ClusterNetworks(
@@ -81,6 +86,7 @@ class Clusterwide:
             of.presence,
             Asker(self.records, of.presence),
             of.overlays.check_allowed,
+            of.epoch.in_doubt,
             self._carried,
             settings.pools,
             settings.port,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import enum
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -50,15 +50,18 @@ def plain(text: str, long: int = LONG) -> str:
     return shown if len(shown) <= long else shown[: long - 1] + "…"
 
 
+def _check_texts(what: str, texts: Iterable[str], long: int = LONG) -> None:
+    for text in texts:
+        if len(text) > long or not text.isprintable():
+            raise ValueError(f"{what}: a name or text is longer than {long} characters or not printable")
+
+
 def _check_table(what: str, table: Mapping[str, object]) -> None:
     if len(table) > MANY:
         raise ValueError(f"{len(table)} {what} are too many: up to {MANY} are allowed")
-    for name, text in table.items():
-        for one in (name, str(text)):
-            if len(one) > LONG or not (one.isprintable() or not one):
-                raise ValueError(f"{what}: a name or text is longer than {LONG} characters or not printable")
-        if not name:
-            raise ValueError(f"{what}: a name is empty")
+    _check_texts(what, (*table, *map(str, table.values())))
+    if "" in table:
+        raise ValueError(f"{what}: a name is empty")
 
 
 class NetworkPlan(Value, frozen=True, kw_only=True):
@@ -94,8 +97,7 @@ class NetworkPlan(Value, frozen=True, kw_only=True):
                 raise ValueError(f"the {what} {address} is no host address of {self.subnet}")
         for what, table in (("options", self.options), ("labels", self.labels), ("aux addresses", self.aux)):
             _check_table(what, table)
-        if len(self.maker) > LONG:
-            raise ValueError(f"the maker's name is longer than {LONG} characters")
+        _check_texts("maker", (self.maker,))
 
     @property
     def overlay(self) -> OverlayName:
@@ -126,8 +128,7 @@ class HeldNetwork(Value, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_id(self.plan)
-        if len(self.said) > 2 * LONG or len(self.host_name) > LONG:
-            raise ValueError("what a host says is too long")
+        _check_texts("what a host says", (self.said, self.host_name), 2 * LONG)
 
 
 class Question(Value, frozen=True, kw_only=True):
@@ -141,7 +142,7 @@ class Question(Value, frozen=True, kw_only=True):
     asker: HostId
     overlay: OverlayName
     area: Subnet
-    vnis: Annotated[tuple[int, ...], msgspec.Meta(max_length=8)]
+    vnis: Annotated[tuple[int, ...], msgspec.Meta(max_length=4)]
     port: int
     mtu: int
     vtep: str = ""
@@ -152,8 +153,7 @@ class Question(Value, frozen=True, kw_only=True):
         check_mtu(self.mtu)
         for vni in self.vnis:
             check_vni(vni)
-        if len(self.vtep) > LONG:
-            raise ValueError("the underlay's name is too long")
+        _check_texts("underlay", (self.vtep,))
 
 
 class Answer(Value, frozen=True, kw_only=True):
@@ -171,3 +171,6 @@ class Answer(Value, frozen=True, kw_only=True):
     silent: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=ANSWERED)] = ()
     narrow: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=ANSWERED)] = ()
     unsure: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+
+    def __post_init__(self) -> None:
+        _check_texts("answer", (self.name, *self.taken.values(), *self.unsure))

@@ -24,6 +24,8 @@ DEFAULTS = {
     "eager": 4000,
     "grace": 60.0,
     "lease_grace": 600.0,
+    "follow": False,
+    "docker_socket": "",
     "host_name": socket.gethostname(),
     "log_level": "info",
     "state": "/var/lib/myoverlay",
@@ -37,6 +39,8 @@ GOOD = {
     "eager": ("0", 0),
     "grace": ("1", 1.0),
     "lease_grace": ("86400", 86400.0),
+    "follow": ("OFF", False),
+    "docker_socket": ("/run/docker.sock", "/run/docker.sock"),
     "log_level": ("DEBUG", "debug"),
     "state": ("/srv/state", "/srv/state"),
     "run": ("/srv/run", "/srv/run"),
@@ -48,6 +52,8 @@ BAD = {
     "eager": ("-1", "1.5", "all", "４"),
     "grace": ("0", "86401", "1.5", "-1", "soon"),
     "lease_grace": ("0", "86401", "9" * 5000),
+    "follow": ("yes", "1", "onn"),
+    "docker_socket": ("docker.sock", "unix:///run/docker.sock"),
     "log_level": ("loud", "trace"),
     "state": ("state", "./state"),
     "run": ("run",),
@@ -91,3 +97,11 @@ def test_the_token_is_never_in_a_repr() -> None:
     settings = load({"CONSUL_HTTP_TOKEN": "s3cret"})
     assert settings.token == "s3cret"
     assert "s3cret" not in f"{settings!r} {settings} {[settings]}"
+
+
+def test_who_follows_needs_docker_s_socket() -> None:
+    """The sentence says what is missing; with both all is well."""
+    with pytest.raises(Refused, match="MYOVERLAY_FOLLOW=on needs MYOVERLAY_DOCKER_SOCKET"):
+        load({"MYOVERLAY_FOLLOW": "on"})
+    both = load({"MYOVERLAY_FOLLOW": "on", "MYOVERLAY_DOCKER_SOCKET": "/run/docker.sock"})
+    assert both.follow

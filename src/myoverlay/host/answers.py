@@ -131,8 +131,11 @@ class Answerer(Loop):
         on_loss: Callable[[], None],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
+        at_first: Callable[[], None] = lambda: None,
     ) -> None:
+        """`at_first`: called once this host may act; until it succeeded it is called again."""
         super().__init__("answers", tally)
+        self._at_first: Callable[[], None] | None = at_first
         self._networks = networks
         self._observe = observe
         self._may_act = may_act
@@ -153,6 +156,9 @@ class Answerer(Loop):
             self._on_loss()
             self._index = 0
             return False
+        if self._at_first is not None and self._may_act():
+            self._at_first()
+            self._at_first = None
         if not isinstance(seen, Unchanged):
             self._note(seen)
             self._index = seen.index

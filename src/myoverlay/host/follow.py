@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Docker's networks are compared again after this, seconds; sooner where something failed: at first, at most.
 RESYNC, AGAIN = 30.0, (1.0, 30.0)
+#: Plans that are to be removed are looked at after this, seconds, where nothing was removed here.
+BURY = 600.0
 
 
 class Engine(Protocol):
@@ -61,6 +63,7 @@ class Follower(Loop):
         self._plans: Plans | None = None
         self._due = 0.0
         self._pause = AGAIN[0]
+        self._buried_at = now()
         self._told_orphans: frozenset[str] = frozenset()
 
     def round(self) -> None:
@@ -125,7 +128,8 @@ class Follower(Loop):
                 log.warning("network %s: %s", held.network, held.said)
         for name in told[1]:
             self._networks.unsay(name)
-        self._bury(seen)
+        if told[1] or self._now() - self._buried_at >= BURY:
+            self._bury(seen)
         return not failed
 
     def _act(self, decided: plan.Decided) -> tuple[list[HeldNetwork], list[str], bool]:
@@ -202,7 +206,12 @@ class Follower(Loop):
         self._told_orphans = frozenset(found.id for found in orphans)
 
     def _bury(self, seen: Plans) -> None:
-        """A plan that was to be removed, and that no host has any more, goes."""
+        """A plan that was to be removed, and that no host has any more, goes.
+
+        Whoever was the last sees to it; of a host that was buried meanwhile whoever comes by. It costs the names of all
+        keys of all hosts.
+        """
+        self._buried_at = self._now()
         going = [held for held in seen.plans.values() if held.value.going]
         if going and not self._in_doubt():
             everywhere = self._networks.everywhere()

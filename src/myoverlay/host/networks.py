@@ -10,7 +10,7 @@ import msgspec
 from myoverlay.errors import Clash, Refused, Unknown
 from myoverlay.host.answers import Asked, Asker
 from myoverlay.host.deadline import check, left
-from myoverlay.networks import HeldNetwork, NetworkPlan, Question, fresh_id
+from myoverlay.networks import HeldNetwork, NetworkPlan, Question, fresh_id, plain
 from myoverlay.plan import blueprint, following, preflight
 from myoverlay.plan.blueprint import Known, Wish
 from myoverlay.plan.definition import Options
@@ -63,6 +63,7 @@ class ClusterNetworks:
         presence: Presence,
         asker: Asker,
         allowed: Callable[[], None],
+        in_doubt: Callable[[], bool],
         carried: Callable[[str, float], int],
         base: Subnet,
         port: int,
@@ -70,14 +71,16 @@ class ClusterNetworks:
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`allowed`: raises Clash while this host may not take part; `carried`: what MTU fits through this host's
-        underlay; `base`: where subnets come from when none is given; `port`: VXLAN's without `-o port=`.
+        """`allowed`: raises Clash while this host may not take part; `in_doubt`: did the store lose something lately;
+        `carried`: what MTU fits through this host's underlay; `base`: where subnets come from when none is given;
+        `port`: VXLAN's without `-o port=`.
         """
         self._networks = networks
         self._records = records
         self._presence = presence
         self._asker = asker
         self._allowed = allowed
+        self._in_doubt = in_doubt
         self._carried = carried
         self._base = base
         self._port = port
@@ -94,6 +97,11 @@ class ClusterNetworks:
         """
         self._allowed()
         options = blueprint.check(wish)
+        if self._in_doubt() and not force:
+            raise Clash(
+                "the store lost something lately, and not every host has written again what it holds: try again in a"
+                " minute (--force defines the network all the same)"
+            )
         held = self._networks.plan(wish.name, timeout=left(deadline))
         self._check_free(wish.name, held, force, deadline)
         known = self._known(wish, deadline)
@@ -212,7 +220,7 @@ class ClusterNetworks:
         alive = self._presence.alive(timeout=left(deadline))
         held = following.remaining(plan, self._networks.everywhere(timeout=left(deadline)))
         users = self._users(plan, deadline)
-        names = {one.host: one.host_name for one in held} | {host: one.value.name for host, one in alive.items()}
+        names = {one.host: one.host_name for one in held} | {host: plain(one.value.name) for host, one in alive.items()}
         return Shown(plan, held, users, self._members(plan, deadline) | names, frozenset(alive))
 
     def _find(self, name: OverlayName, deadline: float) -> Held[NetworkPlan]:
@@ -236,7 +244,7 @@ class ClusterNetworks:
 
     def _members(self, plan: NetworkPlan, deadline: float) -> dict[HostId, str]:
         members = self._records.members(plan.overlay, timeout=left(deadline))
-        return {host: member.name for host, member in members.items()}
+        return {host: plain(member.name) for host, member in members.items()}
 
     # -- removing --------------------------------------------------------------------------------------------------
 
@@ -269,7 +277,7 @@ class ClusterNetworks:
                 self._networks.drop(held, timeout=left(deadline))
                 break
         alive = self._presence.alive(timeout=left(deadline))
-        names = self._members(held.value, deadline) | {host: one.value.name for host, one in alive.items()}
+        names = self._members(held.value, deadline) | {host: plain(one.value.name) for host, one in alive.items()}
         users = self._users(held.value, deadline)
         return Removed(held.value, rest, users, names, frozenset(alive))
 

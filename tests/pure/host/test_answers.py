@@ -272,3 +272,27 @@ def test_the_store_away_leaves_the_question_to_others(site: Site) -> None:
     site.clock.now += STALE
     answerer.step(0.01)
     assert [key for key in every(site.store) if "/asks/" in key or "/answers/" in key] == []
+
+
+def test_a_host_that_no_longer_follows_takes_back_what_it_said(site: Site) -> None:
+    """Once it may act, and again where the store did not let it; then never more."""
+    done: list[int] = []
+    may_act = False
+
+    def tidy() -> None:
+        done.append(1)
+        if len(done) == 1:
+            raise Unavailable("cut")
+
+    observe = site.observer().observe
+    answerer = Answerer(
+        site.records(BOB), observe, lambda: may_act, lambda: None, site.tally, site.clock, tidy
+    )  # fmt: skip
+    answerer.step(0.01)
+    assert done == []
+    may_act = True
+    with pytest.raises(Unavailable):
+        answerer.step(0.01)
+    for _ in range(3):
+        answerer.step(0.01)
+    assert done == [1, 1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import Refused, Unavailable
-from myoverlay.host.follow import AGAIN, RESYNC, Follower
+from myoverlay.host.follow import AGAIN, BURY, RESYNC, Follower
 from myoverlay.networks import Became, HeldNetwork, NetworkPlan
 from myoverlay.plan.following import Found
 from myoverlay.store.networks import NetworkRecords
@@ -154,6 +154,8 @@ def test_a_plan_stays_until_the_last_host_has_removed_its_network(here: Here) ->
     assert WEB in here.records.plans().plans
     here.other.unsay(WEB)
     here.step(RESYNC)
+    assert WEB in here.records.plans().plans, "the last one sees to it; for others it is dear to look"
+    here.step(BURY)
     assert here.records.plans().plans == {}
 
 

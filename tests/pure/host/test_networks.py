@@ -61,6 +61,7 @@ class Site:
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
         self.started: list[Any] = []
+        self.doubt = False
         self.hosts = {me: Host(self, me) for me in NAMES}
         self.networks = self.of(ANN)
 
@@ -73,6 +74,7 @@ class Site:
             presence,
             Asker(records, presence),
             allowed,
+            lambda: self.doubt,
             lambda _vtep, _deadline: 1450,
             Subnet("10.128.0.0/9"),
             4789,
@@ -206,6 +208,15 @@ def test_what_stands_in_the_way_is_named(site: Site) -> None:
     ):
         with pytest.raises(Clash, match="this host has left"):
             act()
+
+
+def test_in_a_doubt_nothing_is_chosen(site: Site) -> None:
+    """A store that lost something may not know yet what is taken; forced it is made all the same."""
+    site.start()
+    site.doubt = True
+    with pytest.raises(Clash, match="the store lost something lately"):
+        site.create()
+    assert site.create(force=True).held
 
 
 def test_who_uses_it_is_named_and_taken_off_by_force(site: Site) -> None:
