@@ -297,3 +297,44 @@ def test_an_emptied_store_gets_its_networks_back(site: Site) -> None:
         assert site.has(name, "kept")
     site.run("h3", "mine", "kept")
     assert len(ping(site.hosts["h3"], "mine", there)) == 3
+
+
+def test_a_host_that_no_longer_follows_keeps_its_network_as_its_own(site: Site) -> None:
+    """It is shown as one that says nothing, a removal does not wait for it, and its network works on."""
+    site.say("h1", "network", "create", "own", "--subnet", "10.71.0.0/24")
+    eventually("all hold it", lambda: set(site.states("own").values()) == {"held"})
+    h3 = site.hosts["h3"]
+    alone = PluginProcess(h3, {"CONSUL_HTTP_ADDR": site.consul.url})
+    site.plugins["h3"].stop()
+    try:
+        alone.start()
+        eventually("it says nothing", lambda: site.states("own").get("h3") == "none", 20)
+        assert site.say("h1", "network", "rm", "own") == "network own is removed\n"
+        assert site.has("h3", "own")
+        assert site.run("h3", "still", "own").startswith("10.71.0.")
+        h3.docker("rm", "-f", "still")
+        alone.stop()
+    finally:
+        site.plugins["h3"].start()
+    eventually("an orphan is told", lambda: "`docker network rm own`" in site.plugins["h3"].words(), 20)
+    assert site.has("h3", "own")
+    h3.docker("network", "rm", "own")
+
+
+def test_an_engine_that_is_restarted_has_it_and_gets_what_came_meanwhile(site: Site) -> None:
+    """While Docker is away nothing is lost; what was defined or removed meanwhile is done when it is back."""
+    h2 = site.hosts["h2"]
+    for name, subnet in (("stays", "10.72.0.0/24"), ("goes", "10.73.0.0/24")):
+        site.say("h1", "network", "create", name, "--subnet", subnet)
+        eventually("all hold it", lambda name=name: set(site.states(name).values()) == {"held"})
+    h2.stop_engine()
+    said = site.say("h1", "network", "rm", "goes")
+    assert "still on host h2" in said
+    site.say("h1", "network", "create", "comes", "--subnet", "10.74.0.0/24")
+    h2.start_engine()
+    eventually("what was defined is there", lambda: site.has("h2", "comes"), 45)
+    eventually("what was removed is not", lambda: not site.has("h2", "goes"), 45)
+    assert site.has("h2", "stays")
+    there = site.run("h1", "there", "stays")
+    site.run("h2", "mine", "stays")
+    assert len(ping(h2, "mine", there)) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from myoverlay.errors import Clash, KernelRefused
 from myoverlay.host.beat import FLOOD, REBUILD, Beat
 from myoverlay.kernel.probe import Heard, Read
-from myoverlay.plan.pulse import ENOUGH, QUICK, ROTATION, Pulse
+from myoverlay.plan.measure import Reach
+from myoverlay.plan.pulse import ENOUGH, LIMIT, QUICK, ROTATION, Pulse
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId
 
@@ -30,6 +32,8 @@ class Device:
         self.asked: list[HostId] = []
         self.full: dict[HostId, bytes] = {}
         self.sends = True
+        self.packets = 0
+        self.sizes: dict[HostId, int] = {}
         self.same_address = False
         self.waiting: list[Heard] = []
         self.invalid = 0
@@ -51,9 +55,11 @@ class Device:
     def measures(self, host: HostId) -> bool:
         return not self.same_address
 
-    def ask(self, targets: Mapping[HostId, Address], full: Mapping[HostId, bytes]) -> set[HostId]:
+    def ask(self, targets: Mapping[HostId, Address], full: Mapping[HostId, bytes], size: int = 0) -> set[HostId]:
         if not self.sends:
             return set()
+        self.packets += len(targets) + len(full)
+        self.sizes |= dict.fromkeys(full, size)
         self.asked += targets
         self.full |= full
         return set(targets)
@@ -217,3 +223,29 @@ def test_a_flood_is_counted(life: Life) -> None:
     life.device.invalid = FLOOD
     life.round()
     assert life.count("invalid") == FLOOD
+
+
+def test_a_measurement_keeps_to_the_limit_and_ends_with_the_last_answer(life: Life) -> None:
+    """A hundred hosts at once: no second has more than 50 packets; each answer counts for its own question alone."""
+    hosts = [HostId(f"{number:032x}") for number in range(1, 101)]
+    targets = {host: Address("192.0.2.7") for host in hosts}
+    results: list[dict[HostId, Reach]] = []
+    thread = threading.Thread(target=lambda: results.append(life.beat.measure(targets, 1234, 60.0)), daemon=True)
+    thread.start()
+    sent = [0]
+    for _ in range(600):
+        life.round(0.05)
+        sent.append(life.device.packets)
+        assert sent[-1] - sent[max(0, len(sent) - 21)] <= LIMIT
+        new, life.device.full = life.device.full, {}
+        life.device.waiting = [Heard(host, nonce) for host, nonce in new.items() if host != hosts[0]]
+        life.device.waiting += [Heard(hosts[0]), Heard(hosts[1], b"????")]
+        if life.now > 1000.0 + 20.0:
+            life.device.waiting += [Heard(hosts[0], nonce) for host, nonce in new.items() if host == hosts[0]]
+        if results:
+            break
+    thread.join(10)
+    assert results == [dict.fromkeys(hosts, Reach.WHOLE)]
+    assert {life.device.sizes[host] for host in hosts} == {1234}
+    life.round()
+    assert life.device.known == {A}, "answers of those that are no longer measured do not count"
