@@ -1,8 +1,10 @@
 """The composition root's part for what is defined once for all hosts: networks.
 
-thread       object             does                                              stopped by
-answers      Answerer           what hosts are asked before a network is made     Daemon.stop
-follow       Follower           makes and removes Docker's networks (setting)     Daemon.stop, store.close
+    thread       object             does                                              stopped by
+    preflight    Respondent         answers what is asked before a network is made    Daemon.stop, store.close
+    follow       NetworkFollower    makes and removes Docker's networks (setting)     Daemon.stop, store.close
+
+They are started and stopped with the daemon's other loops.
 """
 
 from __future__ import annotations
@@ -14,15 +16,15 @@ from typing import NamedTuple
 
 from myoverlay.engine.networks import EngineNetworks
 from myoverlay.host.alive import Liveness
-from myoverlay.host.answers import Answerer, Asker, Observer
 from myoverlay.host.converge import FOREIGN_PINS
 from myoverlay.host.deadline import left
 from myoverlay.host.epoch import Epoch
-from myoverlay.host.follow import Follower
+from myoverlay.host.follow import NetworkFollower
 from myoverlay.host.loop import Loop
 from myoverlay.host.networks import ClusterNetworks
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Heartbeat
+from myoverlay.host.preflight import Asker, Observer, Respondent
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.trial import Trial
@@ -76,7 +78,7 @@ class Clusterwide:
         )
         # A host that follows no more keeps what it made, as its own: nobody is to wait for it.
         at_first = (lambda: None) if settings.follow else (lambda: self.leave(time.monotonic() + _TIDY))
-        self.answers = Answerer(
+        self.respondent = Respondent(
             self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now, at_first
         )  # fmt: skip
         self.follow = self._follower(settings) if settings.follow else None
@@ -94,11 +96,11 @@ class Clusterwide:
             wall=of.wall,
         )
 
-    def _follower(self, settings: Settings) -> Follower:
+    def _follower(self, settings: Settings) -> NetworkFollower:
         # Docker finds the plugin by its socket's name; the last one is that which all hosts have alike.
         driver = Path(settings.sockets.rpartition(",")[2].strip()).stem
         engine = EngineNetworks(settings.docker_socket, driver)
-        return Follower(
+        return NetworkFollower(
             self.records,
             engine,
             settings.host_name,
@@ -110,7 +112,7 @@ class Clusterwide:
         )
 
     def loops(self) -> tuple[Loop, ...]:
-        return (self.answers,) if self.follow is None else (self.answers, self.follow)
+        return (self.respondent,) if self.follow is None else (self.respondent, self.follow)
 
     def methods(self) -> dict[str, Method]:
         return Networks(self.networks).methods()

@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    answers, follow: see clusterwide.py
+    preflight, follow: see clusterwide.py
 
 Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
 """

@@ -67,7 +67,7 @@ class _Open(NamedTuple):
     times: int
 
 
-class Follower:
+class NetworkFollower:
     """Turns messages into events.
 
     `patience`: seconds a miss is given; `only`: which interfaces count; after `limit` misses and followed messages no

@@ -19,7 +19,7 @@ from myoverlay.cli.words import DEFAULT_OVERLAY, Places, complete_overlay, need_
 from myoverlay.errors import Late, Unknown
 
 if TYPE_CHECKING:
-    from myoverlay.cli.follow import Event, Follower, Json, Text
+    from myoverlay.cli.follow import Event, Json, NetworkFollower, Text
     from myoverlay.cli.within import Stop
     from myoverlay.kernel.monitor import Monitor
     from myoverlay.kernel.netns import Namespace
@@ -77,7 +77,7 @@ def watch_command(
       myoverlay watch --neigh --count 2 --timeout 10 --json
       myoverlay watch --raw --app-solicit eth0 --namespace /proc/1234/ns/net
     """
-    from myoverlay.cli.follow import Follower, Json, Text
+    from myoverlay.cli.follow import Json, NetworkFollower, Text
     from myoverlay.cli.within import asking_userland, open_namespace, until_told
     from myoverlay.kernel.monitor import Monitor
 
@@ -91,7 +91,7 @@ def watch_command(
         monitor = stack.enter_context(Monitor(ns, {"neigh", *groups}))
         if app_solicit:
             stack.enter_context(asking_userland(ns, app_solicit))
-        follower = Follower(frozenset(groups), PATIENCE, raw, lambda index: only in (None, index), count)
+        follower = NetworkFollower(frozenset(groups), PATIENCE, raw, lambda index: only in (None, index), count)
         writer: Json | Text = Json(names) if as_json else Text(names, _coloured())
         click.echo(f"listening in {namespace}; Ctrl-C ends", err=True)
         watch(monitor, follower, writer, stop, count, timeout)
@@ -127,7 +127,12 @@ class Names:
 
 
 def watch(
-    monitor: Monitor, follower: Follower, writer: Json | Text, stop: Stop, count: int | None, timeout: float | None
+    monitor: Monitor,
+    follower: NetworkFollower,
+    writer: Json | Text,
+    stop: Stop,
+    count: int | None,
+    timeout: float | None,
 ) -> None:
     """Print until told to stop, or until `count` came and their outcomes are known, or the time is over.
 

@@ -36,7 +36,7 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-class Follower(Loop):
+class NetworkFollower(Loop):
     """Owns the thread `follow`, which alone uses `engine`."""
 
     def __init__(

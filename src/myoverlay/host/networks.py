@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from myoverlay.errors import Clash, Refused, Unknown
-from myoverlay.host.answers import Asked, Asker
 from myoverlay.host.deadline import check, left
+from myoverlay.host.preflight import Asked, Asker
 from myoverlay.networks import HeldNetwork, NetworkPlan, Question, fresh_id, plain
 from myoverlay.plan import blueprint, following, preflight
 from myoverlay.plan.blueprint import Known, Wish

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myoverlay.cli.follow import Event, Follower, Json, Missed, Outcome, Seen, Text, Told, describe
+from myoverlay.cli.follow import Event, Json, Missed, NetworkFollower, Outcome, Seen, Text, Told, describe
 from myoverlay.cli.watch import watch_command
 from myoverlay.kernel.anatomy import dissect
 from myoverlay.kernel.rtnetlink import HEADER, attribute
@@ -52,14 +52,14 @@ def text(events: list[Event], colour: bool = False) -> list[str]:
 
 def test_misses_read_as_the_tutorial_wrote_them() -> None:
     """An L3 miss names the address, an L2 miss the MAC; both the device."""
-    follower = Follower()
+    follower = NetworkFollower()
     assert text(follower.hear(l3() + l2(), 1.0)) == ["L3 miss 192.168.0.3 vxlan1", f"L2 miss {MAC} vxlan1"]
     assert follower.count == 2
 
 
 def test_a_row_is_the_outcome_of_its_miss() -> None:
     """The neighbour's row answers the L3 miss, the forwarding row the L2 miss, with the time it took; only once."""
-    follower = Follower()
+    follower = NetworkFollower()
     follower.hear(l3() + l2(), 1.0)
     assert text(follower.hear(ROW, 1.004)) == [f"  -> row 192.168.0.3 lladdr {MAC} vxlan1 after 4.0 ms"]
     assert text(follower.hear(FDB, 1.0055)) == [f"  -> row {MAC} dst 172.30.0.12 vxlan1 after 5.5 ms"]
@@ -69,7 +69,7 @@ def test_a_row_is_the_outcome_of_its_miss() -> None:
 
 def test_what_is_no_answer_is_not_taken_for_one() -> None:
     """A failed entry, another device's row, the bridge's own learning and a row's removal leave the miss open."""
-    follower = Follower()
+    follower = NetworkFollower()
     follower.hear(l3() + l2(), 1.0)
     failed = neighbour(NEW, socket.AF_INET, (1, ADDRESS.packed), (2, MAC.packed), state=FAILED)
     elsewhere = neighbour(NEW, socket.AF_INET, (1, ADDRESS.packed), (2, MAC.packed), index=6)
@@ -80,7 +80,7 @@ def test_what_is_no_answer_is_not_taken_for_one() -> None:
 
 def test_nothing_is_an_outcome_too() -> None:
     """A miss that nobody answers is told as such when its time is over, with how often it was asked."""
-    follower = Follower(patience=0.5)
+    follower = NetworkFollower(patience=0.5)
     follower.hear(l3(), 1.0)
     follower.hear(l3(), 1.3)
     assert follower.due(1.49) == []
@@ -90,8 +90,8 @@ def test_nothing_is_an_outcome_too() -> None:
 
 def test_other_groups_are_told_where_they_are_asked_for() -> None:
     """Rows that come and go are told with --neigh alone, in the words of `ip monitor` and `bridge monitor`."""
-    assert Follower().hear(ROW, 1.0) == []
-    follower = Follower(frozenset({"neigh"}))
+    assert NetworkFollower().hear(ROW, 1.0) == []
+    follower = NetworkFollower(frozenset({"neigh"}))
     gone = neighbour(DEL, socket.AF_INET, (1, ADDRESS.packed), (2, MAC.packed))
     assert text(follower.hear(ROW + LEARNED + gone, 1.0)) == [
         f"neigh 192.168.0.3 lladdr {MAC} PERMANENT dev vxlan1",
@@ -113,7 +113,7 @@ def test_links_and_routes_are_described() -> None:
 
 def test_a_limit_takes_no_more_but_waits_for_outcomes() -> None:
     """After --count no miss is taken, and those that are open still get theirs."""
-    follower = Follower(limit=1)
+    follower = NetworkFollower(limit=1)
     follower.hear(l3() + l2(), 1.0)
     assert follower.full
     assert follower.count == 1
@@ -122,7 +122,7 @@ def test_a_limit_takes_no_more_but_waits_for_outcomes() -> None:
 
 def test_one_device_alone() -> None:
     """--device passes over the others' messages."""
-    follower = Follower(only=lambda index: index == 5)
+    follower = NetworkFollower(only=lambda index: index == 5)
     assert follower.hear(l3(index=6), 1.0) == []
     assert isinstance(follower.hear(l3(), 1.0)[0], Missed)
 
@@ -130,7 +130,7 @@ def test_one_device_alone() -> None:
 def test_raw_shows_every_byte_once() -> None:
     """The anatomy's rows hold the message's bytes, padding of ndmsg apart, each part in a colour of its own."""
     raw = l3()
-    (seen, _) = Follower(raw=True).hear(raw, 1.0)
+    (seen, _) = NetworkFollower(raw=True).hear(raw, 1.0)
     lines = Text(names, False).lines(seen)
     assert lines[1].split() == ["0004", "1e", "00", "nlmsghdr", "nlmsg_type", "=", "RTM_GETNEIGH"]
     assert lines[-1].split() == ["0020", "c0", "a8", "00", "03", "rtattr", "payload", "=", "192.168.0.3"]
@@ -143,7 +143,7 @@ def test_raw_shows_every_byte_once() -> None:
 
 def test_json_is_an_object_a_line() -> None:
     """Each event says what it is; the bytes carry the fields by name."""
-    follower = Follower(frozenset({"neigh"}), raw=True)
+    follower = NetworkFollower(frozenset({"neigh"}), raw=True)
     events = follower.hear(l3(), 1.0) + follower.hear(ROW, 1.002)
     told = [json.loads(line) for event in events for line in Json(names).lines(event)]
     assert [one["event"] for one in told] == ["bytes", "miss", "bytes", "outcome", "notice"]
@@ -158,7 +158,7 @@ def test_json_is_an_object_a_line() -> None:
 @given(st.lists(st.one_of(st.binary(max_size=200), st.sampled_from([l3(), l2(), ROW, FDB, LEARNED])), max_size=8))
 def test_nothing_that_comes_raises(pieces: list[bytes]) -> None:
     """Whatever bytes come, events are written as text and as JSON."""
-    follower = Follower(frozenset({"neigh", "link", "route"}), raw=True)
+    follower = NetworkFollower(frozenset({"neigh", "link", "route"}), raw=True)
     events = [event for at, piece in enumerate(pieces) for event in follower.hear(piece, float(at))]
     events += follower.due(1e9)
     for event in events:

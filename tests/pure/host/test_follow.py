@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import Refused, Unavailable
-from myoverlay.host.follow import AGAIN, BURY, RESYNC, Follower
+from myoverlay.host.follow import AGAIN, BURY, RESYNC, NetworkFollower
 from myoverlay.networks import Became, HeldNetwork, NetworkPlan
 from myoverlay.plan.following import Found
 from myoverlay.store.networks import NetworkRecords
@@ -92,9 +92,9 @@ class Here:
         wire: Any = self.wire
         return NetworkRecords(wire, PREFIX, host)
 
-    def fresh(self) -> Follower:
+    def fresh(self) -> NetworkFollower:
         """Another run of the follower on the same host."""
-        return Follower(
+        return NetworkFollower(
             self.records,
             self.docker,
             "ann",

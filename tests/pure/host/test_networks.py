@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import Clash, Refused, Unknown, Unreadable
-from myoverlay.host import answers as host_answers
 from myoverlay.host import networks as host_networks
-from myoverlay.host.answers import Answerer, Asker
-from myoverlay.host.follow import Follower
+from myoverlay.host import preflight as host_preflight
+from myoverlay.host.follow import NetworkFollower
 from myoverlay.host.networks import ClusterNetworks, Made
+from myoverlay.host.preflight import Asker, Respondent
 from myoverlay.networks import Answer, Became, HeldNetwork, Question
 from myoverlay.plan.blueprint import Wish
 from myoverlay.plan.following import Found
@@ -41,8 +41,8 @@ class Host:
         session = site.store.open_session(NAMES[me], 10.0)
         alive = Alive(host=me, name=NAMES[me], vteps=(Address(f"192.0.2.{int(me[0], 16)}"),))
         assert Presence(site.store, PREFIX, me).announce(alive, session, None)
-        self.answers = Answerer(records, self._observe, lambda: True, lambda: None, Tally())
-        self.follow = Follower(
+        self.answers = Respondent(records, self._observe, lambda: True, lambda: None, Tally())
+        self.follow = NetworkFollower(
             records, self.docker, NAMES[me], lambda: True, lambda: False, lambda: None, Tally()
         )  # fmt: skip
         self.records = records
@@ -105,7 +105,7 @@ class Site:
 
 @pytest.fixture
 def site(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(host_answers, "PATIENCE", 0.5)
+    monkeypatch.setattr(host_preflight, "PATIENCE", 0.5)
     monkeypatch.setattr(host_networks, "FOLLOWING", 0.5)
     site = Site(store)
     yield site

@@ -45,8 +45,8 @@ COLLABORATORS = {
     "Discovery", "Lookup", "MissLoop", "Reconciler", "Prober", "Beat", "Presence", "Epoch", "PeerWatch", "Fates",
     "Graves", "Audit", "Holdings", "Elsewhere", "NetworkDriver", "IpamDriver", "ConsulStore", "SqliteStore",
     "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
-    "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Answerer", "Asker", "Observer", "Follower",
-    "EngineNetworks", "Trial", "Departure",
+    "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Respondent", "Asker", "Observer",
+    "NetworkFollower", "EngineNetworks", "Trial", "Departure",
 }  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_every_room_is_known() -> None:
         ("host.leases", "import pyroute2.netlink"),
         ("docker.app", "from myoverlay.kernel.links import Links"),
         ("docker.app", "from myoverlay.cli import serve"),
-        ("engine.networks", "from myoverlay.host.follow import Follower"),
+        ("engine.networks", "from myoverlay.host.follow import NetworkFollower"),
         ("host.follow", "from myoverlay.engine.networks import EngineNetworks"),
         ("docker.driver", "import docker"),
         ("clusterwide", "from myoverlay.daemon import Daemon"),

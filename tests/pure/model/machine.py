@@ -280,7 +280,7 @@ _TURNS: dict[str, Callable[[Driven], float | None]] = {
     "Publisher": _publisher,
     "Watch": _list_watch,
     "OutsiderWatch": _watch,
-    "Answerer": lambda driven: _watch(driven, loops.WAIT),
+    "Respondent": lambda driven: _watch(driven, loops.WAIT),
     "PeerWatch": lambda driven: _watch(driven, loops.WAIT),
     "Reconciler": _reconciler,
     "Settler": _settler,

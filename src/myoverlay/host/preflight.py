@@ -120,8 +120,8 @@ class Observer:
         return {"silent": silent, "narrow": tuple(sorted(h for h, far in reached.items() if far is Reach.NARROW))}
 
 
-class Answerer(Loop):
-    """Owns the thread `answers`: every question that any host asks is answered once."""
+class Respondent(Loop):
+    """Owns the thread `preflight`: every question that any host asks is answered once."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Answerer(Loop):
         at_first: Callable[[], None] = lambda: None,
     ) -> None:
         """`at_first`: called once this host may act; until it succeeded it is called again."""
-        super().__init__("answers", tally)
+        super().__init__("preflight", tally)
         self._at_first: Callable[[], None] | None = at_first
         self._networks = networks
         self._observe = observe

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import KernelRefused, Unavailable
-from myoverlay.host import answers as host_answers
-from myoverlay.host.answers import STALE, Answerer, Asker, Observer
+from myoverlay.host import preflight as host_preflight
+from myoverlay.host.preflight import STALE, Asker, Observer, Respondent
 from myoverlay.networks import Answer, Question
 from myoverlay.plan.measure import Reach
 from myoverlay.store import Put
@@ -100,8 +100,8 @@ class Site:
 
     def answerer(
         self, host: HostId = BOB, store: Any = None, observe: Callable[[Question], Answer] | None = None
-    ) -> Answerer:
-        return Answerer(
+    ) -> Respondent:
+        return Respondent(
             self.records(host, store),
             observe or self.observer(host).observe,
             lambda: True,
@@ -228,7 +228,7 @@ def test_all_that_are_there_are_asked_and_waited_for(site: Site) -> None:
 
 def test_a_host_that_does_not_answer_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the patience the others' answers are there, and its name is."""
-    monkeypatch.setattr(host_answers, "PATIENCE", 0.3)
+    monkeypatch.setattr(host_preflight, "PATIENCE", 0.3)
     wire = Switch(site.store)
     wire.patience = 0.1
     loop = site.answerer(BOB, wire)
@@ -241,7 +241,7 @@ def test_a_host_that_does_not_answer_is_not_waited_for(site: Site, monkeypatch: 
 
 def test_who_is_not_there_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer under the id of a host that was not asked counts for nothing."""
-    monkeypatch.setattr(host_answers, "PATIENCE", 0.3)
+    monkeypatch.setattr(host_preflight, "PATIENCE", 0.3)
     records, stranger = site.records(ANN), HostId("9" * 32)
     asker = Asker(records, Presence(site.store, PREFIX, ANN))
 
@@ -285,7 +285,7 @@ def test_a_host_that_no_longer_follows_takes_back_what_it_said(site: Site) -> No
             raise Unavailable("cut")
 
     observe = site.observer().observe
-    answerer = Answerer(
+    answerer = Respondent(
         site.records(BOB), observe, lambda: may_act, lambda: None, site.tally, site.clock, tidy
     )  # fmt: skip
     answerer.step(0.01)
