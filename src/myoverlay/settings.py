@@ -58,7 +58,7 @@ def _absolute(text: str) -> str:
     return text
 
 
-def _socket(text: str) -> str:
+def _maybe_absolute(text: str) -> str:
     return _absolute(text) if text else ""
 
 
@@ -87,7 +87,7 @@ SETTINGS = (
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
     Setting("lease_grace", "MYOVERLAY_LEASE_GRACE", _seconds, "600", "seconds that addresses of a dead host stay taken"),
     Setting("follow", "MYOVERLAY_FOLLOW", _switch, "off", "on: networks of `myoverlay network create` are made on this host; needs `MYOVERLAY_DOCKER_SOCKET`"),
-    Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _socket, "", "path of Docker's own socket, such as `/run/docker.sock`, for what needs it"),
+    Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "path of Docker's own socket, such as `/run/docker.sock`, for what needs it"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),

@@ -1,1 +1,1 @@
-"""What is asked of Docker's own API: in the background only, never while Docker waits for an answer of ours."""
+"""Docker asked over its socket, in the background alone: never inside one of its calls, and never waited for."""
