@@ -286,19 +286,6 @@ def test_a_network_of_the_same_overlay_made_by_hand_joins(site: Site) -> None:
     assert len(ping(site.hosts["h3"], "mine", there)) == 3
 
 
-def test_an_emptied_store_gets_its_networks_back(site: Site) -> None:
-    """Nothing is removed when the store loses all; the plans are written again, and later hosts get them."""
-    site.say("h1", "network", "create", "kept", "--subnet", "10.70.0.0/24")
-    eventually("all hold it", lambda: set(site.states("kept").values()) == {"held"})
-    there = site.run("h1", "there", "kept")
-    site.consul.wipe()
-    eventually("its plan is back", lambda: "myoverlay/networks/kept" in site.consul.keys("myoverlay/networks/"), 60)
-    for name in FIRST:
-        assert site.has(name, "kept")
-    site.run("h3", "mine", "kept")
-    assert len(ping(site.hosts["h3"], "mine", there)) == 3
-
-
 def test_a_host_that_no_longer_follows_keeps_its_network_as_its_own(site: Site) -> None:
     """It is shown as one that says nothing, a removal does not wait for it, and its network works on."""
     site.say("h1", "network", "create", "own", "--subnet", "10.71.0.0/24")
@@ -338,3 +325,18 @@ def test_an_engine_that_is_restarted_has_it_and_gets_what_came_meanwhile(site: S
     there = site.run("h1", "there", "stays")
     site.run("h2", "mine", "stays")
     assert len(ping(h2, "mine", there)) == 3
+
+
+def test_an_emptied_store_gets_its_networks_back(site: Site) -> None:
+    """Nothing is removed when the store loses all; the plans are written again, and later hosts get them."""
+    # The last here: the doubt outlasts it.
+    site.say("h1", "network", "create", "kept", "--subnet", "10.70.0.0/24")
+    eventually("all hold it", lambda: set(site.states("kept").values()) == {"held"})
+    there = site.run("h1", "there", "kept")
+    site.consul.wipe()
+    eventually("its plan is back", lambda: "myoverlay/networks/kept" in site.consul.keys("myoverlay/networks/"), 60)
+    for name in FIRST:
+        assert site.has(name, "kept")
+    site.run("h3", "mine", "kept")
+    assert len(ping(site.hosts["h3"], "mine", there)) == 3
+    assert "the store lost something lately" in site.refused("h1", "network", "create", "more")

@@ -76,10 +76,10 @@ def test_managed_plugins_follow_over_a_restart_of_docker_and_a_reboot(managed: M
     print(said.strip())
     assert "h1, h2 have it" in said
     for host in (h1, h2):
-        host.docker("run", "-d", "--name", "c", "--restart", "always", "--network", "web", "lab/base")
+        host.docker("run", "-d", "--name", "one", "--restart", "always", "--network", "web", "lab/base")
     form = '{{(index .NetworkSettings.Networks "web").IPAddress}}'
-    there = h2.docker("inspect", "-f", form, "c")
-    assert len(ping(h1, "c", there)) == 3
+    there = h2.docker("inspect", "-f", form, "one")
+    assert len(ping(h1, "one", there)) == 3
     for host in (h1, h2):
         host.stop_engine()
         managed.start(host)
@@ -94,4 +94,4 @@ def test_managed_plugins_follow_over_a_restart_of_docker_and_a_reboot(managed: M
     for host in (h1, h2):
         eventually("after a reboot", lambda host=host: managed.has(host, "third"), 40)
         assert managed.has(host, "web")
-    eventually("containers are back", lambda: len(ping(h1, "c", h2.docker("inspect", "-f", form, "c"))) == 3, 30)
+    eventually("containers are back", lambda: len(ping(h1, "one", h2.docker("inspect", "-f", form, "one"))) == 3, 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,21 +15,22 @@ from myoverlay.values import decoder, encode
 
 #: Seconds for a question, and for what makes Docker call us back up to three times, each within 8 s.
 ASK, ACT = 10.0, 30.0
+_KNOCK = 2.0
 _read_plan = decoder(NetworkPlan)
 
 
-def _client(socket: str) -> Any:
+def _client(path: str) -> Any:
     import docker
 
-    return docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=ASK)
+    return docker.APIClient(base_url=f"unix://{path}", version="auto", timeout=ASK)
 
 
 class EngineNetworks:
     """For one thread. Every method raises Unavailable where Docker does not answer, Refused where it says no."""
 
-    def __init__(self, socket: str, driver: str, connect: Callable[[str], Any] = _client) -> None:
-        """`socket`: the path of Docker's; `driver`: the name that Docker knows this plugin by."""
-        self._socket = socket
+    def __init__(self, path: str, driver: str, connect: Callable[[str], Any] = _client) -> None:
+        """`path`: of Docker's socket; `driver`: the name that Docker knows this plugin by."""
+        self._path = path
         self._driver = driver
         self._connect = connect
         self._open: Any = None
@@ -77,8 +79,9 @@ class EngineNetworks:
         import requests
 
         try:
+            _knock(self._path)
             if self._open is None:
-                self._open = self._connect(self._socket)
+                self._open = self._connect(self._path)
             self._open.timeout = timeout
             yield self._open
         except docker.errors.APIError as error:
@@ -88,7 +91,14 @@ class EngineNetworks:
             raise Refused(f"{what}: Docker says: {said}") from error
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
             self.close()  # whatever is still under way there answers nobody
-            raise Unavailable(f"{what}: Docker does not answer on {self._socket}: {plain(str(error))}") from error
+            raise Unavailable(f"{what}: Docker does not answer on {self._path}: {plain(str(error))}") from error
+
+
+def _knock(path: str) -> None:
+    """Is somebody there? Where nobody is, the SDK would leave a socket open at each try. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(_KNOCK)
+        door.connect(path)
 
 
 def _containers(client: Any, network: str) -> list[str]:
