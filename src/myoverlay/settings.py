@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from myoverlay.errors import Refused
-from myoverlay.values import VXLAN_PORT, Subnet, check_port, check_prefix
+from myoverlay.naming import check_prefix
+from myoverlay.values import VXLAN_PORT, Address, Subnet, check_port
 
 
 class Setting(NamedTuple):
@@ -58,6 +59,20 @@ def _absolute(text: str) -> str:
     return text
 
 
+def _maybe_absolute(text: str) -> str:
+    return _absolute(text) if text else ""
+
+
+def _resolver(text: str) -> Address | None:
+    """Link-local, so that it is nobody's elsewhere; not near the clouds' own 169.254.169.254, which a /20 of it holds."""
+    if text.lower() == "off":
+        return None
+    address = Address(text)
+    if address not in Subnet("169.254.0.0/16") or address in Subnet("169.254.160.0/20"):
+        raise ValueError(f"{text!r} is neither off nor in 169.254.0.0/16 beside 169.254.160.0/20")
+    return address
+
+
 def _text(text: str) -> str:
     return text
 
@@ -76,6 +91,8 @@ SETTINGS = (
     Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
     Setting("lease_grace", "MYOVERLAY_LEASE_GRACE", _seconds, "600", "seconds that addresses of a dead host stay taken"),
+    Setting("names", "MYOVERLAY_NAMES", _resolver, "169.254.77.53", "link-local address that names are asked at, the same on all hosts; off: names are not answered"),
+    Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's socket, for aliases, service names, and names on engines before 29; empty: not asked"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
@@ -100,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     eager: int
     grace: float
     lease_grace: float
+    names: Address | None
+    docker_socket: str
     host_name: str
     log_level: str
     state: str

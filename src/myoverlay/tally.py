@@ -26,6 +26,10 @@ COUNTERS = {
     "fates": "what was found of other hosts, by {state}: alive, pending, cut off, dead",
     "mirror": "copies of the journal in the mounted directory, by {outcome}: made, failed",
     "underlay": "what became of a network's VTEP, by {outcome}: moved, lost, found",
+    "names": "questions to the resolver, by {outcome}: answered, nobody, refused, forwarded; ignored, malformed,"
+    " unsent; and of those forwarded: late, unreachable, no server, too many, false answers",
+    "resolver": "what became of the resolver's process, by {outcome}: started, frozen, ended",
+    "docker_events": "what Docker was heard to say of containers on our networks, by {kind}: listed, changed, lost",
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 

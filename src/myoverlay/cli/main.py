@@ -24,6 +24,7 @@ LATE = {
     "watch": "myoverlay.cli.watch:watch_command",
     "arpd": "myoverlay.cli.arpd:arpd_command",
     "host": "myoverlay.cli.host:host",
+    "names": "myoverlay.cli.names:names_command",
     "gc": "myoverlay.cli.gc:gc_command",
     "counters": "myoverlay.cli.gc:counters_command",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -46,6 +47,8 @@ class Departure:
         self._graves = graves
         self._liveness = liveness
         self._beat = beat
+        #: Called when nothing of this host is in the store any more, to take away what serves nobody then.
+        self.on_left: Callable[[], None] = lambda: None
         #: Nothing of this host is in the store any more.
         self.done = False
 
@@ -71,6 +74,7 @@ class Departure:
         self._liveness.leave()
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")
+        self.on_left()
         self.done = True
         log.log(logging.WARNING if names else logging.INFO, "this host has left %d overlays", len(names))
         return Departed(names, endpoints)
