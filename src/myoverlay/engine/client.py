@@ -47,6 +47,8 @@ class Engine:
             return {}
         with self._asking("which containers there are"):
             listed = self._api().containers(filters={"network": sorted(networks)})
+            if not isinstance(listed, list):
+                raise Unavailable(f"Docker at {self.path} does not list its containers: it answers {listed!r:.80}")
             return {one["Id"]: _summary(one) for one in listed}
 
     def places(self, container: str) -> tuple[Place, ...]:

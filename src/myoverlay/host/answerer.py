@@ -21,7 +21,7 @@ from myoverlay.values import Address
 log = logging.getLogger(__name__)
 
 #: How often it is asked, and how long it may take to answer: always, and while it starts. Seconds.
-PING, PATIENCE, BEGINNING = 1.0, 3.0, 20.0
+PING, PATIENCE, BEGINNING = 1.0, 2.5, 20.0
 #: Seconds that the end of a killed process is waited for.
 _END = 2.0
 

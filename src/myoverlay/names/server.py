@@ -63,7 +63,9 @@ class Server:
         while not self._over:
             self.step()
         self._forwarder.close()
-        self._visitors.close()
+        for overlay in tuple(self._sockets):
+            self._hang_up(overlay)
+        self._selector.close()
 
     def step(self) -> None:
         """Wait for something, and do it."""
