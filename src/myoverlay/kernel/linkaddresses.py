@@ -37,14 +37,16 @@ def correct_addresses(
             channel.ipr.addr("add", index=index, address=str(address), prefixlen=length, **flags)
 
 
-def correct_resolver(channel: Channel, index: int, name: str, wanted: set[Resolving]) -> None:
-    """Of link scope, so that nothing of the host's chooses it as a source, nor we as a VTEP."""
+def correct_resolver(channel: Channel, index: int, name: str, wanted: set[Resolving], verb: str) -> None:
+    """Take what is wrong away ("del"), or set what is missing ("add"), of the addresses of link scope.
+
+    Of that scope, so that nothing of the host's chooses it as a source, nor we as a VTEP. With the network beyond it,
+    the address brings the route to it along; beside another address in that network the kernel refuses it.
+    """
     with attempt(f"setting the resolver's address of {name}"):
         held = of_resolvers(places(channel.wire, RT_SCOPE_LINK))
         there = {resolving_of(place) for place in held if place.index == index}
-        # With the network beyond it, the address brings the route to it along.
-        for verb, change in (("del", there - wanted), ("add", wanted - there)):
-            for own, reach in change:
-                network, length = str(reach).split("/") if reach else (str(own), "32")
-                given = {"address": network, "local": str(own), "prefixlen": int(length)}
-                channel.ipr.addr(verb, index=index, scope=RT_SCOPE_LINK, **given)
+        for own, reach in there - wanted if verb == "del" else wanted - there:
+            network, length = str(reach).split("/") if reach else (str(own), "32")
+            given = {"address": network, "local": str(own), "prefixlen": int(length)}
+            channel.ipr.addr(verb, index=index, scope=RT_SCOPE_LINK, **given)

@@ -111,9 +111,10 @@ class Worker:
                     channel.set(link.index, **step)
             if isinstance(thing, Bridge):
                 own = {(thing.address, thing.prefixlen)} if thing.address is not None else set()
-                correct_addresses(channel, link.index, thing.name, own)
                 resolving = {Resolving(thing.resolver, thing.reach)} if thing.resolver is not None else set()
-                correct_resolver(channel, link.index, thing.name, resolving)
+                correct_resolver(channel, link.index, thing.name, resolving, "del")
+                correct_addresses(channel, link.index, thing.name, own)
+                correct_resolver(channel, link.index, thing.name, resolving, "add")
             elif isinstance(thing, Veth):
                 there = set() if fresh else port_rows(channel.wire, link.index)
                 _correct_rows(channel, thing, link, there)
