@@ -16,6 +16,8 @@
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
     preflight, follow: see clusterwide.py
+    names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
+    docker       Follower           Docker's events: what containers are called       Daemon.stop
 
 Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
 """
@@ -68,12 +70,14 @@ from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.probe import Prober
 from myoverlay.operate.control import Control
 from myoverlay.operate.hosts import Hosts
+from myoverlay.operate.names import Names
 from myoverlay.settings import Settings
 from myoverlay.store import Store
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, OverlayName, Subnet
+from myoverlay.wiring import Naming, open_store
 
 log = logging.getLogger(__name__)
 
@@ -81,28 +85,6 @@ _RESTORE = 60.0
 _JOIN = 3.0
 #: What a host that holds nothing may take to say so, seconds. Docker kills a plugin 10 s after it asked it to end.
 _FAREWELL = 3.0
-
-
-def open_store(settings: Settings) -> Store:
-    """Consul where it is configured, else the embedded store."""
-    if settings.consul:
-        from myoverlay.store.consul import ConsulStore
-
-        return ConsulStore(
-            settings.consul,
-            token=settings.token or None,
-            token_file=_path(settings.token_file),
-            ca=_path(settings.cacert),
-            cert=_path(settings.client_cert),
-            key=_path(settings.client_key),
-        )
-    from myoverlay.store.sqlite import SqliteStore
-
-    return SqliteStore(Path(settings.state) / "store.db")
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
 
 
 @dataclass(frozen=True)
@@ -190,7 +172,7 @@ class Daemon:
             self.pools,
             self.leases,
             self.links,
-            Converger(self.links, parts.pins, self.tally, self.leftovers, parts.open_ground),
+            Converger(self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names),
             self.underlay,
             self.liveness.member,
             settings.vtep,
@@ -273,12 +255,14 @@ class Daemon:
 
     def _make_app(self, settings: Settings, parts: Parts) -> None:
         """Who answers: Docker's calls, and a person's."""
-        self.driver = NetworkDriver(self.overlays, self.publisher, parts.wall)
-        self.ipam = IpamDriver(self.pools, self.leases)
+        self.naming = Naming(settings, self.overlays, self.fates, self.links, self.tally, self.publisher.offer)
+        self.driver = NetworkDriver(self.overlays, self.publisher, self.naming.called, parts.wall)
+        self.ipam = IpamDriver(self.pools, self.leases, self.naming.called)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
         departure = Departure(
             self.journal, self.overlays, self.holdings, self.graves, self.liveness, self.beat, self.clusterwide.leave
         )  # fmt: skip
+        self.naming.connect(departure)
         self.farewell = Farewell(self.journal, departure, self._may_write, parts.pins)
         self.hosts = Hosts(
             self.records.me,
@@ -291,7 +275,10 @@ class Daemon:
             departure,
             parts.now,
         )
-        own = {**self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods()}
+        names = Names(settings.host_name, self.overlays, self.peers, self.naming.resolver, self.naming.follower)
+        own = {
+            **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods()
+        }  # fmt: skip
         self.app = create_app(self.driver, self.ipam, self.tally, own)
 
     def _heartbeat(self, parts: Parts, port: int) -> Beat:
@@ -385,6 +372,7 @@ class Daemon:
         self.leftovers.forget(local.network.overlay)
         self.discovery.drop(local)
         self.publisher.forget(local.network.overlay)
+        self.naming.forget(local.network.overlay)
         self.misses.refresh()
 
     def start(self) -> None:
@@ -411,6 +399,7 @@ class Daemon:
             self.reconciler,
             self.mirror,
             *self.clusterwide.loops(),
+            *self.naming.loops(),
         )
         return (*own, self.beat) if isinstance(self.beat, Loop) else own
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from myoverlay.errors import Refused
-from myoverlay.values import VXLAN_PORT, Subnet, check_port, check_prefix
+from myoverlay.naming import check_prefix
+from myoverlay.values import VXLAN_PORT, Address, Subnet, check_port
 
 
 class Setting(NamedTuple):
@@ -68,6 +69,16 @@ def _switch(text: str) -> bool:
     return text.lower() == "on"
 
 
+def _resolver(text: str) -> Address | None:
+    """Link-local, so that it is nobody's elsewhere; not near the clouds' own 169.254.169.254, which a /20 of it holds."""
+    if text.lower() == "off":
+        return None
+    address = Address(text)
+    if address not in Subnet("169.254.0.0/16") or address in Subnet("169.254.160.0/20"):
+        raise ValueError(f"{text!r} is neither off nor in 169.254.0.0/16 beside 169.254.160.0/20")
+    return address
+
+
 def _text(text: str) -> str:
     return text
 
@@ -87,7 +98,8 @@ SETTINGS = (
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
     Setting("lease_grace", "MYOVERLAY_LEASE_GRACE", _seconds, "600", "seconds that addresses of a dead host stay taken"),
     Setting("follow", "MYOVERLAY_FOLLOW", _switch, "off", "on: networks of `myoverlay network create` are made on this host; needs `MYOVERLAY_DOCKER_SOCKET`"),
-    Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "path of Docker's own socket, such as `/run/docker.sock`, for what needs it"),
+    Setting("names", "MYOVERLAY_NAMES", _resolver, "169.254.77.53", "link-local address that names are asked at, the same on all hosts; off: names are not answered"),
+    Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
@@ -113,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: float
     lease_grace: float
     follow: bool
+    names: Address | None
     docker_socket: str
     host_name: str
     log_level: str

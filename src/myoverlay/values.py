@@ -16,6 +16,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
+from myoverlay.naming import check_prefix, clean
+
 #: VXLAN network identifiers are 24 bit (RFC 7348 section 5); 0 is what a device without one carries.
 VNI_LIMIT = 1 << 24
 #: Where automatic VNIs come from: clear of Swarm's, which start at 4096.
@@ -259,7 +261,8 @@ class Network(Value, frozen=True, kw_only=True):
 
 
 class Endpoint(Value, frozen=True, kw_only=True):
-    """Docker's word for one container's place on a network. `joined` says that Docker was given its interface."""
+    """Docker's word for one container's place on a network. `joined`: Docker was given its interface. `sandbox`: its
+    container, as far as Docker says. `route`: the prefix length of its way to the resolver, 0 where it has none."""
 
     endpoint: str
     network: str
@@ -267,6 +270,9 @@ class Endpoint(Value, frozen=True, kw_only=True):
     mac: Mac
     generation: int
     joined: bool = False
+    names: tuple[str, ...] = ()
+    sandbox: str = ""
+    route: int = 0
 
     @property
     def link(self) -> str:
@@ -280,22 +286,24 @@ class Endpoint(Value, frozen=True, kw_only=True):
 
 
 class Record(Value, frozen=True, kw_only=True):
-    """One endpoint as its owner tells it to the others."""
+    """One endpoint as its owner tells it to the others. What is no name is left out; it hides no endpoint."""
 
     address: Address
     mac: Mac
     generation: int = 0
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_count(self.generation)
+        if self.names:
+            msgspec.structs.force_setattr(self, "names", clean(self.names))
 
 
 class HostList(Value, frozen=True, kw_only=True):
     """All endpoints of one host on one overlay: the truth about them, written by that host alone.
 
     `incarnation`: the id of the store that it was written under, once the host knew that its leases are there too.
-    `serial`: of two lists of one host the later one has the higher; 0 in those of versions that did not number them.
-    """
+    `serial`: of two lists of one host the later one has the higher; 0 in those of versions that did not number them."""
 
     host: HostId
     overlay: OverlayName
@@ -366,8 +374,7 @@ class LocalLease(Value, frozen=True, kw_only=True):
     """A lease of this host. `use` is as in Lease, or `releasing`: the store has not been told yet that it is free.
 
     `at`: since when, in Unix seconds. `promised`: given out while the store was away, and to be written there.
-    `unsure`: the store did not answer whether it is ours.
-    """
+    `unsure`: the store did not answer whether it is ours."""
 
     subnet: Subnet
     address: Address
@@ -410,13 +417,16 @@ class Miss(Value, frozen=True, kw_only=True):
 
 
 class Bridge(Value, frozen=True, kw_only=True):
-    """The switch inside an overlay namespace. `mac` is fixed: a bridge without one changes it as ports come and go."""
+    """The switch inside an overlay namespace. `mac` is fixed: a bridge without one changes it as ports come and go.
+    `resolver`: the link-local address that names are asked at; `reach`: whom it answers, without an `address`."""
 
     name: str
     mac: Mac
     mtu: int
     address: Address | None = None
     prefixlen: int = 0
+    resolver: Address | None = None
+    reach: Subnet | None = None
 
 
 class Vxlan(Value, frozen=True, kw_only=True):
@@ -470,16 +480,6 @@ def check_count(count: int) -> int:
     if not 0 <= count <= COUNT_LIMIT:
         raise ValueError(f"a count is 0 to {COUNT_LIMIT}")  # the bad one may have thousands of digits
     return count
-
-
-_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
-
-
-def check_prefix(text: str) -> str:
-    """A place in the store: never empty (it would reach everybody's keys), no slash at either end."""
-    if not _PREFIX.fullmatch(text) or len(text) > 200:
-        raise ValueError(f"{text!r} is no place for records: words of A-Z a-z 0-9 . _ - joined by single slashes are")
-    return text
 
 
 T = TypeVar("T")

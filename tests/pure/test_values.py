@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from myoverlay.naming import check_prefix
 from myoverlay.values import (
     COUNT_LIMIT,
     Address,
@@ -29,7 +30,6 @@ from myoverlay.values import (
     Subnet,
     check_mtu,
     check_port,
-    check_prefix,
     check_vni,
     decoder,
     encode,

@@ -25,6 +25,7 @@ LATE = {
     "arpd": "myoverlay.cli.arpd:arpd_command",
     "host": "myoverlay.cli.host:host",
     "network": "myoverlay.cli.network:network",
+    "names": "myoverlay.cli.names:names_command",
     "gc": "myoverlay.cli.gc:gc_command",
     "counters": "myoverlay.cli.gc:counters_command",
 }

@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from myoverlay.docker import wire
 from myoverlay.errors import Refused
+from myoverlay.host.called import Called
 from myoverlay.host.local import LocalOverlay
-from myoverlay.host.overlays import PATIENCE, Overlays, Publishing, Request
+from myoverlay.host.overlays import Overlays, Request
 from myoverlay.plan import definition as plan
-from myoverlay.values import Address, Subnet
+from myoverlay.plan import signposts
+from myoverlay.values import Address, OverlayName, Subnet
 
 Answer = dict[str, Any]
+
+#: How long Docker waits for an endpoint's record to be in the store, and for the first listing of the peers.
+PATIENCE = 0.5
+#: Docker's word for a route that leads out of the interface itself.
+_CONNECTED = 1
+
+
+class Publishing(Protocol):
+    """What Docker's calls need of the one who writes this host's records."""
+
+    def offer(self, overlay: OverlayName) -> int: ...
+    def wait(self, overlay: OverlayName, ticket: int, address: Address, patience: float) -> None: ...
+    def pardon(self, overlay: OverlayName, address: Address) -> None: ...
 
 
 #: Scope local: each host has its own network objects; what joins them is the overlay's name.
@@ -26,8 +41,11 @@ CAPABILITIES: Answer = {"Scope": "local", "ConnectivityScope": "global"}
 class NetworkDriver:
     """The methods of the network driver, over the overlays of this host."""
 
-    def __init__(self, overlays: Overlays, publisher: Publishing, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, overlays: Overlays, publisher: Publishing, called: Called, now: Callable[[], float] = time.time
+    ) -> None:
         self._overlays = overlays
+        self._called = called
         self._publisher = publisher
         self._now = now
 
@@ -59,7 +77,8 @@ class NetworkDriver:
         self._overlays.check_allowed()
         local = self._overlays.of(call.network)
         address, generation = wire.address_of(interface.address), int(self._now() * 1000)
-        made = local.add_endpoint(call.endpoint, address, call.mac, generation, deadline)
+        names = self._called.take(local.network.pool, address)
+        made = local.add_endpoint(call.endpoint, address, call.mac, generation, deadline, names)
         self._overlays.on_use(local)
         self._publisher.offer(local.network.overlay)
         return {} if interface.mac else {"Interface": {"MacAddress": made.mac}}
@@ -74,9 +93,13 @@ class NetworkDriver:
         ticket = self._publisher.offer(local.network.overlay)
         address = local.endpoint(call.endpoint).address
         self._publisher.wait(local.network.overlay, ticket, address, PATIENCE)
-        endpoint = local.join(call.endpoint, deadline)
+        endpoint = local.join(call.endpoint, deadline, call.sandbox)
         local.listed.wait(PATIENCE)
-        return {"InterfaceName": {"SrcName": endpoint.link, "DstPrefix": "eth"}}
+        answer: Answer = {"InterfaceName": {"SrcName": endpoint.link, "DstPrefix": "eth"}}
+        if local.resolver is not None and endpoint.route:
+            way = signposts.route_to(local.resolver, endpoint.route)
+            answer["StaticRoutes"] = [{"Destination": way, "RouteType": _CONNECTED}]
+        return answer
 
     def leave(self, call: wire.OfEndpoint, deadline: float) -> Answer:
         local = self._overlays.find(call.network)

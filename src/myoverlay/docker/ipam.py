@@ -6,6 +6,7 @@ from typing import Any
 
 from myoverlay.docker import wire
 from myoverlay.errors import Refused
+from myoverlay.host.called import Called
 from myoverlay.host.leases import Leases
 from myoverlay.host.pools import Pools
 from myoverlay.values import Address, OverlayName, Subnet
@@ -21,9 +22,10 @@ SPACES: Answer = {"LocalDefaultAddressSpace": "myoverlay", "GlobalDefaultAddress
 class IpamDriver:
     """The methods of the IPAM driver, over the pools and leases of this host."""
 
-    def __init__(self, pools: Pools, leases: Leases) -> None:
+    def __init__(self, pools: Pools, leases: Leases, called: Called) -> None:
         self._pools = pools
         self._leases = leases
+        self._called = called
 
     def get_capabilities(self, deadline: float) -> Answer:
         return CAPABILITIES
@@ -53,6 +55,7 @@ class IpamDriver:
             address, subnet = self._pools.gateway(call.pool, asked, deadline)
         else:
             address, subnet = self._leases.claim(call.pool, asked, deadline)
+            self._called.hint(call.pool, address, options.get(wire.ENDPOINT_NAME, ""))
         return {"Address": f"{address}/{subnet.prefixlen}"}
 
     def release_address(self, call: wire.ReleaseAddress, deadline: float) -> Answer:

@@ -22,6 +22,8 @@ INTERNAL = "com.docker.network.internal"
 MAC_OPTION = "com.docker.network.endpoint.macaddress"
 ADDRESS_TYPE = "RequestAddressType"
 GATEWAY = "com.docker.network.gateway"
+#: The container's name, from Engine 29 on.
+ENDPOINT_NAME = "com.docker.network.endpoint.name"
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,7 +52,10 @@ class Converger:
         tally: Tally,
         leftovers: Leftovers,
         open_ground: Callable[[netns.Namespace, int, Iterable[str]], Ground] = Ground,
+        resolver: Address | None = None,
     ) -> None:
+        """`resolver`: where names are asked in every overlay namespace; None where they are not answered."""
+        self.resolver = resolver
         self._links = links
         self._pins = pins
         self._tally = tally
@@ -102,7 +105,7 @@ class Converger:
         """Look whether the links are as wanted. Needs no lock: what it finds is looked at again under the lock."""
         seen = self._seen(ground.namespace, deadline, ground)
         kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
-        steps = shape.diff(shape.wanted(network, kept), seen)
+        steps = shape.diff(shape.wanted(network, kept, self.resolver), seen)
         if not any(isinstance(step, shape.Remove) for step in steps):
             self._leftovers.release("link", network.overlay, (), len(seen))  # nothing of it waits any more
         return Finding(bool(steps) or not ground.is_bound(), len(kept) < len(endpoints))
@@ -147,7 +150,7 @@ class Converger:
         born: bool,
     ) -> None:
         """Take the steps from what is seen to what is wanted, each counted unless the namespace is newborn."""
-        steps = shape.diff(shape.wanted(network, kept), seen)
+        steps = shape.diff(shape.wanted(network, kept, self.resolver), seen)
         surplus = {step.name for step in steps if isinstance(step, shape.Remove)}
         cables = len(seen.keys() - {shape.BRIDGE, shape.VXLAN})
         allowed = self._leftovers.release("link", network.overlay, surplus.difference(leaving), cables)

@@ -51,6 +51,8 @@ class Departure:
         self._liveness = liveness
         self._beat = beat
         self._take_back = take_back
+        #: Called when nothing of this host is in the store any more, to take away what serves nobody then.
+        self.on_left: Callable[[], None] = lambda: None
         #: Nothing of this host is in the store any more.
         self.done = False
 
@@ -79,6 +81,7 @@ class Departure:
         kept = self._vacate(deadline)
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")
+        self.on_left()
         self.done = True
         log.log(
             logging.WARNING if names else logging.INFO,

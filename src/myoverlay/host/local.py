@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -14,7 +15,8 @@ from myoverlay.errors import Clash, KernelRefused, Late, Refused, Unknown
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
-from myoverlay.plan import believe, rows, shape
+from myoverlay.kernel.netns import Namespace
+from myoverlay.plan import believe, rows, shape, signposts
 from myoverlay.store.records import believed
 from myoverlay.store.typed import Held
 from myoverlay.values import (
@@ -31,6 +33,8 @@ from myoverlay.values import (
 )
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: How many looks for dead containers an endpoint outlives that Docker is deleting: a minute of rounds.
 LEFT = 20
@@ -57,8 +61,17 @@ class LocalOverlay:
     across a store call, and never together with another overlay's.
     """
 
-    def __init__(self, network: Network, journal: Journal, converger: Converger, eager: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        journal: Journal,
+        converger: Converger,
+        eager: int,
+        on_news: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_news` is called, also with the lock held, when the endpoints here or elsewhere are not what they were."""
         self.network = network
+        self._on_news = on_news
         self.view = View()
         #: Set when the peers were listed once.
         self.listed = threading.Event()
@@ -147,6 +160,7 @@ class LocalOverlay:
                 self._rows(self._ground)
             for endpoint in dead:
                 self._tell_peer(self._ground, endpoint.address)
+            self._on_news()
             return dead
 
     def remove(self, deadline: float) -> None:
@@ -194,7 +208,15 @@ class LocalOverlay:
             raise Unknown(f"endpoint {endpoint[:12]} does not exist on overlay {self.network.overlay}")
         return known
 
-    def add_endpoint(self, endpoint: str, address: Address, mac: Mac | None, now: int, deadline: float) -> Endpoint:
+    def add_endpoint(
+        self,
+        endpoint: str,
+        address: Address,
+        mac: Mac | None,
+        now: int,
+        deadline: float,
+        names: tuple[str, ...] = (),
+    ) -> Endpoint:
         """An endpoint with its cable. The same call again finds it; `now` is the least generation, in ms."""
         with self._locked(deadline):
             known = self._journal.endpoints.get(endpoint)
@@ -204,6 +226,7 @@ class LocalOverlay:
                 address=address,
                 mac=mac or Mac.of(address),
                 generation=self._generation(address, now),
+                names=names,
             )
             if known is not None:
                 if (known.network, known.address, known.mac) != (new.network, new.address, new.mac):
@@ -246,16 +269,35 @@ class LocalOverlay:
             if other.mac == new.mac:
                 raise Clash(f"MAC {new.mac} is in use by {other.address} on this host: choose another --mac-address")
 
-    def join(self, endpoint: str, deadline: float) -> Endpoint:
-        """Docker is about to put the endpoint's interface into a container."""
+    @property
+    def resolver(self) -> Address | None:
+        """Where this overlay's containers ask for names; None where they are not answered."""
+        return shape.resolver_in(self.network, self._converger.resolver)
+
+    def join(self, endpoint: str, deadline: float, sandbox: str = "") -> Endpoint:
+        """Docker is about to put the endpoint's interface into a container, that of the sandbox."""
         with self._locked(deadline):
             known, ground = self.endpoint(endpoint), self._stand(deadline)
             self._converger.endpoint(ground, self.network, known, deadline)
-            joined = msgspec.structs.replace(known, joined=True)
-            self._journal.endpoints.put(endpoint, joined)
+            with self._journal.lock:  # the container's other networks must not get the same route
+                known = self.endpoint(endpoint)
+                route = signposts.length_for(known, sandbox, self._journal.endpoints.all()) if self.resolver else 0
+                joined = msgspec.structs.replace(known, joined=True, sandbox=sandbox, route=route)
+                self._journal.endpoints.put(endpoint, joined)
             self._rows(ground)
+            self._on_news()
             self._tell_moved(ground, [Neigh(address=joined.address, mac=joined.mac)])
             return joined
+
+    def name(self, endpoint: str, names: tuple[str, ...]) -> bool:
+        """Docker says what the endpoint's container is called; is that news?"""
+        with self._journal.lock:
+            known = self._journal.endpoints.get(endpoint)
+            if known is None or known.network != self.network.network or known.names == names:
+                return False
+            self._journal.endpoints.put(endpoint, msgspec.structs.replace(known, names=names))
+        self._on_news()
+        return True
 
     def leave(self, endpoint: str, deadline: float) -> None:
         """The container goes: take the cable by our end, wherever the other is. Unknown endpoints have left already."""
@@ -273,6 +315,7 @@ class LocalOverlay:
                 self._converger.without(self._ground, known, deadline)
                 self._rows(self._ground)
                 self._tell_peer(self._ground, known.address)
+            self._on_news()
             return known
 
     def drop_unanswered(self, address: Address, deadline: float) -> Endpoint | None:
@@ -337,6 +380,7 @@ class LocalOverlay:
             self._tell_moved(self._ground, [Neigh(address=p.address, mac=p.mac) for p in peers.values()])
         if listed:
             self.listed.set()
+        self._on_news()
 
     def answer(self, peer: Peer) -> None:
         """Somebody here asked for this peer: write its rows if they are not there, and tell whoever asked."""
@@ -373,6 +417,11 @@ class LocalOverlay:
     def ground(self) -> Ground | None:
         return self._ground
 
+    def inside(self, act: Callable[[Namespace], T], deadline: float) -> T | None:
+        """Do something with the namespace, which is not taken away meanwhile; None where it is not there."""
+        with self._locked(deadline):
+            return act(self._ground.namespace) if self._ground is not None else None
+
     def _wanted(self) -> rows.Rows:
         return rows.wanted(self.view.peers, self.present(), None if self.eager else self._pulled)
 
@@ -404,6 +453,6 @@ class LocalOverlay:
 
 def _records(endpoints: Iterable[Endpoint]) -> tuple[Record, ...]:
     return tuple(
-        Record(address=one.address, mac=one.mac, generation=one.generation)
+        Record(address=one.address, mac=one.mac, generation=one.generation, names=one.names)
         for one in sorted(endpoints, key=lambda one: one.address.number)
     )

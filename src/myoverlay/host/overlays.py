@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 import msgspec
 
@@ -37,17 +36,6 @@ from myoverlay.values import (
 log = logging.getLogger(__name__)
 
 _BRIEFLY = 0.1
-
-#: How long Docker waits for an endpoint's record to be in the store, and for the first listing of the peers.
-PATIENCE = 0.5
-
-
-class Publishing(Protocol):
-    """What Docker's calls need of the one who writes this host's records."""
-
-    def offer(self, overlay: OverlayName) -> int: ...
-    def wait(self, overlay: OverlayName, ticket: int, address: Address, patience: float) -> None: ...
-    def pardon(self, overlay: OverlayName, address: Address) -> None: ...
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +93,8 @@ class Overlays:
         self.on_gone: Callable[[LocalOverlay], None] = lambda _: None
         #: Called with an overlay whose endpoints changed without a call from Docker.
         self.on_change: Callable[[LocalOverlay, Address], None] = lambda _, __: None
+        #: Called when what an overlay holds, here or elsewhere, is not what it was.
+        self.on_news: Callable[[], None] = lambda: None
         #: Why this host may not take part, in one sentence; None while it may.
         self.barred: Callable[[], str | None] = lambda: None
 
@@ -127,6 +117,9 @@ class Overlays:
     def named(self, overlay: OverlayName) -> LocalOverlay | None:
         return next((one for one in self.all() if one.network.overlay == overlay), None)
 
+    def _local(self, network: Network) -> LocalOverlay:
+        return LocalOverlay(network, self._journal, self._converger, self._eager, lambda: self.on_news())
+
     def check_allowed(self) -> None:
         """Raises Clash while this host may not take part."""
         reason = self.barred()
@@ -143,7 +136,7 @@ class Overlays:
         self._attempt("leftover namespaces", lambda: self.sweep(deadline))
         for network in self._journal.networks.all():
             with self._lock:
-                self._overlays[network.network] = LocalOverlay(network, self._journal, self._converger, self._eager)
+                self._overlays[network.network] = self._local(network)
         self._attempt("this host's address", lambda: self._underlay.follow(self.all(), deadline))
         for local in self.all():
             try:
@@ -208,7 +201,7 @@ class Overlays:
             self._pools.bind(use, name, deadline)
         held = self._agree(name, request, vtep, mtu, underlay, deadline)
         network = _network(request, held.value, vtep, underlay, use)
-        local = LocalOverlay(network, self._journal, self._converger, self._eager)
+        local = self._local(network)
         try:
             local.build(deadline)
         except BaseException:

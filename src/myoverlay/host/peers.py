@@ -211,6 +211,8 @@ class Fates(Loop):
         #: Called with a host whose rows are to go, and with one that was lost and is there again.
         self.on_lost: Callable[[HostId], None] = lambda _: None
         self.on_found: Callable[[HostId], None] = lambda _: None
+        #: Called when a host is no longer what it was: alive, pending, cut off, dead.
+        self.on_fate: Callable[[], None] = lambda: None
         #: Called when a dead host's addresses may be freed.
         self.on_expired: Callable[[], None] = lambda: None
 
@@ -312,6 +314,7 @@ class Fates(Loop):
         if before is not None and before.state is after.state:
             return
         self.tally.add("fates", after.state.value)
+        self.on_fate()
         if before is not None or after.state is not State.ALIVE:
             name = self._watch.known.names.get(host, host.short)
             log.log(

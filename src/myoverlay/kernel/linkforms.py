@@ -12,10 +12,10 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from myoverlay.kernel.rtnetlink import attributes
-from myoverlay.values import Address, Bridge, Mac, Value, Veth, Vxlan
+from myoverlay.values import Address, Bridge, Mac, Subnet, Value, Veth, Vxlan
 
 Attributes: TypeAlias = Mapping[str, Any]
 Thing: TypeAlias = Bridge | Vxlan | Veth
@@ -55,6 +55,17 @@ class Tunnel(Vxlan, frozen=True, kw_only=True):
     proxy: bool = False
     l2miss: bool = False
     l3miss: bool = False
+
+
+class Doorstep(Bridge, frozen=True, kw_only=True):
+    """A bridge without ports in the host's own namespace, whose settings are not ours."""
+
+
+class Resolving(NamedTuple):
+    """A bridge's address of link scope, and the network beyond it where it was given one."""
+
+    address: Address
+    reach: Subnet | None
 
 
 class Observed(Value, frozen=True, kw_only=True):
@@ -312,22 +323,40 @@ def _different(wanted: Attributes, there: Attributes) -> dict[str, Any]:
 
 
 def observed(
-    link: Seen, master: Seen | None, addresses: tuple[tuple[Address, int], ...], rows: frozenset[Mac]
+    link: Seen,
+    master: Seen | None,
+    addresses: tuple[tuple[Address, int], ...],
+    rows: frozenset[Mac],
+    resolving: tuple[Resolving, ...] = (),
 ) -> Observed:
     """What a link amounts to. `master` is the bridge it is a port of, `rows` the static MACs of this port."""
     try:
-        value = _value(link, master.name if master else "", addresses)
+        value = _value(link, master.name if master else "", addresses, resolving)
     except ValueError:
         value = None
     if value is None:
         return Observed(name=link.name, value=None)
-    return Observed(name=link.name, value=value, faults=tuple(_faults(value, link, master, addresses, rows)))
+    faults = _faults(value, link, master, addresses, rows)
+    if isinstance(value, Bridge):
+        faults += [f"also has {one.address}" for one in resolving[1:]]
+    return Observed(name=link.name, value=value, faults=tuple(faults))
 
 
-def _value(link: Seen, master: str, addresses: tuple[tuple[Address, int], ...]) -> Thing | None:
+def _value(
+    link: Seen, master: str, addresses: tuple[tuple[Address, int], ...], resolving: tuple[Resolving, ...]
+) -> Thing | None:
     if link.kind == "bridge":
         address, prefixlen = addresses[0] if addresses else (None, 0)
-        return Bridge(name=link.name, mac=Mac(link.mac), mtu=link.mtu, address=address, prefixlen=prefixlen)
+        resolver, reach = resolving[0] if resolving else (None, None)
+        return Bridge(
+            name=link.name,
+            mac=Mac(link.mac),
+            mtu=link.mtu,
+            address=address,
+            prefixlen=prefixlen,
+            resolver=resolver,
+            reach=reach,
+        )
     if link.kind == "vxlan":
         return _vxlan(link, master)
     labelled = read_label(link.alias)

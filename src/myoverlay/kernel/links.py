@@ -136,6 +136,18 @@ class Links:
         """Delete a link of the host's namespace by name. Absent is success."""
         self.remove(self._host, name, deadline=deadline)
 
+    def ensure_here(self, thing: Thing, *, deadline: float) -> tuple[str, ...]:
+        """As `ensure`, in the host's namespace."""
+        return self.ensure(self._host, thing, deadline=deadline)
+
+    def look_here(self, name: str, *, deadline: float) -> Observed | None:
+        """A link of the host's namespace as `observe` tells it; None where there is none of that name."""
+        return self._ask(f"looking at {name}", deadline, None, lambda _: self._worker.look_here(name))
+
+    def bearer_of(self, address: Address, *, deadline: float) -> str | None:
+        """The link of the host's namespace that has the address, of global or link scope; None where none has."""
+        return self._ask(f"seeking {address}", deadline, None, lambda _: self._worker.bearer_of(address))
+
     def addresses(self, *, deadline: float) -> frozenset[Address]:
         """All addresses of the host that are of global scope."""
         return self._ask("reading addresses", deadline, None, lambda _: self._worker.addresses())

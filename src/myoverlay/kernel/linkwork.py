@@ -11,118 +11,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
-import struct
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from myoverlay.errors import KernelRefused, Unknown
 from myoverlay.kernel import linkforms, netns, tap, underlay
-from myoverlay.kernel.linkforms import IFINFO, Form, Observed, Seen, Thing
+from myoverlay.kernel.channel import Channel, attempt
+from myoverlay.kernel.linkaddresses import SCOPES, correct_addresses, correct_resolver, of_resolvers, resolving_of
+from myoverlay.kernel.linkforms import Doorstep, Form, Observed, Resolving, Seen, Thing
 from myoverlay.kernel.neigh import bridge_rows, del_static_row, port_rows, static_row
-from myoverlay.kernel.netns import Namespace, refusal
-from myoverlay.kernel.rtnetlink import Request, Wire, attribute, attributes
+from myoverlay.kernel.netns import Namespace
 from myoverlay.values import Address, Bridge, Mac, Subnet, Veth, Vxlan
 
-RTM_GETLINK, RTM_GETNSID = 18, 90
-NETNSA_NSID, NETNSA_FD = 1, 3
 BR_STATE_FORWARDING = 3
-IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
-NO_STATISTICS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
-#: linux/if_addr.h. The same gateway address is on every host of an overlay: a duplicate is what we want.
-IFA_F_NODAD = 0x02
+#: A resolver that is gone must be refused each time: who is told nothing waits 4 s for each question.
+_REFUSE_ALWAYS = {"net/ipv4/icmp_ratelimit": "0"}
 #: Off, a bridge hands no frame to the host's firewall: +6 % TCP, +14 % small UDP. Per namespace since Linux 5.3.
 _BRIDGE_FILTERS = tuple(f"net/bridge/bridge-nf-call-{table}" for table in ("iptables", "ip6tables", "arptables"))
-
-
-@contextlib.contextmanager
-def _attempt(what: str) -> Iterator[None]:
-    try:
-        yield
-    except NetlinkError as error:
-        raise KernelRefused(what, error.code, str(error.args[-1])) from error
-    except OSError as error:
-        raise refusal(what, error) from error
-
-
-class Channel:
-    """One namespace's links: read by struct (thirty times cheaper), written by pyroute2, which is opened when needed.
-
-    Its sockets were born in the namespace: no fork, and the thread never leaves its own.
-    """
-
-    def __init__(self, ns: Namespace) -> None:
-        self.ns = ns
-        self.wire = Wire(ns)
-        self._ipr: IPRoute | None = None
-
-    @property
-    def ipr(self) -> IPRoute:
-        if self._ipr is None:
-            with _attempt(f"opening netlink in {self.ns!r}"):
-                sock = self.ns.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
-            try:
-                self._ipr = IPRoute(use_socket=sock)
-            except BaseException:
-                sock.close()
-                raise
-        return self._ipr
-
-    def close(self) -> None:
-        self.wire.close()
-        if self._ipr is not None:
-            self._ipr.close()
-
-    def find(self, name: str) -> Seen | None:
-        request = IFINFO.pack(0, 0, 0, 0, 0) + attribute(linkforms.IFLA_IFNAME, os.fsencode(name) + b"\0")
-        try:
-            answer = self.wire.one(Request(RTM_GETLINK, 0, request + NO_STATISTICS), f"looking for {name}")
-        except KernelRefused as said:
-            if said.code == errno.ENODEV:
-                return None
-            raise
-        return linkforms.decode_link(answer.body)
-
-    def need(self, name: str) -> Seen:
-        """A link that has to be there; KernelRefused (ENODEV) where it is not."""
-        link = self.find(name)
-        if link is None:
-            raise KernelRefused(f"looking for {name}", errno.ENODEV, os.strerror(errno.ENODEV))
-        return link
-
-    def all(self) -> list[Seen]:
-        return [link for body in self.bodies() if (link := linkforms.decode_link(body)) is not None]
-
-    def bodies(self) -> list[bytes]:
-        """All links' messages, without statistics: what does not change is told by the same bytes each time."""
-        return self.wire.dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0) + NO_STATISTICS)
-
-    def nsid(self, other: Namespace) -> int | None:
-        """The number by which this namespace's links mean the other one (IFLA_LINK_NETNSID); None where it has none."""
-        request = bytes(4) + attribute(NETNSA_FD, struct.pack("=I", other.fd))
-        answer = self.wire.one(Request(RTM_GETNSID, 0, request), f"asking {self.ns!r} for {other!r}")
-        raw = attributes(answer.body, 4).get(NETNSA_NSID, b"")
-        nsid = int.from_bytes(raw, sys.byteorder, signed=True) if raw else -1
-        return nsid if nsid >= 0 else None
-
-    def set(self, index: int, **given: Any) -> None:
-        self.ipr.link("set", index=index, **given)
-
-    def delete(self, name: str) -> None:
-        link = self.find(name)
-        if link is None:
-            return
-        try:
-            with _attempt(f"removing {name}"):
-                self.ipr.link("del", index=link.index)
-        except KernelRefused as said:
-            if said.code != errno.ENODEV:
-                raise
 
 
 class Memory:
@@ -144,11 +50,16 @@ class Memory:
         return [link for link in self._links.values() if link is not None]
 
     def observed(
-        self, link: Seen, master: Seen | None, addresses: tuple[tuple[Address, int], ...], rows: frozenset[Mac]
+        self,
+        link: Seen,
+        master: Seen | None,
+        addresses: tuple[tuple[Address, int], ...],
+        rows: frozenset[Mac],
+        resolving: tuple[Resolving, ...],
     ) -> Observed:
         """As `linkforms.observed`. The link is kept alive by `_links`, so its identity tells it."""
-        key = (id(link), (master.name, master.ipv6_off) if master else None, addresses, rows)
-        found = self._before.get(key) or linkforms.observed(link, master, addresses, rows)
+        key = (id(link), (master.name, master.ipv6_off) if master else None, addresses, rows, resolving)
+        found = self._before.get(key) or linkforms.observed(link, master, addresses, rows, resolving)
         self._made[key] = found
         return found
 
@@ -195,12 +106,15 @@ class Worker:
                     link = linkforms.newborn(form, link.index, master)
             ipv6 = ipv6 or (bridge is not None and bridge.ipv6_off is False)
             shortfalls = _set_sysctls(ns, thing, link, ipv6)
-            with _attempt(f"setting up {form.name}"):
+            with attempt(f"setting up {form.name}"):
                 for step in linkforms.corrections(form, link, master):
                     channel.set(link.index, **step)
             if isinstance(thing, Bridge):
                 own = {(thing.address, thing.prefixlen)} if thing.address is not None else set()
-                _correct_addresses(channel, link.index, thing.name, own)
+                resolving = {Resolving(thing.resolver, thing.reach)} if thing.resolver is not None else set()
+                correct_resolver(channel, link.index, thing.name, resolving, "del")
+                correct_addresses(channel, link.index, thing.name, own)
+                correct_resolver(channel, link.index, thing.name, resolving, "add")
             elif isinstance(thing, Veth):
                 there = set() if fresh else port_rows(channel.wire, link.index)
                 _correct_rows(channel, thing, link, there)
@@ -212,11 +126,11 @@ class Worker:
         if isinstance(thing, Vxlan):
             # Asked for from the host, born in `ns`: its UDP socket stays here (vxlan_newlink: link net is the asker's).
             given["IFLA_NET_NS_FD"] = ns.fd
-            with _attempt(f"creating the VXLAN device {thing.name}, VNI {thing.vni}, port {thing.port}"):
+            with attempt(f"creating the VXLAN device {thing.name}, VNI {thing.vni}, port {thing.port}"):
                 self._at_home().ipr.link("add", **given)
             return
         if isinstance(thing, Veth) and thing.link is None:
-            with _attempt(f"creating the tap {thing.port}"):
+            with attempt(f"creating the tap {thing.port}"):
                 ns.call(lambda: tap.create(thing.port))
             return
         if isinstance(thing, Veth) and thing.link is not None:
@@ -226,7 +140,7 @@ class Worker:
             info = given["IFLA_LINKINFO"]["attrs"]
             info.append(("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}))
             self._refuse_taken(thing.link)
-        with _attempt(f"creating {thing!r}"):
+        with attempt(f"creating {thing!r}"):
             channel.ipr.link("add", **given)
 
     def _refuse_taken(self, name: str) -> None:
@@ -246,15 +160,15 @@ class Worker:
         if far.mtu != veth.mtu:
             wrong["IFLA_MTU"] = veth.mtu
         if wrong:
-            with _attempt(f"correcting {veth.link}"):
+            with attempt(f"correcting {veth.link}"):
                 home.set(far.index, **wrong)
 
     def equip(self, ns: Namespace, name: str, address: Address, prefixlen: int) -> None:
         with self._at(ns) as channel:
             link = channel.need(name)
-            _correct_addresses(channel, link.index, name, {(address, prefixlen)}, keep=True)
+            correct_addresses(channel, link.index, name, {(address, prefixlen)}, keep=True)
             if not link.up:
-                with _attempt(f"setting up {name}"):
+                with attempt(f"setting up {name}"):
                     channel.set(link.index, flags=linkforms.IFF_UP, change=linkforms.IFF_UP)
 
     def far_ends(self, ns: Namespace) -> dict[str, str]:
@@ -281,12 +195,16 @@ class Worker:
 
     def observe(self, ns: Namespace, memory: Memory | None = None) -> tuple[Observed, ...]:
         addresses: dict[int, list[tuple[Address, int]]] = {}
+        resolving: dict[int, list[Resolving]] = {}
         rows: dict[int, set[Mac]] = {}
         memory = memory if memory is not None else Memory()
         with self._at(ns) as channel:
             there = memory.links(channel.bodies())
-            for place in underlay.places(channel.wire):
+            held = underlay.places_of(channel.wire, SCOPES)
+            for place in held[underlay.RT_SCOPE_UNIVERSE]:
                 addresses.setdefault(place.index, []).append((place.address, place.prefixlen))
+            for place in of_resolvers(held[underlay.RT_SCOPE_LINK]):
+                resolving.setdefault(place.index, []).append(resolving_of(place))
             for link in there:
                 if link.kind == "bridge":
                     rows |= bridge_rows(channel.wire, link.index)
@@ -297,10 +215,20 @@ class Worker:
                 by_index.get(link.master or 0),
                 tuple(addresses.get(link.index, ())),
                 frozenset(rows.get(link.index, ())),
+                tuple(resolving.get(link.index, ())),
             )
             for link in there
             if link.name != "lo"
         )
+
+    def look_here(self, name: str) -> Observed | None:
+        return next((link for link in self.observe(self._host) if link.name == name), None)
+
+    def bearer_of(self, address: Address) -> str | None:
+        home = self._at_home()
+        held = underlay.places_of(home.wire, SCOPES)
+        bearers = {place.index for places in held.values() for place in places if place.address == address}
+        return next((link.name for link in home.all() if link.index in bearers), None)
 
     def addresses(self) -> frozenset[Address]:
         return frozenset(place.address for place in underlay.places(self._at_home().wire))
@@ -361,7 +289,9 @@ def _set_sysctls(ns: Namespace, thing: Thing, link: Seen, ipv6: bool) -> tuple[s
     settings: dict[str, str] = {}
     if isinstance(thing, Bridge):
         # What is born later, the ports above all, is born silent.
-        settings = dict.fromkeys(_BRIDGE_FILTERS, "0") | {"net/ipv6/conf/default/disable_ipv6": "1"}
+        if not isinstance(thing, Doorstep):
+            settings = dict.fromkeys(_BRIDGE_FILTERS, "0") | {"net/ipv6/conf/default/disable_ipv6": "1"}
+            settings |= _REFUSE_ALWAYS if thing.resolver is not None else {}
         ipv6 = ipv6 or (thing.address is not None and thing.address.version == 6)
     off = isinstance(thing, Veth) or not ipv6
     # Not known of a newborn: a port has it from the default above, the others are told.
@@ -372,18 +302,6 @@ def _set_sysctls(ns: Namespace, thing: Thing, link: Seen, ipv6: bool) -> tuple[s
     failed = ns.sysctls(settings)
     # Absent is as good: no br_netfilter, or no IPv6 in this kernel.
     return tuple(f"{key} was not set: {os.strerror(code)}" for key, code in failed.items() if code != errno.ENOENT)
-
-
-def _correct_addresses(
-    channel: Channel, index: int, name: str, wanted: set[tuple[Address, int]], *, keep: bool = False
-) -> None:
-    with _attempt(f"setting the address of {name}"):
-        there = {(place.address, place.prefixlen) for place in underlay.places(channel.wire) if place.index == index}
-        for address, length in set() if keep else there - wanted:
-            channel.ipr.addr("del", index=index, address=str(address), prefixlen=length)
-        for address, length in wanted - there:
-            flags = {"IFA_FLAGS": IFA_F_NODAD} if address.version == 6 else {}
-            channel.ipr.addr("add", index=index, address=str(address), prefixlen=length, **flags)
 
 
 def _correct_rows(channel: Channel, veth: Veth, port: Seen, there: set[Mac]) -> None:

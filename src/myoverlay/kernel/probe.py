@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from myoverlay.errors import Clash, KernelRefused, Unavailable
 from myoverlay.kernel import frames, netns
+from myoverlay.kernel.channel import NO_STATISTICS, RTM_GETLINK
 from myoverlay.kernel.linkforms import IFINFO, Tunnel
 from myoverlay.kernel.links import Links
-from myoverlay.kernel.linkwork import NO_STATISTICS, RTM_GETLINK
 from myoverlay.kernel.listener import attach_filter
 from myoverlay.kernel.neigh import NDA_DST, NDA_LLADDR, NDM, NTF_SELF, RTM_NEWNEIGH
 from myoverlay.kernel.netns import Namespace, refusal

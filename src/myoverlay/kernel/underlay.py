@@ -21,7 +21,7 @@ RTM_GETADDR, RTM_GETROUTE = 22, 26
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 #: Secondary (IPv6: temporary), DAD failed, deprecated, tentative.
 _SECOND_CHOICE = 0x01 | 0x08 | 0x20 | 0x40
-RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RT_TABLE_MAIN, RTN_UNICAST = 254, 1
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 6, 7, 8, 9, 15
 RTAX_MTU = 2
@@ -37,27 +37,37 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address of global scope and the interface it is on."""
+    """An address and the interface it is on. `other`: on a point-to-point link the other end's, else the same."""
 
     address: Address
     prefixlen: int
     index: int
     second_choice: bool
+    other: Address
 
 
-def places(wire: Wire) -> list[Place]:
-    """All addresses of global scope, those to be preferred first, IPv4 before IPv6."""
-    found: list[Place] = []
+def places(wire: Wire, wanted: int = RT_SCOPE_UNIVERSE) -> list[Place]:
+    """All addresses of one scope, the global one, those to be preferred first, IPv4 before IPv6."""
+    return places_of(wire, (wanted,))[wanted]
+
+
+def places_of(wire: Wire, scopes: Sequence[int]) -> dict[int, list[Place]]:
+    """The addresses of these scopes, in one reading; each list as `places` has it."""
+    found: dict[int, list[Place]] = {scope: [] for scope in scopes}
     for body in wire.dump(RTM_GETADDR, IFADDR.pack(0, 0, 0, 0, 0)):
         _family, length, flags, scope, index = IFADDR.unpack_from(body)
         given = attributes(body, IFADDR.size)
         # On a point-to-point link IFA_ADDRESS is the other end's.
         raw = given.get(IFA_LOCAL) or given.get(IFA_ADDRESS, b"")
-        if scope != RT_SCOPE_UNIVERSE or len(raw) not in (4, 16):
+        if scope not in found or len(raw) not in (4, 16):
             continue
         flags = _number(given.get(IFA_FLAGS)) or flags
-        found.append(Place(Address.unpack(raw), length, index, bool(flags & _SECOND_CHOICE)))
-    return sorted(found, key=lambda place: (place.second_choice, place.address.version))
+        other = Address.unpack(given.get(IFA_ADDRESS, raw))
+        found[scope].append(Place(Address.unpack(raw), length, index, bool(flags & _SECOND_CHOICE), other))
+    return {
+        scope: sorted(held, key=lambda place: (place.second_choice, place.address.version))
+        for scope, held in found.items()
+    }
 
 
 def choose(wire: Wire, links: Sequence[Seen], text: str) -> tuple[Address, Seen]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from myoverlay.errors import Clash, Refused
+from myoverlay.naming import check_prefix
 from myoverlay.values import (
     VNI_FIRST,
     VNI_LAST,
@@ -19,7 +20,6 @@ from myoverlay.values import (
     Subnet,
     check_mtu,
     check_port,
-    check_prefix,
     check_vni,
 )
 

@@ -50,14 +50,21 @@ def mac_for(gateway: Address) -> Mac:
     return Mac.unpack(b"\x02\x6f" + gateway.packed[-4:])
 
 
-def bridge(network: Network) -> Bridge:
-    definition = network.definition
+def resolver_in(network: Network, resolver: Address | None) -> Address | None:
+    """The resolver's address in this overlay: none where its subnet has that address itself."""
+    return None if resolver is None or resolver in network.subnet else resolver
+
+
+def bridge(network: Network, resolver: Address | None = None) -> Bridge:
+    definition, own = network.definition, resolver_in(network, resolver)
     return Bridge(
         name=BRIDGE,
         mac=bridge_mac(network),
         mtu=definition.mtu,
         address=definition.gateway,
         prefixlen=definition.subnet.prefixlen if definition.gateway else 0,
+        resolver=own,
+        reach=definition.subnet if own is not None and definition.gateway is None else None,
     )
 
 
@@ -89,9 +96,9 @@ def tap(bridge: str, name: str, address: Address, mac: Mac, mtu: int) -> Veth:
     return Veth(port=name, link=None, bridge=bridge, mac=mac, mtu=mtu, address=address)
 
 
-def wanted(network: Network, endpoints: Iterable[Endpoint]) -> tuple[Thing, ...]:
+def wanted(network: Network, endpoints: Iterable[Endpoint], resolver: Address | None = None) -> tuple[Thing, ...]:
     """Everything the overlay namespace should hold, in the order it can be built."""
-    return (bridge(network), vxlan(network), *(veth(network, endpoint) for endpoint in endpoints))
+    return (bridge(network, resolver), vxlan(network), *(veth(network, endpoint) for endpoint in endpoints))
 
 
 def diff(want: Sequence[Thing], seen: Mapping[str, Thing | None]) -> list[Ensure | Remove]:

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from myoverlay.naming import check_prefix
 from myoverlay.store import Entry, Reset, Store, Unchanged
 from myoverlay.store.pooled import arp_key, fib_key
 from myoverlay.store.records import Row, read_row
-from myoverlay.values import Address, Mac, Peer, check_prefix
+from myoverlay.values import Address, Mac, Peer
 
 
 class Pairs(msgspec.Struct, frozen=True):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import msgspec
 
 from myoverlay.errors import Clash
+from myoverlay.naming import check_prefix
 from myoverlay.store import Check, Conflict, Delete, Entry, Op, Put, Store
 from myoverlay.store.pooled import MARK, arp_key, fib_key
-from myoverlay.values import Address, Mac, check_prefix
+from myoverlay.values import Address, Mac
 
 
 class Line(msgspec.Struct, frozen=True):

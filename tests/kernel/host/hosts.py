@@ -143,6 +143,7 @@ class Host(Machine):
             "MYOVERLAY_STATE": str(hosts.folder / f"state{number}"),
             "MYOVERLAY_RUN": str(self.run_folder),
             "MYOVERLAY_HOST_NAME": self.name,
+            "MYOVERLAY_NAMES": "off",
         } | environ
         self.view: Any = hosts.view_for(self)
         self.networks: list[DockerNetwork] = []

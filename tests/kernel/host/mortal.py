@@ -26,7 +26,7 @@ from myoverlay.daemon import Daemon
 from myoverlay.host import audit, holdings, reconcile
 from myoverlay.host.journal import Journal
 from myoverlay.host.mirror import Mirror
-from myoverlay.kernel import linkwork, netns
+from myoverlay.kernel import channel, netns
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import Wire
 from myoverlay.plan.pools import reserve_size
@@ -136,11 +136,11 @@ def instrument(effects: Effects) -> None:
         effects.before(f"unlink {self.name}")
         unlink(self, missing_ok)
 
-    library, libc = linkwork.IPRoute, netns._libc
+    library, libc = channel.IPRoute, netns._libc
     Journal.write, Mirror.follow = counted_write, counted_follow  # type: ignore[method-assign]
     Wire.commit = counted_commit  # type: ignore[method-assign]
     Namespace.sysctls, Path.unlink = counted_sysctls, counted_unlink  # type: ignore[method-assign]
-    linkwork.IPRoute = lambda **given: _Counted(library(**given), _of_library, effects)
+    channel.IPRoute = lambda **given: _Counted(library(**given), _of_library, effects)
     netns._libc = _Counted(libc, _of_libc, effects)  # type: ignore[assignment]
 
 

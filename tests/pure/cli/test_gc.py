@@ -37,7 +37,7 @@ class Plugin:
         nobody: Any = SimpleNamespace()
         control = Control(self.leftovers, self.tally, ANN, "ann")
         self.app: Any = create_app(
-            NetworkDriver(nobody, nobody), IpamDriver(nobody, nobody), self.tally, control.methods()
+            NetworkDriver(nobody, nobody, nobody), IpamDriver(nobody, nobody, nobody), self.tally, control.methods()
         )
         self.server = make_server(f"unix://{path}", 0, lambda environ, start: self.app(environ, start))
 

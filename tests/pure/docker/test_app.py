@@ -17,6 +17,7 @@ from myoverlay.docker.app import CONTENT_TYPE, DEADLINE, MAX_BODY, create_app, m
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import Clash, KernelRefused, Late, Refused, Unavailable, Unknown
+from myoverlay.host.called import Called
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Mac, OverlayName, Subnet
 from tests.pure.kit import DEMO, SUBNET, endpoint
@@ -61,12 +62,16 @@ class FakeOverlays:
 class FakeLocal:
     def __init__(self, overlays: FakeOverlays) -> None:
         self.overlays = overlays
-        self.network = SimpleNamespace(overlay=DEMO)
+        self.network = SimpleNamespace(overlay=DEMO, pool="p1")
+        self.resolver: Address | None = None
         self.listed = threading.Event()
         self.listed.set()
 
-    def add_endpoint(self, name: str, address: Address, mac: Mac | None, now: int, deadline: float) -> Any:
+    def add_endpoint(
+        self, name: str, address: Address, mac: Mac | None, now: int, deadline: float, names: tuple[str, ...]
+    ) -> Any:
         self.overlays.note("add", name, address, mac)
+        self.names = names
         return endpoint(address, mac=mac or Mac.of(address))
 
     def endpoint(self, name: str) -> Any:
@@ -74,9 +79,9 @@ class FakeLocal:
             raise Unknown(f"endpoint {name} does not exist")
         return endpoint("10.5.0.3")
 
-    def join(self, name: str, deadline: float) -> Any:
+    def join(self, name: str, deadline: float, sandbox: str) -> Any:
         self.overlays.note("join", name)
-        return endpoint("10.5.0.3")
+        return endpoint("10.5.0.3", sandbox=sandbox, route=31)
 
     def leave(self, name: str, deadline: float) -> None:
         self.overlays.note("leave", name)
@@ -144,8 +149,9 @@ class Docker:
             FakeLeases(),
             Tally(),
         )
-        self.network = NetworkDriver(self.overlays, self.publisher)  # type: ignore[arg-type]
-        self.ipam = IpamDriver(FakePools(self.leases.asked), self.leases)  # type: ignore[arg-type]
+        called = Called(self.overlays, self.publisher.offer)  # type: ignore[arg-type]
+        self.network = NetworkDriver(self.overlays, self.publisher, called)  # type: ignore[arg-type]
+        self.ipam = IpamDriver(FakePools(self.leases.asked), self.leases, called)  # type: ignore[arg-type]
         self.client: flask.testing.FlaskClient = create_app(self.network, self.ipam, self.tally).test_client()
 
     def raw(self, method: str, body: bytes) -> werkzeug.test.TestResponse:
@@ -483,3 +489,24 @@ def test_addresses_are_asked_for(docker: Docker) -> None:
         ("release", "p1", "10.5.0.3"),
     ]
     assert "x" in docker.refusal(ask, PoolID="p1", Address="x")
+
+
+def test_a_joining_container_gets_a_way_to_the_resolver() -> None:
+    """Join answers the route of the length that the endpoint got, and none where names are not answered."""
+    docker = Docker()
+    body = {"NetworkID": "n1", "EndpointID": "e1", "SandboxKey": "/var/run/docker/netns/1"}
+    assert "StaticRoutes" not in docker.call("NetworkDriver.Join", **body)
+    docker.overlays.local.resolver = Address("169.254.77.53")
+    answer = docker.call("NetworkDriver.Join", **body)
+    assert answer["StaticRoutes"] == [{"Destination": "169.254.77.52/31", "RouteType": 1}]
+
+
+def test_the_name_that_our_ipam_is_told_is_the_endpoints() -> None:
+    """Engine 29 says a container's name with the request for its address; the endpoint with that address has it."""
+    docker = Docker()
+    docker.call("IpamDriver.RequestAddress", PoolID="p1", Options={"com.docker.network.endpoint.name": "Web-1"})
+    interface = {"Address": "10.5.0.7/24"}
+    docker.call("NetworkDriver.CreateEndpoint", NetworkID="n1", EndpointID="e1", Interface=interface)
+    assert docker.overlays.local.names == ("web-1",)
+    docker.call("NetworkDriver.CreateEndpoint", NetworkID="n1", EndpointID="e2", Interface=interface)
+    assert docker.overlays.local.names == ()

@@ -520,7 +520,7 @@ def _graces() -> dict[str, str]:
     from myoverlay.settings import SETTINGS
 
     known = {row.env for row in SETTINGS}
-    wanted = {"MYOVERLAY_GRACE": f"{GRACE:g}", "MYOVERLAY_LEASE_GRACE": f"{LEASE_GRACE:g}"}
+    wanted = {"MYOVERLAY_NAMES": "off", "MYOVERLAY_GRACE": f"{GRACE:g}", "MYOVERLAY_LEASE_GRACE": f"{LEASE_GRACE:g}"}
     return {name: value for name, value in wanted.items() if name in known}
 
 

@@ -28,7 +28,7 @@ class Here:
         self.leftovers = Leftovers(self.tally, lambda: 0.0)
         control = Control(self.leftovers, self.tally, ANN, "ann")
         nobody: Any = SimpleNamespace()
-        network, ipam = NetworkDriver(nobody, nobody), IpamDriver(nobody, nobody)
+        network, ipam = NetworkDriver(nobody, nobody, nobody), IpamDriver(nobody, nobody, nobody)
         self.client = create_app(network, ipam, self.tally, control.methods()).test_client()
 
     def ask(self, method: str, body: str = "{}") -> tuple[int, Any]:

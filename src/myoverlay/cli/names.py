@@ -1,0 +1,46 @@
+"""`myoverlay names`: who is called what, and who answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from myoverlay.cli.ask import ask
+from myoverlay.cli.words import json_option, print_json, print_table, say
+
+
+@click.command("names")
+@json_option
+def names_command(as_json: bool) -> None:
+    """The names that this host knows, on all hosts of its overlays, and whether they are answered.
+
+    \b
+    Examples:
+      myoverlay names
+      myoverlay names --json
+    """
+    answer = ask("Control.Names")
+    if as_json:
+        print_json(answer)
+        return
+    rows = [(one["overlay"], one["address"], one["host"], ", ".join(one["names"])) for one in answer["names"]]
+    print_table(("OVERLAY", "ADDRESS", "HOST", "NAMES"), rows)
+    for sentence in _sentences(answer["resolver"], answer["docker"]):
+        say(sentence)
+
+
+def _sentences(resolver: dict[str, Any] | None, docker: dict[str, Any] | None) -> list[str]:
+    if resolver is None:
+        return ["names are not answered: MYOVERLAY_NAMES is off"]
+    places = [f"{len(resolver['overlays'])} overlays", *(["the host itself"] if resolver["host"] else [])]
+    state = "names are answered" if resolver["process"] else "names are not answered just now"
+    said = [f"{state} at {resolver['address']} in {' and on '.join(places)}"]
+    said += resolver["troubles"]
+    if docker is None:
+        said.append("Docker is not heard (MYOVERLAY_DOCKER_SOCKET): no aliases, and no names at all before Engine 29")
+    elif docker["followed"]:
+        said.append(f"Docker is heard at {docker['socket']}")
+    else:
+        said.append(f"Docker is not heard: {docker['trouble']}")
+    return said

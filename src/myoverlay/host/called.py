@@ -1,0 +1,51 @@
+"""What this host's containers are called: by our IPAM call (Engine 29 on), and by Docker's events if heard."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from myoverlay.host.overlays import Overlays
+from myoverlay.naming import clean
+from myoverlay.values import Address, OverlayName
+
+#: Addresses whose endpoint has not come yet.
+_LIMIT = 1024
+
+
+class Called:
+    """Safe for many threads. `_lock` guards the hints; no other lock is taken under it."""
+
+    def __init__(self, overlays: Overlays, offer: Callable[[OverlayName], object]) -> None:
+        """`offer`: what of this host's records is to be written anew."""
+        self._overlays = overlays
+        self._offer = offer
+        self._lock = threading.Lock()
+        self._hints: dict[tuple[str, Address], tuple[str, ...]] = {}
+
+    def hint(self, pool: str, address: Address, name: str) -> None:
+        """Docker asked for the address for a container of that name; its endpoint follows."""
+        with self._lock:
+            self._hints.pop((pool, address), None)
+            names = clean([name])
+            if names:
+                self._hints[pool, address] = names
+            while len(self._hints) > _LIMIT:
+                del self._hints[next(iter(self._hints))]
+
+    def take(self, pool: str | None, address: Address) -> tuple[str, ...]:
+        """The names by the hint, which has served then."""
+        with self._lock:
+            return self._hints.pop((pool or "", address), ())
+
+    def networks(self) -> frozenset[str]:
+        """Docker's ids of our networks."""
+        return frozenset(local.network.network for local in self._overlays.all())
+
+    def say(self, network: str, endpoint: str, names: tuple[str, ...]) -> bool:
+        """The endpoint's container is called so; True where that is news, which the other hosts are told."""
+        local = self._overlays.find(network)
+        if local is None or not local.name(endpoint, clean(names)):
+            return False
+        self._offer(local.network.overlay)
+        return True

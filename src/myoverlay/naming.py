@@ -1,0 +1,42 @@
+"""The forms of words that people choose: containers' names, places in the store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+#: Names of one endpoint: so many, of so many characters together. With 1,022 endpoints a host's list then has 330 kB,
+#: and a write of it, in base64, stays below the 512 kB that Consul takes.
+MAX_NAMES, MAX_TOGETHER = 8, 200
+#: RFC 1035 section 2.3.4, without the last dot.
+MAX_NAME, MAX_LABEL = 253, 63
+
+_LABELS = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+def name_of(text: str) -> str | None:
+    """The name as it is looked up, in lower case and without a last dot; None for what cannot be one."""
+    if not text.isascii():
+        return None  # lower case makes ASCII letters of some others
+    name = text.lower().removesuffix(".")
+    return name if len(name) <= MAX_NAME and _LABELS.fullmatch(name) else None
+
+
+def clean(texts: Iterable[str]) -> tuple[str, ...]:
+    """The names among the texts, each once, in order, as many as an endpoint may have."""
+    names: dict[str, None] = {}
+    left = MAX_TOGETHER
+    for text in texts:
+        name = name_of(text)
+        if name is not None and name not in names and len(name) <= left and len(names) < MAX_NAMES:
+            names[name] = None
+            left -= len(name)
+    return tuple(names)
+
+
+def check_prefix(text: str) -> str:
+    """A place in the store: never empty (it would reach everybody's keys), no slash at either end."""
+    if not _PREFIX.fullmatch(text) or len(text) > 200:
+        raise ValueError(f"{text!r} is no place for records: words of A-Z a-z 0-9 . _ - joined by single slashes are")
+    return text

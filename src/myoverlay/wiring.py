@@ -1,0 +1,80 @@
+"""Parts of the composition root that stand together: the store, and what names are answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from myoverlay.engine.client import Engine
+from myoverlay.engine.follower import Follower
+from myoverlay.host.called import Called
+from myoverlay.host.departure import Departure
+from myoverlay.host.doorstep import Doorstep
+from myoverlay.host.loop import Loop
+from myoverlay.host.overlays import Overlays
+from myoverlay.host.peers import Fates
+from myoverlay.host.resolver import Resolver
+from myoverlay.kernel import netns
+from myoverlay.kernel.links import Links
+from myoverlay.settings import Settings
+from myoverlay.store import Store
+from myoverlay.tally import Tally
+from myoverlay.values import OverlayName
+
+
+def open_store(settings: Settings) -> Store:
+    """Consul where it is configured, else the embedded store."""
+    if settings.consul:
+        from myoverlay.store.consul import ConsulStore
+
+        return ConsulStore(
+            settings.consul,
+            token=settings.token or None,
+            token_file=_path(settings.token_file),
+            ca=_path(settings.cacert),
+            cert=_path(settings.client_cert),
+            key=_path(settings.client_key),
+        )
+    from myoverlay.store.sqlite import SqliteStore
+
+    return SqliteStore(Path(settings.state) / "store.db")
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+class Naming:
+    """What names come from and are answered with, as the settings have it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        overlays: Overlays,
+        fates: Fates,
+        links: Links,
+        tally: Tally,
+        offer: Callable[[OverlayName], object],
+    ) -> None:
+        self.called = Called(overlays, offer)
+        self.resolver: Resolver | None = None
+        self.follower: Follower | None = None
+        if settings.names is not None:
+            doorstep = Doorstep(links, tally, settings.names)
+            self.resolver = Resolver(overlays, doorstep, fates.is_dead, tally, netns.current())
+            overlays.on_news = self.resolver.wake
+            fates.on_fate = self.resolver.wake
+        if settings.docker_socket:
+            self.follower = Follower(Engine(settings.docker_socket), self.called, tally)
+
+    def loops(self) -> tuple[Loop, ...]:
+        return tuple(loop for loop in (self.resolver, self.follower) if loop is not None)
+
+    def forget(self, overlay: OverlayName) -> None:
+        """The overlay is no longer on this host."""
+        if self.resolver is not None:
+            self.resolver.forget(overlay)
+
+    def connect(self, departure: Departure) -> None:
+        if self.resolver is not None:
+            departure.on_left = self.resolver.retire
