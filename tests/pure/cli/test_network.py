@@ -76,7 +76,10 @@ class Plugin:
         cluster: Any = self.cluster
         nobody: Any = SimpleNamespace()
         app = create_app(
-            NetworkDriver(nobody, nobody), IpamDriver(nobody, nobody), Tally(), Networks(cluster).methods()
+            NetworkDriver(nobody, nobody, nobody),
+            IpamDriver(nobody, nobody, nobody),
+            Tally(),
+            Networks(cluster).methods(),
         )
         self.server = make_server(f"unix://{path}", 0, app)
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from myoverlay.errors import Clash
-from myoverlay.host.local import View
 from myoverlay.host.publish import Publisher
+from myoverlay.host.view import View
 from myoverlay.plan.believe import latest
 from myoverlay.store import Delete, Put
 from myoverlay.store.pooled import MARK
