@@ -213,7 +213,7 @@ class Daemon:
             self._may_write,
             lambda: self.epoch.vouched,
             self.fates.is_dead,
-            self.journal.next_serial,
+            lambda above: self.journal.next_serial(max(above, int(parts.wall() * 1000))),
             self.epoch.latest,
             now=parts.now,
             in_doubt=self.epoch.in_doubt,
