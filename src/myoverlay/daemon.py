@@ -140,7 +140,7 @@ class Daemon:
         self.beat = parts.heartbeat or self._heartbeat(parts, settings.port)
         self.fates = Fates(self.peers, self.beat, self.tally, settings.grace, settings.lease_grace, parts.now)
         self._make_holders(settings, parts)
-        self._make_loops(settings, parts)
+        self._make_loops(parts)
         of = Of(
             self.records, self.presence, self.overlays, self.liveness, self.epoch, self.beat, self.links, parts.pins,
             self.tally, parts.now, parts.wall
@@ -190,9 +190,19 @@ class Daemon:
             parts.wall,
         )
         self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
+        self.graves = Graves(
+            self.records,
+            self.presence,
+            self.peers,
+            self.fates,
+            self.epoch,
+            self._pool_of,
+            settings.lease_grace,
+            parts.now,
+        )
         self.elsewhere = Elsewhere(self.overlays, self.records, self.epoch, self.fates, self._name_of)
 
-    def _make_loops(self, settings: Settings, parts: Parts) -> None:
+    def _make_loops(self, parts: Parts) -> None:
         """What goes on in the background, and what it uses."""
         self.publisher = Publisher(
             self.records,
@@ -202,8 +212,9 @@ class Daemon:
             self._may_write,
             lambda: self.epoch.vouched,
             self.fates.is_dead,
-            self.journal.next_serial,
+            lambda above: self.journal.next_serial(max(above, int(parts.wall() * 1000))),
             self.epoch.latest,
+            self.epoch.believes,
             now=parts.now,
             in_doubt=self.epoch.in_doubt,
             has_left=lambda: self.liveness.has_left,
@@ -229,16 +240,6 @@ class Daemon:
             self.holdings,
             self.publisher.distrust,
             self.tally,
-            parts.now,
-        )
-        self.graves = Graves(
-            self.records,
-            self.presence,
-            self.peers,
-            self.fates,
-            self.epoch,
-            self._pool_of,
-            settings.lease_grace,
             parts.now,
         )
         settling = (

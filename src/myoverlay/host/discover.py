@@ -60,6 +60,8 @@ class Watch(Loop):
         self._anew = False
         self._rings: dict[str, Ring] = {}
         self._listed_at = 0.0
+        #: When `_rings` and `_index` were read.
+        self._read_at = now()
 
     def round(self) -> None:
         # An emptied store must not be listed before it is known to be one.
@@ -86,7 +88,7 @@ class Watch(Loop):
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
             self.tally.add("watch_rounds", "reset")
-            self._epoch.went_back()
+            self._epoch.went_back(self._read_at)
             self._index = 0
             return False
         if isinstance(seen, Unchanged):
@@ -97,7 +99,7 @@ class Watch(Loop):
         follows = all(seen.rings.get(name, Ring()).follows(ring) for name, ring in self._rings.items())
         if not follows:
             log.warning("overlay %s: what the store tells of its changes is not what came of those it told", overlay)
-            self._epoch.went_back()
+            self._epoch.went_back(self._read_at)
         self._hear(seen.asked)
         changed = self._changed(seen.rings) if follows else None
         if fresh or changed is None or self._now() - self._listed_at > RELIST:
@@ -107,7 +109,7 @@ class Watch(Loop):
         else:
             self.tally.add("watch_rounds", "change")
         self.fetch(changed, anew=fresh)
-        self._rings, self._index = seen.rings, seen.index
+        self._rings, self._index, self._read_at = seen.rings, seen.index, self._now()
         return not fresh
 
     def _hear(self, asked: Ring) -> None:

@@ -74,10 +74,14 @@ class Epoch:
         with self._lock:
             return self._id
 
-    def went_back(self) -> None:
-        """A watch saw the store's index go backwards. While that is known already it says nothing new."""
+    def went_back(self, known_since: float | None = None) -> None:
+        """A watch saw the store's index go backwards, to before one that it had known since then.
+
+        While a loss is known already that is an echo of it, unless what went back was read after that.
+        """
         with self._lock:
-            if not self._is_young():
+            news = known_since is not None and self._doubt_since is not None and known_since > self._doubt_since
+            if news or not self._is_young():
                 self._went_back = True
 
     def in_doubt(self) -> bool:
@@ -115,6 +119,10 @@ class Epoch:
     def latest(self, known: HostList, read: HostList) -> HostList:
         """What a host's list says, of which `known` was known and `read` is what the store holds now."""
         return believe.latest(known, read, self.believed, self.in_doubt())
+
+    def believes(self, listed: HostList) -> bool:
+        """Does its host know what the store went through?"""
+        return believe.withdraws(listed, self.believed, self.in_doubt())
 
     def waits_for(self, known: dict[HostId, str], lost: frozenset[HostId]) -> set[HostId] | None:
         """Which of the hosts known before have not published again; None where there is no doubt.

@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 from myoverlay.errors import MyoverlayError, Refused
 from myoverlay.host.mirror import Mirror, stamp_of
 from myoverlay.values import (
+    COUNT_LIMIT,
     Definition,
     Endpoint,
     HostId,
@@ -56,8 +57,8 @@ class Form:
 
 FORM = Form()
 
-#: So many serials are set aside at once; a restart skips what is left of them.
-SERIALS = 1000
+#: So many serials are set aside at once: an hour of milliseconds, which they follow. A restart skips what is left.
+SERIALS = 3_600_000
 
 
 class Shelf(Generic[T]):
@@ -278,15 +279,15 @@ class Journal:
     def doubted(self, incarnation: str) -> None:
         self._set_meta("doubted", incarnation)
 
-    def next_serial(self) -> int:
-        """A number higher than any that this host used. One in a thousand costs a write."""
+    def next_serial(self, above: int) -> int:
+        """A number higher than any that this host used, and than `above`. Few cost a write."""
         with self.lock:
-            if self._serial >= self._serial_limit:
-                used = int(self._meta("serial") or 0)
+            if max(self._serial, above) >= self._serial_limit:
+                used = max(int(self._meta("serial") or 0), above)
                 self._set_meta("serial", str(used + SERIALS))
                 self._serial, self._serial_limit = used, used + SERIALS
-            self._serial += 1
-            return self._serial
+            self._serial = max(self._serial, above) + 1
+            return min(self._serial, COUNT_LIMIT)
 
     def is_idle(self) -> bool:
         """Does this host hold nothing, so that no other run needs to know of it?"""

@@ -77,7 +77,7 @@ class PeerWatch(Loop):
         presence: Presence,
         records: Records,
         seen: Callable[[], Mapping[OverlayName, Mapping[HostId, Address]]],
-        on_loss: Callable[[], None],
+        on_loss: Callable[[float], None],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +90,7 @@ class PeerWatch(Loop):
         self._on_loss = on_loss
         self._now = now
         self._index = 0
+        self._read_at = now()
         self._refreshed_at = -REFRESH
         #: Called when what is known changed.
         self.on_change: Callable[[], None] = lambda: None
@@ -104,12 +105,12 @@ class PeerWatch(Loop):
         fresh = self._index == 0
         seen = self._presence.wait(self._index, timeout=3.0 if fresh else min(wait, REFRESH))
         if isinstance(seen, Reset):
-            self._on_loss()
+            self._on_loss(self._read_at)
             self._index = 0
             return False
         if not isinstance(seen, Unchanged):
             self._see(seen.hosts)
-            self._index = seen.index
+            self._index, self._read_at = seen.index, self._now()
         elif self._now() - self._refreshed_at >= REFRESH:
             self._see(self.known.present or frozenset())
         return not isinstance(seen, Unchanged) and not fresh

@@ -63,14 +63,15 @@ class Publisher(Loop):
         may_write: Callable[[], bool],
         vouched: Callable[[], str],
         is_dead: Callable[[HostId], bool],
-        serial: Callable[[], int],
+        serial: Callable[[int], int],
         latest: Callable[[HostList, HostList], HostList],
+        believes: Callable[[HostList], bool],
         contest: float = CONTEST,
         now: Callable[[], float] = time.monotonic,
         in_doubt: Callable[[], bool] = lambda: False,
         has_left: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`serial` numbers this host's lists; `latest` is what another's says, of one known and one read.
+        """`serial` numbers this host's lists, above what it is given; `latest`: what a list says, known so and read so.
 
         `has_left`: nothing is written any more.
         """
@@ -81,6 +82,7 @@ class Publisher(Loop):
         self._is_dead = is_dead
         self._serial = serial
         self._latest = latest
+        self._believes = believes
         self._contest = contest
         self._in_doubt = in_doubt
         self._now = now
@@ -186,7 +188,7 @@ class Publisher(Loop):
         self._delay.pop(overlay, None)
         with self._turn:
             if contested:
-                self._due[overlay] = self._now() + (_DOUBT_ROUND if self._in_doubt() else _CONTEST_ROUND)
+                self._due[overlay] = self._now() + (_DOUBT_ROUND if self._lasts(overlay) else _CONTEST_ROUND)
             else:
                 self._done[overlay] = ticket
                 if any(key[0] == overlay for key in self._clashes):
@@ -238,7 +240,7 @@ class Publisher(Loop):
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self._end_contest(overlay)
                 return False
-            new = msgspec.structs.replace(new, serial=self._serial())
+            new = msgspec.structs.replace(new, serial=self._serial(new.serial))
             claims, drops = _first_chunk(claims, drops)
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
@@ -251,7 +253,7 @@ class Publisher(Loop):
                 contested = [self._judge(local, claim) for claim in outcome.claims]
                 self._known.pop(overlay)
                 if any(contested):
-                    if self._in_doubt():
+                    if self._lasts(overlay):
                         self._tell(local)
                     return True
             elif outcome.ring and not outcome.listed:
@@ -281,7 +283,7 @@ class Publisher(Loop):
         new = self._list(local, known)
         _, drops = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
-            new = msgspec.structs.replace(new, serial=self._serial())
+            new = msgspec.structs.replace(new, serial=self._serial(new.serial))
             self._records.publish(definition, new, known.listed, known.ring, (), drops)
 
     def _look(self, local: LocalOverlay) -> _Known:
@@ -323,12 +325,12 @@ class Publisher(Loop):
         """Somebody has a claim's key. True while it is contested: its holder may be about to withdraw.
 
         Held by an outsider, or by a host that goes on listing it, it is a clash. A marked key that no host lists is
-        a leftover and is taken out of the way. While the store is in doubt the holder's list may be a snapshot's, and
-        what runs here is no clash: a list without it would withdraw it everywhere.
+        a leftover and is taken out of the way. While the store is in doubt, and until the holder has written again, its
+        list may be a snapshot's, and what runs here is no clash: a list without it would withdraw it everywhere.
         """
         overlay, record = local.network.overlay, claim.record
-        sentence = self._holder(local, record)
-        spared = self._in_doubt() and record in local.present()
+        sentence, sure = self._holder(local, record)
+        spared = (self._in_doubt() or not sure) and record in local.present()
         with self._turn:
             if sentence is None:
                 self._contested.pop((overlay, record.address), None)
@@ -343,6 +345,12 @@ class Publisher(Loop):
             self._turn.notify_all()
             return False
 
+    def _lasts(self, overlay: OverlayName) -> bool:
+        """Is it contested for as long as the store is in doubt, or a host has not written again?"""
+        with self._turn:
+            since = [at for (of, _), at in self._contested.items() if of == overlay]
+        return self._in_doubt() or any(self._now() - at > self._contest for at in since)
+
     def _reclaim(self, local: LocalOverlay) -> None:
         """Claim anew what clashed and is nobody's any more: the container started while the store was away."""
         overlay, now = local.network.overlay, self._now()
@@ -350,12 +358,12 @@ class Publisher(Loop):
             return
         self._reclaim_at[overlay] = now + RECLAIM / 2
         for record in local.records():
-            if (overlay, record.address) in self._clashes and self._holder(local, record) is None:
+            if (overlay, record.address) in self._clashes and self._holder(local, record)[0] is None:
                 with self._turn:
                     self._clashes.pop((overlay, record.address), None)
 
-    def _holder(self, local: LocalOverlay, record: Record) -> str | None:
-        """Who holds the record's address or MAC, as a refusal; None where nobody does (any more).
+    def _holder(self, local: LocalOverlay, record: Record) -> tuple[str | None, bool]:
+        """Who holds the record's address or MAC, as a refusal; None where nobody does (any more). And is that sure?
 
         A host whose session is gone and whose VTEP is silent holds nothing against one that lives.
         """
@@ -365,10 +373,13 @@ class Publisher(Loop):
         fib = entries.get(self._records.fib(definition, record.mac))
         for entry, what in ((arp, record.address), (fib, f"MAC {record.mac}")):
             if entry is not None and entry.flags != MARK:
-                return f"{what} of overlay {overlay} belongs to an outsider, by the key {entry.key}: choose another"
+                return (
+                    f"{what} of overlay {overlay} belongs to an outsider, by the key {entry.key}: choose another",
+                    True,
+                )
         ours = _is_ours(fib, local.network.vtep)
         if (arp is None and (ours or fib is None)) or (arp is not None and ours and arp.value == record.mac.encode()):
-            return None
+            return None, True
         leftover = (arp,) if ours else (arp, fib)
         hosts = {host for host in self._records.hosts_of(overlay) if not self._is_dead(host)} - {self._records.me}
         known = local.view.lists or {}
@@ -377,17 +388,19 @@ class Publisher(Loop):
             latest = self._latest(known[host].value, held.value) if host in known else held.value
             for other in latest.records:
                 if other.address == record.address:
-                    return (
+                    sentence = (
                         f"{record.address} of overlay {overlay} is in use on host {self._host_name(host)}: choose"
                         " another --ip, give each host its own --ip-range, or let --ipam-driver myoverlay choose"
                     )
+                    return sentence, self._believes(held.value)
                 if other.mac == record.mac:
-                    return (
+                    sentence = (
                         f"MAC {record.mac} of overlay {overlay} is in use by {other.address} on host"
                         f" {self._host_name(host)}: choose another --mac-address"
                     )
+                    return sentence, self._believes(held.value)
         self._records.clear(entry for entry in leftover if entry is not None)
-        return None
+        return None, True
 
     def pardon(self, overlay: OverlayName, address: Address) -> None:
         """The endpoint that clashed is gone."""

@@ -597,3 +597,22 @@ def test_with_a_clock_that_is_behind_a_new_id_is_later_all_the_same(onlooker: Ma
     bob.epoch.went_back()
     second = bob.look()
     assert ann.look() == second != first
+
+
+def test_a_second_loss_is_told_from_the_echo_of_the_first(onlooker: Make2) -> None:
+    """A watch that goes back from what it read before the doubt says nothing new; from what it read since it does."""
+    ann = onlooker("ann")
+    ann.look()
+    before = ann.clock.now
+    ann.clock.now += 1
+    ann.epoch.went_back(before)
+    second = ann.look()
+    assert ann.doubts == 1
+    ann.clock.now += 1
+    ann.epoch.went_back(before)
+    assert ann.look() == second
+    since = ann.clock.now
+    ann.clock.now += 1
+    ann.epoch.went_back(since)
+    assert ann.look() != second
+    assert ann.doubts == 2

@@ -16,7 +16,7 @@ from myoverlay.host.pools import CREATING
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Changes, Member
 from myoverlay.store.sqlite import SqliteStore
-from myoverlay.values import Address, HostId, Lease, Network, PoolUse, Subnet, encode
+from myoverlay.values import Address, HostId, Lease, Network, Pool, PoolUse, Subnet, encode
 from tests.pure.kit import DEMO, PREFIX, Clock, Host, definition, every, put, soon, together
 
 
@@ -556,6 +556,27 @@ def test_what_is_asked_for_is_ceded_to_whoever_asked(host: Make, store: SqliteSt
     ring = ann.records.changes(DEMO, 0, timeout=1)
     assert isinstance(ring, Changes)
     assert ring.asked.hosts == (ann.me,)
+
+
+def test_nothing_is_ceded_to_a_host_that_has_left(host: Make, store: SqliteStore) -> None:
+    """There nothing would ever free it; and who asked in vain asks no longer."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann)
+    ready(bob)
+    ann.settle()
+    kept = ann.held("reserve")
+    lease = bob.records.lease(use.subnet, kept[0])
+    assert lease is not None
+    with pytest.raises(Clash, match="did not give it up"):
+        bob.ceding.ask(use.subnet, lease, soon())
+    now = bob.records.lease(use.subnet, kept[0])
+    assert now is not None
+    assert now.value == lease.value
+    assert bob.records.want(use.subnet, now, DEMO)
+    bob.records.write_pool(bob.records.pool(use.subnet), Pool(subnet=use.subnet, overlay=DEMO, users=(ann.me,)))
+    ann.ceding.asked(use.subnet)
+    ann.ceding.settle(soon())
+    assert ann.held("reserve") == kept
 
 
 def test_a_chosen_address_is_nobodys_wish(host: Make) -> None:

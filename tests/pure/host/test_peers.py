@@ -63,7 +63,7 @@ class Watcher:
         self.fates.on_found = lambda who: self.told.append(("found", who))
         self.fates.on_expired = lambda: self.told.append(("expired", None))
 
-    def _lost_it(self) -> None:
+    def _lost_it(self, _: float) -> None:
         self.losses += 1
 
     def look(self) -> bool:

@@ -112,6 +112,9 @@ class Truth:
         )
         # One that two hosts were given counts as had by both from the moment that the second is about to start.
         promised = (container.overlay.name, container.address) in self.promised
+        # Docker gave up on one that the plugin has: it stays until that is found out.
+        journal = machine.daemon.journal.endpoints.all() if machine.daemon is not None else ()
+        joining = joining or any(one.address == container.address or one.mac == container.mac for one in journal)
         joining = joining or (promised and self._is_started_elsewhere(container)) or self._is_left_listed(container)
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
         # A row of a former container with the same address says nothing of one that its host could not publish yet.
