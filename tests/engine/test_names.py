@@ -164,19 +164,31 @@ def quickest(ask: Callable[[], Any], bound: float = 1.0, batches: int = 30) -> A
     return min(found, key=p99)
 
 
+#: Ping each name until it answers, then note when, by the clock that all processes of the machine have.
+GREET = "for n in {}; do until ping -c 1 -W 1 $n; do sleep 0.05; done; done; cat /proc/uptime >/done; sleep 2147483647"
+
+
+def uptime(text: str) -> float:
+    return float(text.split()[0])
+
+
 def test_all_pairs_reach_each_other_by_name_within_a_second(town: Town) -> None:
-    """From the return of the last `docker run` on, every container pings every other by its name within 1 s."""
+    """Each container pings the others by name as soon as it can; 1 s after the last `docker run` all have arrived."""
     late: list[float] = []
-    for round_ in range(3):
-        started = [(host, f"{name}{round_}", town.run(host, f"{name}{round_}")) for host, name in zip(town.engines, NAMES, strict=True)]  # fmt: skip # noqa: E501
-        host, last, since = started[-1]
-        for other, name, _ in started[:-1]:
-            eventually(f"{name} for {last}", lambda host=host, last=last, name=name: town.finds(host, last, name), 5)
-            eventually(f"{last} for {name}", lambda other=other, last=last, name=name: town.finds(other, name, last), 5)
-        late.append(time.monotonic() - since)
-        assert town.finds(town.h1, f"ann{round_}", f"bob{round_}")
-        assert town.finds(town.h2, f"bob{round_}", f"ann{round_}")
-    town.note("last `docker run` to all four pings of it by name done", f"{max(late):.2f} s (worst of 3)", "1 s")
+    for number in range(3):
+        names = [f"{name}{number}" for name in NAMES]
+        for host, name in zip(town.engines, names, strict=True):
+            greet = GREET.format(" ".join(other for other in names if other != name))
+            dns = ("--dns", OURS, "--dns", town.second)
+            host.docker("run", "-d", "--name", name, *dns, "--network", "web", IMAGE, "sh", "-c", greet)
+        since = uptime(Path("/proc/uptime").read_text())
+        done = [
+            eventually(name, lambda host=host, name=name: host.docker("exec", name, "cat", "/done", check=False), 20)
+            for host, name in zip(town.engines, names, strict=True)
+        ]
+        late.append(max(map(uptime, done)) - since)
+    measured = ", ".join(f"{seconds:.2f} s" for seconds in late)
+    town.note("last `docker run` returned to all pairs having pinged by name", measured, "1 s")
     assert min(late) < 1.0
     town.clear()
 
