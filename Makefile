@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: model model-proof help demo by-hand test test-pure test-kernel test-engine chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: names model model-proof help demo by-hand test test-pure test-kernel test-engine chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test-kernel: $(VENV)/ready ## real namespaces, links and netlink; needs root
 
 test-engine: $(VENV)/ready .lab-ready ## real dockerd's, Consul and registry
 	$(BIN)/python -m pytest tests/engine
+
+names: $(VENV)/ready .lab-ready ## names on three real engines of two ages: who finds whom, and what it takes
+	@$(BIN)/python -m pytest tests/engine/test_names.py -q -s
 
 chaos: $(VENV)/ready .lab-ready ## what is lost while things break: README's table (ROWS=kill,stopped for some of it)
 	$(BIN)/python -m tests.engine.chaos $(if $(ROWS),--rows $(ROWS))

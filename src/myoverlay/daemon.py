@@ -379,6 +379,7 @@ class Daemon:
     def start(self) -> None:
         """Rebuild from the journal, then let the loops run. The store is not waited for."""
         self.links.start()
+        self.naming.begin(time.monotonic() + _JOIN)
         self.overlays.restore(time.monotonic() + _RESTORE)
         self.leases.wanted.set()  # what the run before this one could not tell any more
         for loop in self._loops():

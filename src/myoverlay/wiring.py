@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from myoverlay.engine.client import Engine
 from myoverlay.engine.follower import Follower
+from myoverlay.errors import MyoverlayError
 from myoverlay.host.called import Called
 from myoverlay.host.departure import Departure
-from myoverlay.host.doorstep import Doorstep
+from myoverlay.host.doorstep import BRIDGE, Doorstep
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Fates
@@ -20,6 +22,8 @@ from myoverlay.settings import Settings
 from myoverlay.store import Store
 from myoverlay.tally import Tally
 from myoverlay.values import OverlayName
+
+log = logging.getLogger(__name__)
 
 
 def open_store(settings: Settings) -> Store:
@@ -56,6 +60,7 @@ class Naming:
         tally: Tally,
         offer: Callable[[OverlayName], object],
     ) -> None:
+        self._links = links
         self.called = Called(overlays, offer)
         self.resolver: Resolver | None = None
         self.follower: Follower | None = None
@@ -66,6 +71,15 @@ class Naming:
             fates.on_fate = self.resolver.wake
         if settings.docker_socket:
             self.follower = Follower(Engine(settings.docker_socket), self.called, tally)
+
+    def begin(self, deadline: float) -> None:
+        """Where names are not answered any more, what a former run left on the host for them goes."""
+        if self.resolver is not None or BRIDGE not in self._links.names():
+            return
+        try:
+            self._links.remove_here(BRIDGE, deadline=deadline)
+        except MyoverlayError as error:
+            log.warning("%s of a former run stays: %s", BRIDGE, error)
 
     def loops(self) -> tuple[Loop, ...]:
         return tuple(loop for loop in (self.resolver, self.follower) if loop is not None)

@@ -33,7 +33,8 @@ def names_command(as_json: bool) -> None:
 def _sentences(resolver: dict[str, Any] | None, docker: dict[str, Any] | None) -> list[str]:
     if resolver is None:
         return ["names are not answered: MYOVERLAY_NAMES is off"]
-    places = [f"{len(resolver['overlays'])} overlays", *(["the host itself"] if resolver["host"] else [])]
+    count = len(resolver["overlays"])
+    places = [f"{count} overlay{'' if count == 1 else 's'}", *(["the host itself"] if resolver["host"] else [])]
     state = "names are answered" if resolver["process"] else "names are not answered just now"
     said = [f"{state} at {resolver['address']} in {' and on '.join(places)}"]
     said += resolver["troubles"]

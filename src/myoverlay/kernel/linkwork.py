@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from myoverlay.errors import KernelRefused, Unknown
-from myoverlay.kernel import linkforms, netns, tap, underlay
+from myoverlay.kernel import linkforms, netns, observe, tap, underlay
 from myoverlay.kernel.channel import Channel, attempt
 from myoverlay.kernel.linkaddresses import SCOPES, correct_addresses, correct_resolver, of_resolvers, resolving_of
 from myoverlay.kernel.linkforms import Doorstep, Form, Observed, Resolving, Seen, Thing
@@ -222,13 +222,23 @@ class Worker:
         )
 
     def look_here(self, name: str) -> Observed | None:
-        return next((link for link in self.observe(self._host) if link.name == name), None)
+        """Of this one link alone: a host has thousands of others."""
+        home = self._at_home()
+        link = home.find(name)
+        if link is None:
+            return None
+        held = underlay.places_of(home.wire, SCOPES)
+        own = {scope: [one for one in places if one.index == link.index] for scope, places in held.items()}
+        addresses = tuple((one.address, one.prefixlen) for one in own[underlay.RT_SCOPE_UNIVERSE])
+        resolving = tuple(resolving_of(one) for one in of_resolvers(own[underlay.RT_SCOPE_LINK]))
+        return linkforms.observed(link, None, addresses, frozenset(), resolving)
 
     def bearer_of(self, address: Address) -> str | None:
-        home = self._at_home()
-        held = underlay.places_of(home.wire, SCOPES)
-        bearers = {place.index for places in held.values() for place in places if place.address == address}
-        return next((link.name for link in home.all() if link.index in bearers), None)
+        wire = self._at_home().wire
+        for place in (place for places in underlay.places_of(wire, SCOPES).values() for place in places):
+            if place.address == address and (link := observe.link(wire, place.index)) is not None:
+                return link.name
+        return None
 
     def addresses(self) -> frozenset[Address]:
         return frozenset(place.address for place in underlay.places(self._at_home().wire))

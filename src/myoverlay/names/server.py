@@ -94,8 +94,7 @@ class Server:
             return
         order, descriptors = told
         if isinstance(order, Ping):
-            counts, self._counts = self._counts, Counter()
-            protocol.send(self._control, Pong(order.number, counts))
+            self._pong(order.number)
         elif isinstance(order, Listen):
             self._listen(order.overlay, *(socket.socket(fileno=fd) for fd in descriptors))
         elif isinstance(order, Show):
@@ -104,6 +103,13 @@ class Server:
         elif isinstance(order, Close):
             self._hang_up(order.overlay)
             self._directory.drop(order.overlay)
+
+    def _pong(self, number: int) -> None:
+        try:
+            protocol.send(self._control, Pong(number, self._counts))
+        except OSError:  # it does not read, and will find out by itself; or it has just ended, which is heard next
+            return
+        self._counts = Counter()
 
     def _listen(self, overlay: str, udp: socket.socket, tcp: socket.socket) -> None:
         self._hang_up(overlay)

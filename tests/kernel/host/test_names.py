@@ -259,3 +259,43 @@ def test_an_address_that_the_host_has_otherwise_is_left_alone(hosts: Hosts) -> N
     assert resolver is not None
     (trouble,) = resolver.state()["troubles"]
     assert f"{RESOLVER} is an address of eth0 on this host" in trouble
+
+
+def test_switched_off_nothing_of_it_is_left(hosts: Hosts) -> None:
+    """The next run takes bridge and address away, and gives containers no way there; on again, all is as before."""
+    host = hosts.host(**ON)
+    network = host.create_network()
+    a = Named(host, "a", network)
+    awake(host)
+    host.stop()
+    host._environ["MYOVERLAY_NAMES"] = "off"
+    host.start()
+    assert "myoverlay0" not in link_names(host.ns)
+    with host.overlay() as ns:
+        until(lambda: RESOLVER not in run_in(ns, "ip", "addr"), 10.0)
+    endpoint = secrets.token_hex(32)
+    host.create_endpoint(network, endpoint, host.request_address(network))
+    body = {"NetworkID": network.id, "EndpointID": endpoint, "SandboxKey": "/y", "Options": {}}
+    assert "StaticRoutes" not in host.call("NetworkDriver.Join", **body)
+    host.stop()
+    host._environ["MYOVERLAY_NAMES"] = RESOLVER
+    host.start()
+    awake(host)
+    until(lambda: a.finds("a") == {a.address}, 5.0)
+
+
+def test_names_come_with_dockers_word_and_go_with_their_host(pair: tuple[Host, Host]) -> None:
+    """What Docker's events say reaches the other host at once, replaces what was, and outlasts the store's absence."""
+    one, two = pair
+    a, b = Named(one, "a", one.networks[0]), Named(two, "b", two.networks[0])
+    awake(one), awake(two)
+    called = two.daemon.naming.called
+    assert called.say(two.networks[0].id, b.ends[0][1], ("b", "shop", "db.internal"))
+    for name in ("shop", "db.internal"):
+        until(lambda name=name: a.finds(name) == {b.address}, 1.0)
+    resolver = one.daemon.naming.resolver
+    assert resolver is not None
+    resolver._is_dead = lambda host: True
+    one.daemon.fates.on_fate()
+    until(lambda: a.ask("db.internal").rcode() == dns.rcode.NXDOMAIN, 1.0)
+    assert a.finds("a") == {a.address}
