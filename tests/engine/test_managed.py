@@ -20,6 +20,7 @@ from tests.engine.conftest import BOTH, IMAGE, eventually, ping
 
 FOLDER = places.REPOSITORY / "build" / "plugin"
 CREATE = ("network", "create", *BOTH, "--subnet", "10.8.0.0/24", "web")
+RESOLV_CONF = "nameserver 192.0.2.1\n"
 PIN = "/run/docker/plugins/myoverlay/netns/10.8.0.0-24"
 
 
@@ -38,6 +39,7 @@ class Managed:
         self.h1.docker("plugin", "push", self.name, timeout=120)
         self.h1.docker("plugin", "rm", self.name)
         for host in (self.h1, self.h2):
+            host.in_engine(["sh", "-c", f"echo -n '{RESOLV_CONF}' >/etc/resolv.conf"])
             setting = f"CONSUL_HTTP_ADDR={self.lab.consul.url}"
             host.docker(
                 "plugin", "install", "--disable", "--grant-all-permissions", self.name, setting, timeout=120
@@ -49,15 +51,18 @@ class Managed:
         host.docker("plugin", "enable", self.name)
         self.enabling[host.name] = time.monotonic() - began
 
-    def processes(self, host: EngineHost) -> list[int]:
+    def processes(self, host: EngineHost, *words: bytes) -> list[int]:
         """The plugin's processes, as the host counts: first the one that the engine started."""
+        wanted = set(words or (b"myoverlay", b"serve"))
         found = []
         for entry in (host.fs / "proc").iterdir():
-            if entry.name.isdigit():
-                words = _read(entry / "cmdline").split(b"\0")
-                if b"myoverlay" in words and b"serve" in words:
-                    found.append(int(entry.name))
+            if entry.name.isdigit() and wanted <= set(_read(entry / "cmdline").split(b"\0")):
+                found.append(int(entry.name))
         return sorted(found)
+
+    def resolver(self, host: EngineHost) -> int:
+        """The process that answers names."""
+        return int(eventually("the resolver", lambda: self.processes(host, b"myoverlay.names"))[0])
 
 
 def _read(path: Path) -> bytes:
@@ -105,7 +110,7 @@ def test_size_memory_and_start(managed: Managed) -> None:
     assert size <= 70e6
     for host in (managed.h1, managed.h2):
         pss = 0
-        for pid in managed.processes(host):
+        for pid in (*managed.processes(host), managed.resolver(host)):
             rollup = (host.fs / f"proc/{pid}/smaps_rollup").read_text()
             pss += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
         print(f"{host.name}: {pss / 1024:.1f} MiB of memory (sum of PSS)")
@@ -169,3 +174,15 @@ def test_all_is_gone_with_the_networks(managed: Managed) -> None:
     )
     for host in (managed.h1, managed.h2):
         assert set(os.listdir(host.fs / "run/docker/plugins/myoverlay/netns")) <= {"_probe"}, "the heartbeat's alone"
+
+
+@pytest.mark.parametrize("name", ["h1", "h2"])
+def test_the_managed_plugins_resolver_answers(managed: Managed, name: str) -> None:
+    """It listens in the overlay and on the host, and forwards to the resolvers that the host's file names."""
+    host = managed.h1 if name == "h1" else managed.h2
+    listening = host.run(["ss", "-Hlnu", "src", "169.254.77.53"])
+    assert "169.254.77.53:53" in listening
+    inside = host.run(["nsenter", f"--net={PIN}", "ss", "-Hlnu", "src", "169.254.77.53"])
+    assert "169.254.77.53:53" in inside
+    root = f"/proc/{managed.resolver(host)}/root/etc/resolv.conf"
+    assert (host.fs / root.lstrip("/")).read_text() == RESOLV_CONF
