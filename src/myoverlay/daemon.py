@@ -128,7 +128,7 @@ class Daemon:
         self._begin = parts.begin
         self._vtep = settings.vtep
         self.presence = Presence(self.store, settings.prefix, self.records.me)
-        self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now)
+        self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now, parts.wall)
         self.liveness = Liveness(
             self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally
         )  # fmt: skip
@@ -154,7 +154,8 @@ class Daemon:
         claiming = Claiming()
         self.ceding = Ceding(self.journal, self.records, claiming, self.pools.wanted, self._name_of)
         self.leases = Leases(
-            self.journal, self.records, self.presence, self.pools, claiming, self.ceding, self._name_of, parts.wall
+            self.journal, self.records, self.presence, self.pools,
+            claiming, self.ceding, self._name_of, self.tally, parts.wall,
         )  # fmt: skip
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
         self.overlays = Overlays(
@@ -194,10 +195,11 @@ class Daemon:
             self._may_write,
             lambda: self.epoch.vouched,
             self.fates.is_dead,
-            self.journal.next_serial,
+            lambda above: self.journal.next_serial(max(above, int(parts.wall() * 1000))),
             self.epoch.latest,
             now=parts.now,
             in_doubt=self.epoch.in_doubt,
+            has_left=lambda: self.liveness.has_left,
         )
         self.discovery = Discovery(
             self.records,
@@ -240,7 +242,7 @@ class Daemon:
             self.upkeep.settle,
             self.graves.settle,
         )
-        self.settler = Settler(self.leases, self.tally, self._may_write, settling)
+        self.settler = Settler(self.leases, self.tally, self._may_write, lambda: self.liveness.has_left, settling)
         self.reconciler = Reconciler(self.overlays, self.underlay, self.leftovers, self.tally, parts.now)
         self.mirror = MirrorKeeper(self.journal.mend, self.tally)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -71,7 +72,8 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     before = leftovers.snapshot()
     specs = [HostSpec("h1", engine="old"), HostSpec("h2", engine="new"), HostSpec("h3", engine=None)]
-    with Lab("test", hosts=specs, consul=True, registry=True) as lab:
+    name = f"test{os.environ.get('PYTEST_XDIST_WORKER', '')}"  # each worker has its own
+    with Lab(name, hosts=specs, consul=True, registry=True) as lab:
         cluster = Cluster(lab)
         for key, value in FOREIGN.items():
             cluster.consul.put(key, value)
@@ -81,7 +83,7 @@ def cluster() -> Iterator[Cluster]:
         assert {key: cluster.consul.get(key).get(key) for key in FOREIGN} == FOREIGN
         for plugin in cluster.plugins.values():
             plugin.stop()
-    assert leftovers.compare(before, leftovers.snapshot(), ["test"]) == []
+    assert leftovers.compare(before, leftovers.snapshot(), [name]) == []
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -198,14 +198,12 @@ class Host:
         self.presence = Presence(self.wire, PREFIX, self.me)
         taken = tuple(Subnet(route) for route in routes)
         self.pools = Pools(self.journal, self.records, base, lambda _: taken, clock)
-        claiming, name = Claiming(), names.__getitem__
+        claiming, name, self.tally = Claiming(), names.__getitem__, Tally()
         self.ceding = Ceding(self.journal, self.records, claiming, self.pools.wanted, name)
         self.leases = Leases(
-            self.journal, self.records, self.presence, self.pools, claiming, self.ceding, name, clock
+            self.journal, self.records, self.presence, self.pools, claiming, self.ceding, name, self.tally, clock
         )  # fmt: skip
         self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
-
-        self.tally = Tally()
         self.leftovers = Leftovers(self.tally)
         self.holdings = Holdings(
             self.journal,

@@ -73,7 +73,8 @@ def forget(name: str, force: bool, as_json: bool) -> None:
 def leave(force: bool, as_json: bool) -> None:
     """Give up all that this host has in the store, and take no more part until its plugin is started again.
 
-    For a host that goes, or before the plugin is removed for good: nothing of it is left in the store.
+    For a host that goes, or before the plugin is removed for good: nothing of it is left in the store, and on the host
+    only what containers use.
 
     \b
     Example:
@@ -84,6 +85,11 @@ def leave(force: bool, as_json: bool) -> None:
         print_json(answer)
         return
     say(f"this host has left: it was on {', '.join(answer['overlays']) or 'no overlay'}")
+    if answer["kept"]:
+        say(
+            f"containers still use the namespaces of {', '.join(answer['kept'])}: each goes with `docker network rm`"
+            " while the plugin is enabled, else with the next reboot"
+        )
 
 
 @host.command("new-id")

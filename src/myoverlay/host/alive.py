@@ -105,7 +105,7 @@ class Liveness(Loop):
         mine = Alive(host=self._presence.me, name=self.name, vteps=self._vteps(), version=__version__)
         known, holder = self._presence.own()
         if self._session is None:
-            self._bar(self._clash(mine, known))
+            self._bar(self._clash(mine, known, holder))
             if self.barred() is not None:
                 return
             self._session = self._adopt_session()
@@ -117,6 +117,8 @@ class Liveness(Loop):
         assert self._session is not None
         if self._presence.announce(mine, self._session, holder):
             self._announced = mine
+            if self._journal.announced != self._session:
+                self._journal.announced = self._session
             self._presence.end_witness(mine.host)
             self.announced.set()
 
@@ -126,8 +128,10 @@ class Liveness(Loop):
                 log.error("%s", reason)
             self._barred = reason
 
-    def _clash(self, mine: Alive, known: Alive | None) -> str | None:
-        if known is not None and not _same_machine(known, mine):
+    def _clash(self, mine: Alive, known: Alive | None, holder: str | None) -> str | None:
+        # Its address may have changed while the plugin was down: then what this machine remembers tells that it was us.
+        ours = holder is not None and holder == self._journal.announced
+        if known is not None and not ours and not _same_machine(known, mine):
             return (
                 f"host {known.name} ({', '.join(known.vteps)}) lives under the same host id: if this machine was"
                 " cloned, run `myoverlay host new-id` on it"

@@ -20,7 +20,7 @@ from myoverlay.host.journal import Journal, lease_key
 from myoverlay.store import Unchanged
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
-from myoverlay.values import HostId, Lease, LocalLease, Subnet
+from myoverlay.values import Address, HostId, Lease, LocalLease, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,15 @@ class Ceding:
             if seen.lease is None or seen.lease.wanted != self._records.me:
                 return
             index = seen.index
+        self._unwant(subnet, held.value.address, deadline)
         raise self._unanswered(held.value, f"did not give it up within {WAITS * EACH:g} s")
+
+    def _unwant(self, subnet: Subnet, address: Address, deadline: float) -> None:
+        """Nobody waits for it any more."""
+        held = self._records.lease(subnet, address, timeout=left(deadline))
+        if held is not None and held.value.wanted == self._records.me:
+            new = msgspec.structs.replace(held.value, wanted=None)
+            self._records.write_lease(subnet, held, new, timeout=left(deadline))
 
     def _unanswered(self, lease: Lease, why: str) -> Clash:
         name = self._host_name(lease.hosts[0])
@@ -88,6 +96,9 @@ class Ceding:
         held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
         if held is None or held.value.wanted is None or held.value.hosts != (self._records.me,):
             return
+        pool = self._records.pool(lease.subnet, timeout=left(deadline))
+        if pool is None or held.value.wanted not in pool.value.users:
+            return  # it has left meanwhile, and nothing there would free it
         with self._claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return

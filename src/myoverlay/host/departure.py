@@ -23,10 +23,11 @@ _RETIRE = 3.0
 
 
 class Departed(msgspec.Struct, frozen=True):
-    """What was given up."""
+    """What was given up; of the overlays that are `kept` containers use the namespaces."""
 
     overlays: tuple[OverlayName, ...]
     endpoints: int
+    kept: tuple[OverlayName, ...]
 
 
 class Departure:
@@ -53,7 +54,8 @@ class Departure:
         self.done = False
 
     def leave(self, force: bool, deadline: float) -> Departed:
-        """Withdraw from every overlay, free all addresses, end the session, take the heartbeat's device away.
+        """Withdraw from every overlay, free all addresses, end the session, take away the heartbeat's device and the
+        namespaces that no container uses. The networks stay in Docker and in the journal.
 
         Raises Clash while containers are there and `force` is not given, or where this host is barred; Unavailable or
         Late where the store could not be told of all of it: the host then stays barred, and the call may be made again.
@@ -72,12 +74,27 @@ class Departure:
         self._holdings.give_up(deadline)
         self._graves.retract(deadline)
         self._liveness.leave()
+        self.on_left()
+        kept = self._vacate(deadline)
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")
-        self.on_left()
         self.done = True
-        log.log(logging.WARNING if names else logging.INFO, "this host has left %d overlays", len(names))
-        return Departed(names, endpoints)
+        log.log(
+            logging.WARNING if names else logging.INFO,
+            "this host has left (it was on %s) and takes no more part until its plugin is started again",
+            ", ".join(names) or "no overlay",
+        )
+        return Departed(names, endpoints, kept)
+
+    def _vacate(self, deadline: float) -> tuple[OverlayName, ...]:
+        """Nothing would take them away any more once the plugin is gone. Returns those that stay."""
+        kept = []
+        for local in self._overlays.all():
+            if local.vacate(deadline):
+                self._overlays.on_gone(local)
+            else:
+                kept.append(local.network.overlay)
+        return tuple(sorted(kept))
 
     def _check_allowed(self) -> None:
         """A host that may not take part, such as a clone, must not give up in another's name."""

@@ -81,6 +81,8 @@ class Watch(Loop):
             # The first listing of a run has nothing to be compared with: was a snapshot brought back just now?
             self._epoch.look()
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
+        if self.stopping.is_set():
+            return False  # the overlay is left: its last holder takes the rings along, and that is no loss
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
             self.tally.add("watch_rounds", "reset")
@@ -92,11 +94,12 @@ class Watch(Loop):
             if self._now() - self._listed_at > RELIST:
                 self._index = 0
             return False
-        if any(name in self._rings and ring.last < self._rings[name].last for name, ring in seen.rings.items()):
-            log.warning("overlay %s: what the store tells of its changes is older than what it told before", overlay)
+        follows = all(seen.rings.get(name, Ring()).follows(ring) for name, ring in self._rings.items())
+        if not follows:
+            log.warning("overlay %s: what the store tells of its changes is not what came of those it told", overlay)
             self._epoch.went_back()
         self._hear(seen.asked)
-        changed = self._changed(seen.rings)
+        changed = self._changed(seen.rings) if follows else None
         if fresh or changed is None or self._now() - self._listed_at > RELIST:
             self.tally.add("watch_rounds", "listing")
             self._listed_at = self._now()
@@ -118,9 +121,7 @@ class Watch(Loop):
         return view.lists is not None and not view.whole and not self._epoch.in_doubt()
 
     def _changed(self, rings: dict[str, Ring]) -> set[HostId] | None:
-        """The hosts that changed since the last answer; None where a ring is gone or does not go back that far."""
-        if self._rings.keys() - rings.keys():
-            return None
+        """The hosts that changed since the last answer; None where a ring does not go back that far."""
         hosts: set[HostId] = set()
         for name, ring in rings.items():
             missed = ring.since(self._rings.get(name, Ring()).last)

@@ -35,15 +35,19 @@ class Elsewhere:
         }
 
     def addresses(self, network: Network) -> set[Address]:
-        """The addresses that other hosts list, whatever became of their leases."""
-        return {record.address for held in self._lists(network).values() for record in held.value.records}
+        """The addresses that other hosts list, whatever became of their leases, as far as is known here."""
+        return _addresses(self._lists(network))
+
+    def listed(self, network: Network) -> set[Address]:
+        """The same, read from the store where nothing is known yet, soon after a start. Raises Unavailable."""
+        return _addresses(self._lists(network, unknown=self._read_lists))
 
     def has(self, network: Network, address: Address) -> bool:
         """Does another host list the address, as of now? A list that is lost, or an old one, takes nothing back.
 
         Raises Unavailable.
         """
-        for host, held in self._lists(network).items():
+        for host, held in self._lists(network, unknown=self._read_lists).items():
             if all(record.address != address for record in held.value.records):
                 continue
             now = self._records.lists(network.overlay, [host]).get(host)
@@ -79,6 +83,18 @@ class Elsewhere:
             return ""
         return f"free it at once with `myoverlay host forget {self._host_name(host)}`: that host is dead"
 
-    def _lists(self, network: Network) -> Mapping[HostId, Held[HostList]]:
+    def _lists(
+        self, network: Network, unknown: Callable[[Network], Mapping[HostId, Held[HostList]]] = lambda _: {}
+    ) -> Mapping[HostId, Held[HostList]]:
+        """The lists known here; where none was read yet, what `unknown` makes of it."""
         local = self._overlays.find(network.network)
-        return (local.view.lists or {}) if local is not None else {}
+        known = local.view.lists if local is not None else None
+        return unknown(network) if known is None else known
+
+    def _read_lists(self, network: Network) -> Mapping[HostId, Held[HostList]]:
+        hosts = self._records.hosts_of(network.overlay) - {self._records.me}
+        return self._records.lists(network.overlay, hosts) if hosts else {}
+
+
+def _addresses(lists: Mapping[HostId, Held[HostList]]) -> set[Address]:
+    return {record.address for held in lists.values() for record in held.value.records}

@@ -5,6 +5,8 @@ gone, or the counter lower than remembered, or a watch saw the store's index go 
 host that sees it gives the store a new id; every other one learns of it by that. Then each host writes what it holds
 again, under the new id. Until the others have done so too, or the grace ended, nothing that is merely missing counts as
 withdrawn, and no address is given out but from the reserve.
+
+An incarnation that cannot be read tells of no loss: somebody wrote over it. It is written again from memory.
 """
 
 from __future__ import annotations
@@ -16,17 +18,17 @@ from collections.abc import Callable
 
 from myoverlay.host.journal import Journal
 from myoverlay.plan import believe
-from myoverlay.store.presence import Incarnation, Presence
+from myoverlay.store.presence import GARBLED, Incarnation, Presence
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import HostId, HostList
+from myoverlay.values import COUNT_LIMIT, HostId, HostList
 
 log = logging.getLogger(__name__)
 
 #: The counter is raised when nobody did for this long, seconds: a snapshot older than that is recognised by it.
 RAISE = 30.0
-#: So many of the store's former ids are known again.
-FORMER = 64
+#: A counter that is written from memory is ahead of any that another host may remember: the raises of a year.
+LEAP = 1 << 20
 _NOBODY = "?"
 
 
@@ -40,7 +42,9 @@ class Epoch:
         tally: Tally,
         grace: float,
         now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        self._wall = wall
         self._journal = journal
         self._presence = presence
         self._tally = tally
@@ -50,13 +54,15 @@ class Epoch:
         # One look at a time, or one host could give the store two ids. It guards nothing and is held while the store is
         # asked: whoever takes it holds no other lock.
         self._looking = threading.Lock()
-        self._id, self._count = journal.incarnation or ("", 0)
+        self._id, self._count, self._born = journal.incarnation or ("", 0, 0)
         self._vouched = journal.vouched
-        self._former = journal.former
         self._went_back = False
         # A restart within the doubt begins the grace anew: nobody knows how much of it is over.
         self._doubt_since = now() if self._id and journal.doubted == self._id else None
         self._changed_at = now()
+        #: When it was read last, in this run; since when it cannot be.
+        self._read_at: float | None = None
+        self._garbled_since: float | None = None
         #: Set once the incarnation was read.
         self.looked = threading.Event()
         #: Called when the store was found to have lost something.
@@ -132,10 +138,14 @@ class Epoch:
         with self._lock:
             reason = self._loss(held)
             known = self._id
+        if held is not None and held.value is GARBLED and reason is None:
+            self._rewrite(held)
+            return
+        self._read_at, self._garbled_since = self._now(), None
         if reason is not None:
             self._begin(held, reason)
         elif held is None:
-            fresh = Incarnation.fresh()
+            fresh = self._fresh()
             if self._presence.write_incarnation(None, fresh):
                 self._remember(fresh)
         elif held.value.id != known or held.value.count > self._count:
@@ -152,18 +162,36 @@ class Epoch:
             return None
         if held is None:
             return "it was emptied"
+        if held.value is GARBLED:
+            return "its index went backwards" if self._went_back else None
         if held.value.id != self._id:
             return "it was replaced, or another host saw that it lost something"
         if held.value.count < self._count:
             return "it was restored from an older state"
         return "its index went backwards" if self._went_back else None
 
+    def _rewrite(self, held: Held[Incarnation]) -> None:
+        """Say again which store this is, where somebody wrote over it; the next look reads what stands there then.
+
+        Whoever did not know it just now (at start, or back from being cut off) may know an id or a counter of long ago,
+        which the others would take for a loss: it leaves them the time to write first.
+        """
+        now = self._now()
+        if self._garbled_since is None:
+            self._garbled_since = now
+            log.warning("%s in the store cannot be read: it is written anew", self._presence.key("incarnation"))
+        knows = self._read_at is not None and now - self._read_at < RAISE
+        if knows or now - self._garbled_since >= RAISE:
+            count = min(self._count + LEAP, COUNT_LIMIT)
+            mine = Incarnation(id=self._id, count=count, born=self._born) if self._id else None
+            self._presence.write_incarnation(held, mine or self._fresh())
+
     def _begin(self, held: Held[Incarnation] | None, reason: str) -> None:
         """Doubt begins: under the id that another host has given the store for it, else under a new one of ours."""
         current = held.value if held is not None else None
-        if current is None or current.id == self._id or current.id in self._former:
+        if current is None or current is GARBLED or current.id == self._id or current.born <= self._born:
             # A snapshot from before the last loss has the id of then: its lists are not to be believed under it.
-            current = Incarnation.fresh()
+            current = self._fresh()
             if not self._presence.write_incarnation(held, current):
                 # Another host was faster, and its id is seen in the next round; or what is read is not what is there.
                 with self._lock:
@@ -178,13 +206,11 @@ class Epoch:
         self._remember(current)
         self.on_doubt()
 
+    def _fresh(self) -> Incarnation:
+        return Incarnation.fresh(max(self._born + 1, int(self._wall() * 1000)))
+
     def _remember(self, incarnation: Incarnation) -> None:
-        if self._id and incarnation.id != self._id:
-            former = (*self._former, self._id)[-FORMER:]
-            self._journal.former = former
-            with self._lock:
-                self._former = former
-        self._journal.incarnation = (incarnation.id, incarnation.count)
+        self._journal.incarnation = (incarnation.id, incarnation.count, incarnation.born)
         with self._lock:
-            self._id, self._count = incarnation.id, incarnation.count
+            self._id, self._count, self._born = incarnation.id, incarnation.count, incarnation.born
             self._changed_at = self._now()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from myoverlay.errors import Late, MyoverlayError
 from myoverlay.host.departure import Departure
 from myoverlay.host.journal import Journal
+from myoverlay.host.pools import RELEASED
 from myoverlay.kernel.pins import Pins
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,17 @@ class Farewell:
         self._pins = pins
 
     def tell(self, deadline: float) -> None:
-        """Give back what is left and end the session. The loops still run.
+        """Give back what is left and end the session. The loops still run, and tell of what Docker released just now.
 
         Not on a host that was never announced: what its journal tells of may be another's.
         """
-        if self._journal.networks.all() or self._journal.uses.all() or not self._may_write():
+        pools = [use for use in self._journal.uses.all() if use.at != RELEASED]
+        if self._journal.networks.all() or pools or not self._may_write():
             return
         while True:
             try:
+                if self._journal.uses.all():
+                    raise Late("the store was not told in time of a pool that Docker released")
                 self._departure.leave(False, deadline)
             except Late as error:  # another thread of ours is at it
                 if time.monotonic() + _AGAIN < deadline:

@@ -58,10 +58,17 @@ class Graves:
         self._every = lease_grace / 4
         self._now = now
         self._said_at: dict[HostId, float] = {}
+        self._said_under = ""
         self._seen: dict[HostId, str | None] = {}
 
     def settle(self, deadline: float) -> None:
-        """Witness for hosts that are cut off, bury those whose time is over. Raises Unavailable or Late."""
+        """Witness for hosts that are cut off, bury those whose time is over. Raises Unavailable or Late.
+
+        A store that lost something may have lost what others said: it is said again, and nobody is buried until the
+        doubt is over.
+        """
+        if self._said_under != self._epoch.id:
+            self._said_at, self._said_under = dict.fromkeys(self._said_at, -self._every), self._epoch.id
         for host in self._fates.cut_off():
             if self._now() - self._said_at.get(host, -self._every) >= self._every:
                 self._presence.bear_witness(host, timeout=left(deadline))
@@ -75,6 +82,8 @@ class Graves:
         self._seen = {host: seen for host, seen in self._seen.items() if host in dead}
         for host in dead - self._seen.keys():
             self._seen[host] = self._presence.witness(host, timeout=left(deadline))
+        if self._epoch.in_doubt():
+            return
         for host in self._fates.expired() & self._seen.keys():
             self._bury_or_wait(host, deadline)
 

@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from myoverlay.errors import Clash
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import left
@@ -125,5 +127,7 @@ class Holdings:
             elif lease.use == "reserve":
                 self._journal.leases.drop(lease_key(lease))
             else:
+                # It is written as soon as the other host gives it back.
+                self._journal.leases.put(lease_key(lease), msgspec.structs.replace(lease, promised=True))
                 name = self._host_name(there.value.hosts[0])
                 raise Clash(f"{lease.address} is in use here, but leased to host {name}: stop one of the containers")

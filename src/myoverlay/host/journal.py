@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 from myoverlay.errors import MyoverlayError, Refused
 from myoverlay.host.mirror import Mirror, stamp_of
 from myoverlay.values import (
+    COUNT_LIMIT,
     Definition,
     Endpoint,
     HostId,
@@ -56,8 +57,8 @@ class Form:
 
 FORM = Form()
 
-#: So many serials are set aside at once; a restart skips what is left of them.
-SERIALS = 1000
+#: So many serials are set aside at once: an hour of milliseconds, which they follow. A restart skips what is left.
+SERIALS = 3_600_000
 
 
 class Shelf(Generic[T]):
@@ -136,8 +137,7 @@ class Journal:
 
     def _begin(self) -> None:
         _check(self._db, self.path, self._form)
-        if self._mirror is not None:
-            self._recall(self._mirror)
+        remembered = self._recall(self._mirror) if self._mirror is not None else None
         _bring_up(self._db, self._form)
         #: Docker's networks on this host, by Docker's id.
         self.networks = Shelf(self, "networks", Network)
@@ -149,12 +149,14 @@ class Journal:
         self.leases = Shelf(self, "leases", LocalLease)
         #: Overlays this host has left and the store has not been told, by name.
         self.leaving = Shelf(self, "leaving", Definition)
+        if self.announced != remembered:
+            self.announced = None
         if self._mirror is not None:
             self._set_meta("runs", str(int(self._meta("runs") or 0) + 1))
             self.mend()
 
-    def _recall(self, mirror: Mirror) -> None:
-        """Take over the copy where there is nothing else, or where it is newer.
+    def _recall(self, mirror: Mirror) -> str | None:
+        """Take over the copy where there is nothing else, or where it is newer. Returns what it says is `announced`.
 
         It is newer where another installation of the plugin served this host since, with a state of its own.
         """
@@ -163,21 +165,23 @@ class Journal:
             copy = mirror.read()
         except sqlite3.DatabaseError as error:
             self._cannot_recall(mirror, error, needed=mine is None)
-            return
+            return None
         if copy is None:
             if mine is None and mirror.in_use():
                 log.warning("overlays stand here that neither %s nor %s tells of", self.path, mirror.path)
-            return
+            return None
         with closing(copy):
             theirs = stamp_of(copy)
             if theirs is None:
-                return
+                return None
             if mine is not None and mine.host != theirs.host:
                 log.warning("%s belongs to host %s: it is replaced by this host's", mirror.path, theirs.host[:12])
             elif mine is None or mine.runs < theirs.runs:
                 _check(copy, mirror.path, self._form)
                 copy.backup(self._db)
                 log.warning("this host's state was taken from its copy, %s", mirror.path)
+            said = copy.execute("SELECT value FROM meta WHERE key = 'announced'").fetchone()
+            return (said[0].decode() or None) if said is not None else None
 
     def _cannot_recall(self, mirror: Mirror, error: Exception, *, needed: bool) -> None:
         if needed and mirror.in_use():
@@ -223,6 +227,7 @@ class Journal:
         host = HostId.random()
         self._set_meta("host", host)
         self._set_meta("session", "")
+        self.announced = None
         return host
 
     @property
@@ -235,23 +240,26 @@ class Journal:
         self._set_meta("session", session)
 
     @property
-    def incarnation(self) -> tuple[str, int] | None:
-        """Id and counter of the store that this host goes by; None before it saw one."""
-        name, _, count = (self._meta("incarnation") or "").partition(" ")
-        return (name, int(count)) if count else None
+    def announced(self) -> str | None:
+        """The session under which this very machine was announced since it was booted.
 
-    @incarnation.setter
-    def incarnation(self, incarnation: tuple[str, int]) -> None:
-        self._set_meta("incarnation", f"{incarnation[0]} {incarnation[1]}")
+        A start that does not find the same in the copy forgets it: a clone has the disk, and not what lies in memory.
+        """
+        return self._meta("announced") or None
+
+    @announced.setter
+    def announced(self, session: str | None) -> None:
+        self._set_meta("announced", session or "")
 
     @property
-    def former(self) -> tuple[str, ...]:
-        """The ids that the store had before the present one, oldest first."""
-        return tuple((self._meta("former") or "").split())
+    def incarnation(self) -> tuple[str, int, int] | None:
+        """Id, counter and birth of the store that this host goes by; None before it saw one."""
+        words = (self._meta("incarnation") or "").split()
+        return (words[0], int(words[1]), int(words[2]) if len(words) > 2 else 0) if len(words) > 1 else None
 
-    @former.setter
-    def former(self, ids: tuple[str, ...]) -> None:
-        self._set_meta("former", " ".join(ids))
+    @incarnation.setter
+    def incarnation(self, incarnation: tuple[str, int, int]) -> None:
+        self._set_meta("incarnation", " ".join(map(str, incarnation)))
 
     @property
     def vouched(self) -> str:
@@ -271,15 +279,15 @@ class Journal:
     def doubted(self, incarnation: str) -> None:
         self._set_meta("doubted", incarnation)
 
-    def next_serial(self) -> int:
-        """A number higher than any that this host used. One in a thousand costs a write."""
+    def next_serial(self, above: int) -> int:
+        """A number higher than any that this host used, and than `above`. Few cost a write."""
         with self.lock:
-            if self._serial >= self._serial_limit:
-                used = int(self._meta("serial") or 0)
+            if max(self._serial, above) >= self._serial_limit:
+                used = max(int(self._meta("serial") or 0), above)
                 self._set_meta("serial", str(used + SERIALS))
                 self._serial, self._serial_limit = used, used + SERIALS
-            self._serial += 1
-            return self._serial
+            self._serial = max(self._serial, above) + 1
+            return min(self._serial, COUNT_LIMIT)
 
     def is_idle(self) -> bool:
         """Does this host hold nothing, so that no other run needs to know of it?"""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import msgspec
 
@@ -20,39 +19,16 @@ from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import STORE, check, left
 from myoverlay.host.journal import Journal, lease_key
+from myoverlay.host.others import Known, Nothing
 from myoverlay.host.pools import Pools
 from myoverlay.plan import pools as plan
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
+from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, Lease, LocalLease, Network, PoolUse, Subnet
 
 log = logging.getLogger(__name__)
-
-
-class Known(Protocol):
-    """What is needed to know of other hosts' addresses (`elsewhere.Elsewhere`)."""
-
-    def addresses(self, network: Network) -> Collection[Address]: ...
-    def has(self, network: Network, address: Address) -> bool: ...
-    def held_back(self, network: Network) -> str | None: ...
-    def remedy(self, host: HostId) -> str: ...
-
-
-class _Nothing:
-    """Nobody else is known."""
-
-    def addresses(self, _: Network) -> Collection[Address]:
-        return ()
-
-    def has(self, _: Network, __: Address) -> bool:
-        return False
-
-    def held_back(self, _: Network) -> str | None:
-        return None
-
-    def remedy(self, _: HostId) -> str:
-        return ""
 
 
 class Leases:
@@ -67,6 +43,7 @@ class Leases:
         claiming: Claiming,
         ceding: Ceding,
         host_name: Callable[[HostId], str],
+        tally: Tally,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
@@ -74,15 +51,18 @@ class Leases:
         self._presence = presence
         self._pools = pools
         self._host_name = host_name
+        self._tally = tally
         self._now = now
         self.claiming = claiming
         self._ceding = ceding
         #: What was given out without being asked for by its address, in this run: nobody's call is repeated by `--ip`.
         self._chosen: set[tuple[Subnet, Address]] = set()
+        #: Promises that clash, by `lease_key`, with the host that has the address as well: each is said once.
+        self._clashing: dict[str, HostId] = {}
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
         #: What is known of other hosts' addresses.
-        self.elsewhere: Known = _Nothing()
+        self.elsewhere: Known = Nothing()
         #: Called before an address counts as used here: forgets an endpoint that died with its container, and, where
         #: Docker gives the address back, one that Docker never heard of.
         self.make_room: Callable[[Network, Address, bool], None] = lambda _, __, ___: None
@@ -128,7 +108,9 @@ class Leases:
         use = self._journal.uses.get(pool)
         subnet = use.subnet if use else _subnet_of(pool)
         lease = self._journal.leases.get(f"{subnet.key}/{address}")
-        if lease is None or lease.use == "reserve":
+        # Another `docker network create` that was given the pool too may have set aside the same.
+        shared = use is not None and self._pools.is_asked_by_others(use)
+        if lease is None or lease.use == "reserve" or (lease.use == "aux" and shared):
             return None
         return self.mark(lease, "releasing")
 
@@ -143,9 +125,9 @@ class Leases:
             try:
                 self._check_held_back(network)
                 leases = self._records.leases(use.subnet, timeout=left(deadline))
+                taken = self.taken(use.subnet, leases, network) | lost
             except Unavailable as error:
                 return self._promise_any(use, error, deadline)
-            taken = self.taken(use.subnet, leases, network) | lost
             for address in plan.candidates(use.subnet, use.within, taken):
                 if self.create(use.subnet, address, "endpoint", network, deadline):
                     return address
@@ -351,6 +333,7 @@ class Leases:
         """Give a lease another use in the journal, if it is still as it was."""
         new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False)
         self._journal.leases.change(lease_key(lease), lambda now: new if now == lease else now)
+        self._clashing.pop(lease_key(lease), None)
         self.wanted.set()
         return new
 
@@ -394,13 +377,20 @@ class Leases:
         me = self._records.me
         held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
         if held is not None and held.value.hosts != (me,) and held.value.use != "reserve":
-            name = self._host_name(held.value.hosts[0])
-            log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
+            self._tell_clash(lease, held.value.hosts[0])
             return
+        self._clashing.pop(lease_key(lease), None)
         new = Lease(address=lease.address, use="endpoint", hosts=(me,))
         if self._records.write_lease(lease.subnet, held, new, timeout=left(deadline)):
             kept = msgspec.structs.replace(lease, promised=False)
             self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
+
+    def _tell_clash(self, lease: LocalLease, other: HostId) -> None:
+        """Both go on, and it is looked at in each settling: said when it begins, and when it is another host."""
+        if self._clashing.get(lease_key(lease)) != other:
+            self._clashing[lease_key(lease)], name = other, self._host_name(other)
+            self._tally.add("contradictions")
+            log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
 
     # -- what is here ----------------------------------------------------------------------------------------------
 
@@ -422,7 +412,7 @@ class Leases:
             seen = self._records.outsiders(network.definition, 0, timeout=STORE)
             taken |= getattr(seen, "addresses", frozenset())
         if network is not None:
-            taken.update(self.elsewhere.addresses(network))
+            taken.update(self.elsewhere.listed(network))
         return taken | self.claiming.of(subnet)
 
 

@@ -15,6 +15,7 @@ from myoverlay.errors import Clash, KernelRefused, Late, Refused, Unknown
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
+from myoverlay.host.view import View
 from myoverlay.kernel.netns import Namespace
 from myoverlay.plan import believe, rows, shape, signposts
 from myoverlay.store.records import believed
@@ -38,20 +39,6 @@ T = TypeVar("T")
 
 #: How many looks for dead containers an endpoint outlives that Docker is deleting: a minute of rounds.
 LEFT = 20
-
-
-class View(msgspec.Struct, frozen=True):
-    """What this host knows about the rest of an overlay; swapped whole, so that readers need no lock.
-
-    `complete`: what is not here does not exist. `whole`: it was listed once from a store that had lost nothing.
-    """
-
-    lists: Mapping[HostId, Held[HostList]] | None = None
-    outsiders: tuple[Peer, ...] | None = None
-    peers: Mapping[Address, Peer] = {}
-    macs: Mapping[Mac, Peer] = {}
-    complete: bool = False
-    whole: bool = False
 
 
 class LocalOverlay:
@@ -169,6 +156,14 @@ class LocalOverlay:
             self._removed = True
             ground, self._ground = self._ground, None
             self._converger.nothing(ground, self.network.overlay, deadline)
+
+    def vacate(self, deadline: float) -> bool:
+        """Take the kernel's side away if no endpoint needs it, until the next start; True where it went."""
+        with self._locked(deadline):
+            if self.endpoints():
+                return False
+            self.remove(deadline)
+            return True
 
     def close(self) -> None:
         """Let go of the kernel's side; it stays as it is."""

@@ -220,20 +220,21 @@ class Overlays:
         Raises Clash where the store has come to say something else: what runs here is left as it is.
         """
         network, mine = local.network, local.network.definition
+        member = self._member(network.vtep)
         for tries in itertools.count(1):
             held = self._records.definition(network.overlay, strict=True, timeout=left(deadline))
             if held is None:
                 alone = msgspec.structs.replace(mine, holders=(self._records.me,))
-                failed = self._records.found(alone, self._member(network.vtep), timeout=left(deadline))
+                failed = self._records.found(alone, member, timeout=left(deadline))
                 if failed is None:
                     return
                 if failed == "vni":
                     raise self._vni_clash(mine.vni, deadline)
             else:
                 plan.check_same(mine, held.value)
-                if self._records.me in held.value.holders:
+                if self._records.is_member(held, member, timeout=left(deadline)):
                     return
-                if self._records.join(held, self._member(network.vtep), timeout=left(deadline)):
+                if self._records.join(held, member, timeout=left(deadline)):
                     return
             check(deadline, f"overlay {network.overlay}", tries)
 

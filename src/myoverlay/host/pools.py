@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ from myoverlay.values import Address, Network, OverlayName, Pool, PoolUse, Subne
 
 #: A pool's `at` once Docker released it, until the store was told.
 RELEASED = 0.0
+#: How long `docker network create` may take from asking for its pool until it gives up and gives it back, seconds.
+CREATING = 60.0
 
 
 class Pools:
@@ -41,6 +44,8 @@ class Pools:
         self._routes = routes
         self._now = now
         self._choosing = threading.Lock()
+        #: How often this run was asked for each pool, less what was given back. Changed under the journal's lock.
+        self._asked: Counter[str] = Counter()
         self._given_back: dict[str, float] = {}
         #: Called with a network whose pool Docker gave back without deleting it.
         self.on_given_back: Callable[[Network], None] = lambda _: None
@@ -70,7 +75,7 @@ class Pools:
             self._check_bound(subnet)
             while not self._use_pool(use, deadline):
                 check(deadline, f"pool {subnet}")
-            self._journal.uses.put(use.pool, use)
+            self._journal.uses.change(use.pool, lambda now: self._more(use, now))
             return use
 
     def _defined(self, overlay: OverlayName | None, deadline: float) -> Subnet | None:
@@ -166,22 +171,44 @@ class Pools:
             check(deadline, f"leaving pool {subnet}")
 
     def use_of(self, subnet: Subnet) -> PoolUse | None:
-        """The pool Docker was given from here for a network that does not exist yet."""
-        bound = {network.pool for network in self._journal.networks.all()}
-        fitting = [
-            use
-            for use in self._journal.uses.all()
-            if use.subnet == subnet and use.pool not in bound and use.at != RELEASED
-        ]
-        return max(fitting, key=lambda use: use.at, default=None)
+        """The pool Docker was given from here for a network that does not exist yet.
+
+        Raises Clash where another `docker network create` was given the same one, and was faster.
+        """
+        bound = {network.pool: network for network in self._journal.networks.all()}
+        fitting = [use for use in self._journal.uses.all() if use.subnet == subnet and use.at != RELEASED]
+        for use in fitting:
+            if use.pool in bound and self.is_asked_by_others(use):
+                other = bound[use.pool]
+                raise Clash(f"overlay {other.overlay} of pool {subnet} was just joined by network {other.network[:12]}")
+        free = [use for use in fitting if use.pool not in bound]
+        return max(free, key=lambda use: use.at, default=None)
 
     def release(self, pool: str) -> None:
-        """Docker needs the pool no more; unknown ones are released already. The store is told in the background."""
-        use = self._journal.uses.get(pool)
-        if use is None:
-            return
-        self._journal.uses.put(pool, msgspec.structs.replace(use, at=RELEASED))
+        """Docker needs the pool no more; unknown ones are released already. The store is told in the background.
+
+        Of two `docker network create` at once with one subnet both are given the pool, and the one that is refused
+        gives it back: it stays for the other one. After CREATING whoever gives it back is its network.
+        """
+        self._journal.uses.change(pool, lambda use: self._less(use) if use is not None else None)
         self.wanted.set()
+
+    def is_asked_by_others(self, use: PoolUse) -> bool:
+        """Is there, or was there until just now, another `docker network create` that was given the pool?"""
+        return self._asked[use.pool] > 1 and self._now() - use.at < CREATING
+
+    def _more(self, use: PoolUse, known: PoolUse | None) -> PoolUse:
+        if known is None or known.at == RELEASED:
+            self._asked[use.pool] = 0
+        self._asked[use.pool] += 1
+        return use
+
+    def _less(self, use: PoolUse) -> PoolUse:
+        if self.is_asked_by_others(use):
+            self._asked[use.pool] -= 1
+            return use
+        del self._asked[use.pool]
+        return msgspec.structs.replace(use, at=RELEASED)
 
     def gateway(self, pool: str, asked: Address | None, deadline: float) -> tuple[Address, Subnet]:
         """The gateway of a pool: one address for all hosts, never leased. The first to ask decides."""

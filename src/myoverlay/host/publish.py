@@ -63,15 +63,20 @@ class Publisher(Loop):
         may_write: Callable[[], bool],
         vouched: Callable[[], str],
         is_dead: Callable[[HostId], bool],
-        serial: Callable[[], int],
+        serial: Callable[[int], int],
         latest: Callable[[HostList, HostList], HostList],
         contest: float = CONTEST,
         now: Callable[[], float] = time.monotonic,
         in_doubt: Callable[[], bool] = lambda: False,
+        has_left: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`serial` numbers this host's lists; `latest` is what another's says, of one known and one read."""
+        """`serial` numbers this host's lists, above what it is given; `latest`: what a list says, known so and read so.
+
+        `has_left`: nothing is written any more.
+        """
         super().__init__("publish", tally)
         self._may_write = may_write
+        self._has_left = has_left
         self._vouched = vouched
         self._is_dead = is_dead
         self._serial = serial
@@ -164,7 +169,7 @@ class Publisher(Loop):
                 self._distrusted.discard(overlay)
                 self._known.pop(overlay, None)
         local = self._find(overlay)
-        if local is None:
+        if local is None or self._has_left():
             self._known.pop(overlay, None)
             return
         try:
@@ -233,7 +238,7 @@ class Publisher(Loop):
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self._end_contest(overlay)
                 return False
-            new = msgspec.structs.replace(new, serial=self._serial())
+            new = msgspec.structs.replace(new, serial=self._serial(new.serial))
             claims, drops = _first_chunk(claims, drops)
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
@@ -276,7 +281,7 @@ class Publisher(Loop):
         new = self._list(local, known)
         _, drops = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
-            new = msgspec.structs.replace(new, serial=self._serial())
+            new = msgspec.structs.replace(new, serial=self._serial(new.serial))
             self._records.publish(definition, new, known.listed, known.ring, (), drops)
 
     def _look(self, local: LocalOverlay) -> _Known:

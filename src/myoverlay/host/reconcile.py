@@ -34,10 +34,16 @@ class Settler(Loop):
     """Owns the thread `settle`: what the store could not be told, what it lost, who is dead."""
 
     def __init__(
-        self, leases: Leases, tally: Tally, may_write: Callable[[], bool], settling: Sequence[Callable[[float], None]]
+        self,
+        leases: Leases,
+        tally: Tally,
+        may_write: Callable[[], bool],
+        has_left: Callable[[], bool],
+        settling: Sequence[Callable[[float], None]],
     ) -> None:
         super().__init__("settle", tally)
         self._may_write = may_write
+        self._has_left = has_left
         self._settling = settling
         self._leases = leases
 
@@ -59,7 +65,12 @@ class Settler(Loop):
             raise
 
     def settle(self) -> None:
-        """Do what is due in the store, in the order given. Raises Unavailable or Late."""
+        """Do what is due in the store, in the order given. Raises Unavailable or Late.
+
+        On a host that has left nothing is: the next start begins with what is in the journal.
+        """
+        if self._has_left():
+            return
         if not self._may_write():
             raise Unavailable("this host is not announced in the store yet")
         deadline = time.monotonic() + _DEADLINE

@@ -45,6 +45,8 @@ class Upkeep:
                 self._leases.settle_release(self._leases.mark(lease, "releasing"), deadline)
             self._free_unknown(use.subnet, deadline)
         self._pools.leave(use, deadline)
+        if not self._pools.is_shared(use):
+            self._free_unknown(use.subnet, deadline)  # what was ceded to this host before the others saw it leave
 
     def _free_unknown(self, subnet: Subnet, deadline: float) -> None:
         """Free what only the store knows of: a run of ours ended between its write there and the one in the journal."""

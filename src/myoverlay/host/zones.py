@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from myoverlay.host.local import LocalOverlay, View
+from myoverlay.host.local import LocalOverlay
+from myoverlay.host.view import View
 from myoverlay.plan import zone
 from myoverlay.plan.zone import Zone
 from myoverlay.values import Endpoint, HostId

@@ -90,4 +90,4 @@ class Hosts:
     def leave(self, call: Leave, deadline: float) -> Answer:
         """This host takes no more part, until its plugin is started again."""
         gone = self._departure.leave(call.force, deadline)
-        return {"overlays": list(gone.overlays), "endpoints": gone.endpoints}
+        return {"overlays": list(gone.overlays), "endpoints": gone.endpoints, "kept": list(gone.kept)}

@@ -22,13 +22,12 @@ def withdraws(read: HostList, incarnation: str, doubt: bool) -> bool:
 def latest(known: HostList, read: HostList, incarnation: str, doubt: bool) -> HostList:
     """What a host's list says, of which `known` was known and `read` is what the store holds now.
 
-    One that is not to be believed may be old: of numbered ones the later one counts, of others both together.
+    Of numbered ones the later one counts: a snapshot of a moment ago brings back an old one of the same incarnation. Of
+    others that may be old both count together.
     """
-    if withdraws(read, incarnation, doubt):
-        return read
     if known.serial and read.serial:
         return read if read.serial >= known.serial else known
-    return united(known, read)
+    return read if withdraws(read, incarnation, doubt) else united(known, read)
 
 
 def united(known: HostList, read: HostList) -> HostList:

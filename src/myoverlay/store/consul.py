@@ -42,20 +42,9 @@ from myoverlay.store import (
     Unlock,
 )
 from myoverlay.store.rules import check_key, check_ops, check_prefix, check_ttl
-from myoverlay.store.wire import Answer, Closed, Pool, parse_place, tls_context
+from myoverlay.store.waits import CONSISTENT, Params, Waits
+from myoverlay.store.wire import Answer, Closed, Meanwhile, Pool, parse_place, tls_context
 
-#: Seconds that a blocked answer may take beyond its wait and the sixteenth that Consul adds to it.
-WAIT_SLACK = 2.0
-#: Seconds between two looks where Consul wakes a wait for something else: 1.8.7 does so for *any* key written while
-#: there is none below the prefix, and a thousand hosts must not answer each write of the others with a read. Where the
-#: index told is always an old one (a proxy in between), it is all that keeps a wait from turning on the spot.
-SPURIOUS_PAUSE = 0.25
-#: Seconds before its end from which a wait's answer is taken for its end.
-_EARLY = 0.02
-#: Prefixes of which it is remembered what was last told about them.
-_REMEMBERED = 256
-#: Asks the leader to make sure that it is one, and has all that was ever written.
-_CONSISTENT = (("consistent", "1"),)
 #: Consul's words for a transaction that the token does not allow: it says so as a conflict (409), by this text alone.
 _DENIED = "Permission denied"
 
@@ -92,8 +81,6 @@ _outcome = msgspec.json.Decoder(_Outcome).decode
 _session = msgspec.json.Decoder(_Session).decode
 
 T = TypeVar("T")
-Told = TypeVar("Told", Listing, Keys)
-Params = Sequence[tuple[str, str]]
 
 
 class ConsulStore:
@@ -121,9 +108,7 @@ class ConsulStore:
         self._token = _Token(token, token_file)
         self._pool = Pool(place, tls_context(ca, cert, key) if place.scheme == "https" else None)
         self._closed = threading.Event()
-        self._told_lock = threading.Lock()
-        self._told: dict[tuple[str, str], tuple[int, int]] = {}  # (kind, prefix) -> (index, hash of what was told)
-        self._shaken: set[tuple[str, str]] = set()  # (kind, prefix) of waits that failed
+        self._waits = Waits(self._keys, self._get_absent, self._closed)
 
     @property
     def address(self) -> str:
@@ -137,7 +122,7 @@ class ConsulStore:
 
     def get(self, key: str, *, timeout: float = 3.0, sure: bool = False) -> Entry | None:
         """See `Store.get`."""
-        return self._get(check_key(key), timeout, _CONSISTENT if sure else ())[0]
+        return self._get(check_key(key), timeout, CONSISTENT if sure else ())[0]
 
     def get_many(self, keys: Sequence[str], *, timeout: float = 3.0) -> dict[str, Entry]:
         """See `Store.get_many`: a transaction of reads for every 64 keys, and another where some do not exist."""
@@ -150,19 +135,19 @@ class ConsulStore:
 
     def list(self, prefix: str, *, timeout: float = 3.0) -> Listing:
         """See `Store.list`."""
-        return self._remember("list", prefix, self._list(check_prefix(prefix), timeout, []))
+        return self._waits.remember("list", prefix, self._list(check_prefix(prefix), timeout))
 
     def keys(self, prefix: str, *, timeout: float = 3.0) -> Keys:
         """See `Store.keys`."""
-        return self._remember("keys", prefix, self._keys(check_prefix(prefix), timeout, []))
+        return self._waits.remember("keys", prefix, self._keys(check_prefix(prefix), timeout))
 
     def wait(self, prefix: str, index: int, *, timeout: float) -> Listing | Unchanged | Reset:
         """See `Store.wait`. Every wake-up, and the end of the time, costs all that is below the prefix."""
-        return self._wait("list", self._list, check_prefix(prefix), index, timeout)
+        return self._waits.wait("list", self._list, check_prefix(prefix), index, timeout)
 
     def wait_keys(self, prefix: str, index: int, *, timeout: float) -> Keys | Unchanged | Reset:
         """See `Store.wait_keys`. Consul also wakes it for changed values; that is not passed on."""
-        return self._wait("keys", self._keys, check_prefix(prefix), index, timeout)
+        return self._waits.wait("keys", self._keys, check_prefix(prefix), index, timeout)
 
     def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
         """See `Store.commit`. Unavailable leaves open whether it was done."""
@@ -212,11 +197,11 @@ class ConsulStore:
     # How Consul is asked
 
     @contextlib.contextmanager
-    def _client(self, attempt: str, timeout: float) -> Iterator[_Client]:
+    def _client(self, attempt: str, timeout: float, meanwhile: Meanwhile | None = None) -> Iterator[_Client]:
         """A client for one attempt. Whatever goes wrong becomes Unavailable with the address and the attempt."""
         where = f"Consul at {self.address}"
         try:
-            yield _Client(self._pool, self._token.read(), time.monotonic() + timeout)
+            yield _Client(self._pool, self._token.read(), time.monotonic() + timeout, meanwhile)
         except Closed:
             raise Unavailable(f"the connection to {where} was closed: {attempt}") from None
         except _Denied:
@@ -278,19 +263,24 @@ class ConsulStore:
                 key = keys[error.op_index] if 0 <= error.op_index < len(keys) else "a key"
                 raise Unavailable(f"Consul at {self.address} says permission denied: {key}")
 
-    def _list(self, prefix: str, timeout: float, params: Params) -> Listing:
-        pairs, index = self._below(prefix, timeout, [("recurse", "1"), *params], _pairs)
+    def _list(self, prefix: str, timeout: float, params: Params = (), meanwhile: Meanwhile | None = None) -> Listing:
+        pairs, index = self._below(prefix, timeout, [("recurse", "1"), *params], _pairs, meanwhile)
         return Listing(tuple(map(_entry, pairs)), index)
 
-    def _keys(self, prefix: str, timeout: float, params: Params) -> Keys:
-        names, index = self._below(prefix, timeout, [("keys", "1"), *params], _names)
+    def _keys(self, prefix: str, timeout: float, params: Params = (), meanwhile: Meanwhile | None = None) -> Keys:
+        names, index = self._below(prefix, timeout, [("keys", "1"), *params], _names, meanwhile)
         return Keys(tuple(names), index)
 
     def _below(
-        self, prefix: str, timeout: float, params: Params, decode: Callable[[bytes], Sequence[T]]
+        self,
+        prefix: str,
+        timeout: float,
+        params: Params,
+        decode: Callable[[bytes], Sequence[T]],
+        meanwhile: Meanwhile | None,
     ) -> tuple[Sequence[T], int]:
         ends = time.monotonic() + timeout
-        with self._client(f"reading below {prefix}", timeout) as client:
+        with self._client(f"reading below {prefix}", timeout, meanwhile) as client:
             answer = client.read(prefix, params)
             if answer.code == 200:
                 return decode(answer.body), _index(answer)
@@ -303,80 +293,12 @@ class ConsulStore:
         """The index of the whole store, which Consul gives with a key that does not exist."""
         return self._get(f"{prefix}{uuid.uuid4().hex}", timeout, params)[1]
 
-    # Waiting
-
-    def _wait(
-        self, kind: str, read: Callable[[str, float, Params], Told], prefix: str, index: int, timeout: float
-    ) -> Told | Unchanged | Reset:
-        if index < 1:
-            return self._remember(kind, prefix, read(prefix, timeout, []))
-        known, ends = index, time.monotonic() + timeout
-        while True:
-            left = max(ends - time.monotonic(), 0.001)
-            answer = self._ask_wait(kind, read, prefix, known, left)
-            if answer.index < known:
-                return self._gone_back(kind, read, prefix, known)
-            if answer.index > known and not self._is_told(kind, prefix, index, answer):
-                return self._remember(kind, prefix, answer)
-            known = answer.index
-            if ends - time.monotonic() < _EARLY:
-                self._remember(kind, prefix, answer)
-                return Unchanged(known)
-            self._closed.wait(min(SPURIOUS_PAUSE, max(ends - time.monotonic(), 0)))
-
-    def _ask_wait(
-        self, kind: str, read: Callable[[str, float, Params], Told], prefix: str, index: int, left: float
-    ) -> Told:
-        """Consul's answer to a blocking query; after one that failed or ended early, to one that does not block.
-
-        The Consul that is there now may be an emptied one, or have been restored (1.8.7 then ends the blocking queries
-        with what it held before, measured). Asked to wait for what comes after an index that it has yet to reach, it
-        says nothing until the wait's end, and meanwhile tells of no change.
-        """
-        with self._told_lock:
-            shaken = (kind, prefix) in self._shaken
-            self._shaken.add((kind, prefix))  # until it has answered
-        began, wait = time.monotonic(), 0.001 if shaken else left
-        params = [("index", str(index)), ("wait", f"{max(int(wait * 1000), 1)}ms")]
-        answer = read(prefix, left + left / 16 + WAIT_SLACK, params)
-        early = not shaken and answer.index == index and time.monotonic() - began < wait - _EARLY
-        if not early:
-            with self._told_lock:
-                self._shaken.discard((kind, prefix))
-        return answer
-
-    def _gone_back(
-        self, kind: str, read: Callable[[str, float, Params], Told], prefix: str, index: int
-    ) -> Told | Reset:
-        # A server that was just made leader answers from what it has replayed so far: a consistent read waits for it.
-        answer = self._remember(kind, prefix, read(prefix, 3.0, _CONSISTENT))
-        # A prefix's index also falls when Consul forgets its deleted keys, 15 to 30 minutes after. Then the whole
-        # store's is still above; after a loss or a restore it is not.
-        if answer.index >= index or self._get_absent(prefix, 3.0, _CONSISTENT) >= index:
-            return answer
-        return Reset(answer.index)
-
-    def _remember(self, kind: str, prefix: str, answer: Told) -> Told:
-        with self._told_lock:
-            self._told.pop((kind, prefix), None)
-            self._told[kind, prefix] = (answer.index, _digest(answer))
-            while len(self._told) > _REMEMBERED:
-                del self._told[next(iter(self._told))]
-        return answer
-
-    def _is_told(self, kind: str, prefix: str, index: int, answer: Told) -> bool:
-        """Is this what was told at that index: the same names, or nothing again?"""
-        if isinstance(answer, Listing) and answer.entries:
-            return False
-        with self._told_lock:
-            return self._told.get((kind, prefix)) == (index, _digest(answer))
-
 
 class _Client(consul.Consul):  # type: ignore[misc]
     """py-consul for one attempt: its token and its deadline. It is a view of the pool and takes 10 µs to make."""
 
-    def __init__(self, pool: Pool, token: str | None, deadline: float) -> None:
-        self._port = _Port(pool, deadline)
+    def __init__(self, pool: Pool, token: str | None, deadline: float, meanwhile: Meanwhile | None) -> None:
+        self._port = _Port(pool, deadline, meanwhile)
         super().__init__(host=pool.place.host, port=pool.place.port, scheme=pool.place.scheme, verify=True)
         self.token = token  # not as an argument: there CONSUL_HTTP_TOKEN of the environment would win
 
@@ -403,11 +325,12 @@ class _Client(consul.Consul):  # type: ignore[misc]
 class _Port(consul.base.HTTPClient):  # type: ignore[misc]
     """py-consul's port for transports, over our pool."""
 
-    def __init__(self, pool: Pool, deadline: float) -> None:
+    def __init__(self, pool: Pool, deadline: float, meanwhile: Meanwhile | None) -> None:
         super().__init__(pool.place.host, pool.place.port, pool.place.scheme)
         self.base_uri = ""  # `uri` then makes what stands in the request line
         self._pool = pool
         self._deadline = deadline
+        self._meanwhile = meanwhile
 
     def get(self, callback: Callable[[Answer], T], path: str, params: Any = None, headers: Any = None) -> T:
         return callback(self._ask("GET", self.uri(path, params), headers, b""))
@@ -427,7 +350,7 @@ class _Port(consul.base.HTTPClient):  # type: ignore[misc]
         """Nothing to do: the pool is the store's."""
 
     def _ask(self, method: str, target: str, headers: dict[str, str] | None, body: bytes) -> Answer:
-        answer = self._pool.ask(method, target, headers or {}, body, self._deadline)
+        answer = self._pool.ask(method, target, headers or {}, body, self._deadline, self._meanwhile)
         if answer.code == 403:
             raise _Denied
         if answer.code not in (200, 404, 409):
@@ -492,10 +415,6 @@ def _index(answer: Answer) -> int:
 
 def _entry(pair: _Pair) -> Entry:
     return Entry(pair.key, pair.value or b"", pair.flags, pair.modify_index, pair.session or None)
-
-
-def _digest(answer: Listing | Keys) -> int:
-    return hash(answer.keys) if isinstance(answer, Keys) else len(answer.entries)
 
 
 def _summary(ops: Sequence[Op]) -> str:

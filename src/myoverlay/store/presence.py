@@ -18,23 +18,32 @@ from myoverlay.values import COUNT_LIMIT, Alive, HostId, Value, check_count, enc
 
 
 class Incarnation(Value, frozen=True, kw_only=True):
-    """Which store this is (`id`, made anew whenever somebody saw that it had lost something), and how old it is."""
+    """Which store this is (`id`, made anew whenever somebody saw that it had lost something), and how old it is.
+
+    `born`: when the id was made, in Unix milliseconds, and in any case later than every one that its maker knew.
+    """
 
     id: str
     count: int = 1
+    born: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.id) <= 64 or not self.id.isalnum():
             raise ValueError("an incarnation's id is 1 to 64 letters and digits")
         check_count(self.count)
+        check_count(self.born)
 
     @classmethod
-    def fresh(cls) -> Incarnation:
-        return cls(id=uuid.uuid4().hex)
+    def fresh(cls, born: int) -> Incarnation:
+        return cls(id=uuid.uuid4().hex, born=min(born, COUNT_LIMIT))
 
     def older(self) -> Incarnation:
         """The same store, a little later."""
         return msgspec.structs.replace(self, count=min(self.count + 1, COUNT_LIMIT))
+
+
+#: What is read where the key says nothing sensible; by identity, since a store may have any id.
+GARBLED = Incarnation(id="unreadable")
 
 
 class Present(msgspec.Struct, frozen=True):
@@ -113,11 +122,11 @@ class Presence(Typed):
             self.store.commit([Delete(entry.key, entry.index)], timeout=timeout)
 
     def incarnation(self, *, timeout: float = 3.0) -> Held[Incarnation] | None:
-        """Which store this is. A bad key counts as one of an unknown store: it is to be written over."""
+        """Which store this is; GARBLED where there is a key that cannot be read: it is to be written over."""
         entry = self.store.get(self.key("incarnation"), timeout=timeout, sure=True)
         if entry is None:
             return None
-        return self.read(Incarnation, entry) or Held(Incarnation(id="unreadable"), entry.index)
+        return self.read(Incarnation, entry) or Held(GARBLED, entry.index)
 
     def write_incarnation(self, held: Held[Incarnation] | None, new: Incarnation, *, timeout: float = 3.0) -> bool:
         """By compare-and-set; False where somebody was faster."""

@@ -193,6 +193,12 @@ class Records(Pooled):
         ops = [Put(key, encode(new), index=held.index), self._member_op(new.overlay, member)]
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
+    def is_member(self, held: Held[Definition], member: Member, *, timeout: float = 3.0) -> bool:
+        """Does this host take part in the overlay, and as this member?"""
+        entry = self.store.get(self.key("overlays", held.value.overlay, "members", self.me), timeout=timeout)
+        known = self.read(Member, entry)
+        return self.me in held.value.holders and known is not None and known.value == member
+
     def leave(self, held: Held[Definition], *, timeout: float = 3.0) -> bool:
         """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile."""
         overlay, definition = held.value.overlay, held.value

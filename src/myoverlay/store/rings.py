@@ -25,6 +25,15 @@ class Ring(Value, frozen=True, kw_only=True):
         last = self.last + 1 if self.last < COUNT_LIMIT else 1
         return Ring(last=last, hosts=(*self.hosts, host)[-RING_LENGTH:])
 
+    def follows(self, before: Ring) -> bool:
+        """Did the other one become this? Not where it is older, nor where it tells otherwise of what both tell."""
+        after = self.since(before.last)
+        if after is None:
+            return self.last > before.last
+        mine = self.hosts[: len(self.hosts) - len(after)]
+        both = min(len(mine), len(before.hosts))
+        return mine[len(mine) - both :] == before.hosts[len(before.hosts) - both :]
+
     def since(self, last: int) -> tuple[HostId, ...] | None:
         """Who changed after `last`, or None where the ring no longer tells."""
         missed = self.last - last

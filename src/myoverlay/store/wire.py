@@ -100,6 +100,13 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Meanwhile(NamedTuple):
+    """What is done on the side when an answer has not begun after so many seconds; and again, until it says True."""
+
+    after: float
+    do: Callable[[], bool]
+
+
 class Pool:
     """Connections to one place, one per call under way; a thread that waits never takes another's."""
 
@@ -121,15 +128,23 @@ class Pool:
         with self._lock:
             return self._received
 
-    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes, deadline: float) -> Answer:
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        deadline: float,
+        meanwhile: Meanwhile | None = None,
+    ) -> Answer:
         """One request and its whole answer by `deadline` (of time.monotonic()).
 
-        Raises TimeoutError, other OSErrors, http.client.HTTPException, and Closed. Never repeats a request: one that
-        may have been done must not be done again.
+        Raises TimeoutError, other OSErrors, http.client.HTTPException, Closed, and what `meanwhile` raises. Never
+        repeats a request: one that may have been done must not be done again.
         """
         line = self._take() or self._dial(deadline)
         try:
-            answer = line.exchange(method, target, headers, body, deadline)
+            answer = line.exchange(method, target, headers, body, deadline, meanwhile)
         except BaseException:
             self._give_back(line, broken=True)
             self._raise_if_closed()
@@ -282,11 +297,20 @@ class _Line:
         self._sock = sock
         self._place = place
         self._deadline = 0.0
+        self._meanwhile: Meanwhile | None = None
         self._used = time.monotonic()
         self.ended = False
 
-    def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes, deadline: float) -> Answer:
-        self._deadline = deadline
+    def exchange(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        deadline: float,
+        meanwhile: Meanwhile | None,
+    ) -> Answer:
+        self._deadline, self._meanwhile = deadline, meanwhile
         connection = http.client.HTTPConnection(self._place.host, self._place.port)
         connection.sock = cast(Any, self)
         connection.request(method, target, body=body or None, headers={**headers})
@@ -304,6 +328,19 @@ class _Line:
         return io.BufferedReader(_Reads(self), 1 << 16)
 
     def receive_into(self, buffer: Any) -> int:
+        while self._meanwhile is not None:
+            self._sock.settimeout(min(self._meanwhile.after, _left(self._deadline)))
+            try:
+                received = self._sock.recv_into(buffer)
+            except TimeoutError as error:
+                if error.errno is not None:  # the kernel's own: the other side is gone
+                    raise
+                _left(self._deadline)
+                if self._meanwhile.do():
+                    self._meanwhile = None
+            else:
+                self._meanwhile = None
+                return received
         self._sock.settimeout(_left(self._deadline))
         return self._sock.recv_into(buffer)
 

@@ -243,7 +243,7 @@ def test_rights(guarded: Agent) -> None:
     master.close()
 
 
-@pytest.mark.parametrize("token", [None, str(uuid.uuid4())])
+@pytest.mark.parametrize("token", [None, str(uuid.uuid4())], ids=["none", "unknown"])
 def test_wrong_tokens(guarded: Agent, token: str | None) -> None:
     """Without a token, or with one that Consul does not know, every call says so."""
     store = _guarded_store(guarded, token)

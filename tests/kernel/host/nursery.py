@@ -18,6 +18,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Self
 
+from myoverlay.errors import Unknown
 from myoverlay.kernel import netns
 from myoverlay.kernel.neigh import RTM_DELNEIGH, RTM_NEWNEIGH, Tables, decode_row
 from myoverlay.kernel.netns import Namespace
@@ -262,7 +263,10 @@ class MortalHost(Host):
         pins = [pin for pin in self.pins() if not pin.name.startswith("_")]  # the heartbeat's stays
         ports, rows = {}, {}
         for pin in pins:
-            if netns.is_pinned(pin):
+            # The daemon may take it away between any two of these.
+            with suppress(Unknown, OSError):
+                if not netns.is_pinned(pin):
+                    continue
                 with netns.open_path(pin) as ns:
                     ports[pin.name] = link_names(ns)
                     rows[pin.name] = _rows(ns) if "vxlan1" in ports[pin.name] else set()

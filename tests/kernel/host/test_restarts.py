@@ -11,7 +11,6 @@ import pytest
 
 from myoverlay.kernel import netns
 from myoverlay.kernel.rtnetlink import HEADER
-from myoverlay.values import Address
 from tests.kernel.host.hosts import Host, Hosts, Refusal
 from tests.kernel.host.tools import in_parallel, ip, link_names, until
 
@@ -260,6 +259,7 @@ def test_after_a_reboot_a_taken_vni_does_not_stop_the_daemon(hosts: Hosts) -> No
     assert host.local(first).ground is None
     with pytest.raises(Refusal, match="VNI 777 on UDP port 4789 is taken on this host by device squatter"):
         host.run(network=first)
-    assert host.run(network=second).address == Address("10.6.0.2")
+    # Which one it is is open: the reserve is being filled at the same time, from the lowest on.
+    assert host.run(network=second).address in second.subnet
     ip(host.ns, "link del squatter")
     assert host.run(network=first)

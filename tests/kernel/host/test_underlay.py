@@ -69,14 +69,15 @@ def test_the_other_side_changes_during_traffic(two: tuple[Host, Host]) -> None:
 
 
 def test_a_start_finds_another_address(two: tuple[Host, Host]) -> None:
-    """The address changed while the plugin was not running, as over a reboot: the new one is taken at start."""
+    """The address changed while the plugin was not running: it is taken at start, and the host for no clone."""
     here, there = two
     a, b = talking(two)
     here.stop()
     renumber(here)
     here.start()
     assert here.local().network.vtep == NEW
-    until(lambda: there.knows(a) and here.knows(b) and reach(a, b), 30.0)
+    until(lambda: there.knows(a) and here.knows(b) and reach(a, b), SOON)
+    assert here.daemon.liveness.announced.is_set()
 
 
 def test_an_address_that_was_named_and_is_gone(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from myoverlay.errors import Unavailable
 from myoverlay.host.alive import TTL, Liveness, _same_machine
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.journal import Journal
+from myoverlay.host.mirror import Mirror
 from myoverlay.store import Delete
 from myoverlay.store.presence import Presence
 from myoverlay.store.sqlite import SqliteStore
@@ -178,6 +180,74 @@ def test_a_cloned_machine_is_barred(host: Make, tmp_path: Path, store: SqliteSto
     assert cured.barred() is None
     assert len(ann.presence.alive()) == 2
     journal.close()
+
+
+class Machine:
+    """A machine with a disk and a memory: where its journal lies, and the journal's copy."""
+
+    def __init__(self, folder: Path, store: SqliteStore) -> None:
+        self.folder, self.store = folder, store
+        self.tally = Tally()
+
+    def clone(self, name: str) -> Machine:
+        """Another machine with a copy of the disk."""
+        shutil.copytree(self.folder / "disk", self.folder.parent / name / "disk")
+        return Machine(self.folder.parent / name, self.store)
+
+    def reboot(self) -> None:
+        shutil.rmtree(self.folder / "memory")
+
+    def run(self, vtep: str) -> str | None:
+        """The plugin starts, does a round, and is killed; why it was barred."""
+        journal = Journal(self.folder / "disk", mirror=Mirror(self.folder / "memory", self.tally))
+        with closing(journal):
+            presence = Presence(self.store, PREFIX, journal.host_id())
+            alive = made(journal, presence, self.folder.name, lambda: (Address(vtep),))
+            alive.step()
+            return alive.barred()
+
+
+def test_a_restart_with_another_address_is_the_same_machine(tmp_path: Path, store: SqliteStore) -> None:
+    """Its address changed while the plugin was down: it goes on at once, with the session that it had."""
+    ann = Machine(tmp_path / "ann", store)
+    assert ann.run("192.0.2.1") is None
+    (before,) = store.list(f"{PREFIX}/alive/").entries
+    assert ann.run("192.0.2.7") is None
+    (after,) = store.list(f"{PREFIX}/alive/").entries
+    assert (before.key, before.session) == (after.key, after.session)
+    assert b"192.0.2.7" in after.value
+
+
+def test_a_clone_is_barred_however_often_it_starts(tmp_path: Path, store: SqliteStore) -> None:
+    """Its disk tells of the session that the original has; its memory does not, also once the plugin has run there."""
+    ann = Machine(tmp_path / "ann", store)
+    assert ann.run("192.0.2.1") is None
+    clone = ann.clone("clone")
+    for _ in range(3):
+        assert "lives under the same host id" in str(clone.run("192.0.2.7"))
+    assert ann.run("192.0.2.8") is None
+
+
+def test_who_lost_its_id_to_a_clone_is_barred(tmp_path: Path, store: SqliteStore, ticks: Clock) -> None:
+    """The original was away for so long that a clone took its place: what it remembers is held by nobody."""
+    ann = Machine(tmp_path / "ann", store)
+    ann.run("192.0.2.1")
+    clone = ann.clone("clone")
+    ticks.now += 100 * TTL
+    assert clone.run("192.0.2.7") is None
+    assert "lives under the same host id" in str(ann.run("192.0.2.8"))
+
+
+def test_a_reboot_with_another_address_waits_for_its_session_to_end(
+    tmp_path: Path, store: SqliteStore, ticks: Clock
+) -> None:
+    """Nothing tells it from a clone then: it is barred for as long as its former session lives."""
+    ann = Machine(tmp_path / "ann", store)
+    ann.run("192.0.2.1")
+    ann.reboot()
+    assert "lives under the same host id" in str(ann.run("192.0.2.7"))
+    ticks.now += 100 * TTL
+    assert ann.run("192.0.2.7") is None
 
 
 def test_the_store_away_is_told_and_forgets_nothing(host: Make) -> None:

@@ -220,6 +220,23 @@ def test_what_only_this_host_lost_is_written_beside_the_others(ann: Holder, bob:
     assert kept(store) == whole
 
 
+def test_a_vtep_that_was_not_told_before_the_end_is_told(ann: Holder, bob: Holder, store: SqliteStore) -> None:
+    """The run that moved to another address ended before the members' list said so: the next one writes it."""
+    on, moved = ann.join(), Address("192.0.2.77")
+    bob.join()
+    ann.settle()
+    ann.host.journal.networks.put(on.network, msgspec.structs.replace(on, vtep=moved))
+    ann.overlays.restore(soon())
+    ann.audit.want()
+    ann.settle()
+    vteps = {host: member.vtep for host, member in ann.host.records.members(on.overlay).items()}
+    assert vteps == {ann.host.me: moved, bob.host.me: bob.vtep}
+    before = ann.host.wire.count("commit")
+    ann.audit.want()
+    ann.settle()
+    assert ann.host.wire.count("commit") == before
+
+
 # -- a rolled-back store -------------------------------------------------------------------------------------------
 
 
@@ -301,6 +318,10 @@ def test_an_address_that_another_host_has_by_now_is_named(
     assert ann.host.tally.get("contradictions") == 1
     for address in (addresses[0], addresses[2]):
         assert lease_of(ann, address) == Lease(address=address, use="endpoint", hosts=(ann.host.me,))
+    assert bob.host.records.release(on.subnet, addresses[1])
+    ann.host.upkeep.settle(soon())  # and not with the next audit, minutes later, when others may have been given it
+    assert lease_of(ann, addresses[1]) == Lease(address=addresses[1], use="endpoint", hosts=(ann.host.me,))
+    assert not any(one.promised for one in ann.host.journal.leases.all())
 
 
 def test_a_reserved_address_that_another_host_has_by_now_is_his(ann: Holder, bob: Holder, store: SqliteStore) -> None:

@@ -13,7 +13,7 @@ from myoverlay.host.converge import Converger
 from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
-from myoverlay.store import Delete
+from myoverlay.store import Conflict, Delete, Entry
 from myoverlay.store.records import Member, Published
 from myoverlay.store.rings import RING_LENGTH, Ring
 from myoverlay.store.sqlite import SqliteStore
@@ -327,6 +327,45 @@ def test_a_snapshot_younger_than_the_counter_is_recognised(
     before = ann.epoch.id
     ann.epoch.look()
     assert ann.epoch.id != before
+
+
+def test_a_snapshot_is_recognised_though_as_much_was_written_since(
+    ann: Watcher, others: list[Host], store: SqliteStore
+) -> None:
+    """A ring that tells of another host's change in place of a lost one: everything is listed, and the doubt begins."""
+    one, other = others[0], others[1]
+    key, before = ring_key(store, one), one.records.ring(DEMO).value
+    write(one, "10.5.0.11", "10.5.0.99", incarnation=ann.epoch.id)
+    ann.round()
+    keys = [key for key in store.keys("myoverlay/").keys if "/changes/" in key]
+    rings = {key: cast(Entry, store.get(key)).value.decode() for key in keys}
+    write(other, "10.5.0.12", "10.5.0.97", incarnation=ann.epoch.id)
+    for name, ring in (rings | {key: encode(before.turned(other.me)).decode()}).items():
+        put(store, name, ring)
+    assert not ann.epoch.in_doubt()
+    ann.round()
+    assert {"10.5.0.97", "10.5.0.99"} <= ann.local.addresses()
+    assert ann.epoch.in_doubt()
+
+
+def test_rings_that_go_with_the_overlay_are_no_loss(ann: Watcher, others: list[Host], store: SqliteStore) -> None:
+    """Who has left it sees its last holder take the keys along; who is still in it doubts the store."""
+    ann.round()
+    for key in [key for key in store.keys("myoverlay/").keys if "/changes/" in key]:
+        entry = cast(Entry, store.get(key))
+        assert not isinstance(store.commit([Delete(key, entry.index)]), Conflict)
+    ann.watch.cancel()
+    ann.watch.step()
+    assert not ann.epoch.in_doubt()
+    ann.watch.stopping.clear()
+    ann.watch.step()
+    assert ann.epoch.in_doubt()
+
+
+def ring_key(store: SqliteStore, one: Host) -> str:
+    """Where the host's changes are told."""
+    keys = (key for key in store.keys("myoverlay/").keys if "/changes/" in key)
+    return next(key for key in keys if one.me in cast(Entry, store.get(key)).value.decode())
 
 
 def test_an_older_reading_is_passed_over(ann: Watcher, others: list[Host]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from myoverlay.errors import Clash, Late, Unavailable
 from myoverlay.host.farewell import Farewell
 from myoverlay.host.journal import Journal
 from myoverlay.host.mirror import Mirror
+from myoverlay.host.pools import RELEASED
 from myoverlay.kernel.pins import Pins
 from myoverlay.tally import Tally
-from tests.pure.kit import network
+from myoverlay.values import PoolUse
+from tests.pure.kit import SUBNET, network
 
 
 class FakeDeparture:
@@ -70,6 +73,47 @@ def test_a_host_with_a_network_is_not_asked_to_leave(tmp_path: Path) -> None:
     assert (scene.run / "state" / "journal.db").exists()
 
 
+def test_a_pool_in_use_is_not_given_back(tmp_path: Path) -> None:
+    """Docker asked for it and has made no network of it yet: the host stays."""
+    departure = FakeDeparture()
+    scene = Scene(tmp_path, departure)
+    scene.journal.uses.put("p", use(at=1.0))
+    scene.end()
+    assert departure.calls == 0
+
+
+def test_a_pool_that_was_released_just_now_is_waited_for(tmp_path: Path) -> None:
+    """`docker network rm`, then the end at once: the loops are still telling the store; the host leaves after that."""
+    departure = FakeDeparture()
+    scene = Scene(tmp_path, departure)
+    scene.journal.uses.put("p", use(at=RELEASED))
+    told = threading.Timer(0.3, lambda: scene.journal.uses.drop("p"))
+    told.start()
+    began = time.monotonic()
+    scene.end()
+    told.join()
+    assert time.monotonic() - began >= 0.3
+    assert departure.calls == 1
+    assert not scene.run.exists()
+
+
+def test_a_release_that_cannot_be_told_is_left_for_the_next_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is away: the host does not leave, says so, and its copy stays."""
+    departure = FakeDeparture()
+    scene = Scene(tmp_path, departure)
+    scene.journal.uses.put("p", use(at=RELEASED))
+    scene.end()
+    assert departure.calls == 0
+    assert caplog.text.count("stays behind") == 1
+    assert (scene.run / "state" / "journal.db").exists()
+
+
+def use(at: float) -> PoolUse:
+    return PoolUse(pool="p", subnet=SUBNET, written=True, at=at)
+
+
 def test_a_host_that_was_never_announced_gives_nothing_back(tmp_path: Path) -> None:
     """A clone's journal tells of the original's session and leases."""
     departure = FakeDeparture()
@@ -94,7 +138,7 @@ def test_what_fails_is_said_and_left_for_the_next_run(
 
 
 def test_pins_that_stand_keep_their_directory(tmp_path: Path) -> None:
-    """After `host leave` namespaces may remain: only the copy goes."""
+    """After `host leave --force` namespaces may remain: only the copy goes."""
     scene = Scene(tmp_path, FakeDeparture())
     (scene.pins.folder / "10.5.0.0-24").touch()
     scene.end()

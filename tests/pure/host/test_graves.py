@@ -219,6 +219,36 @@ def test_another_hosts_word_stops_the_clock(ann: Digger, bob: Host, store: Sqlit
     assert left_of(store, bob) == []
 
 
+def test_nobody_is_buried_while_the_store_is_in_doubt(ann: Digger, bob: Host, store: SqliteStore) -> None:
+    """What others say of the dead may be among what it lost: they are given the time to say it again."""
+    ann.dies(bob)
+    ann.clock.now += LEASE_GRACE - 1
+    ann.epoch.went_back()
+    ann.epoch.look()
+    ann.clock.now += 2
+    ann.settle()
+    assert left_of(store, bob)
+    ann.clock.now += 60
+    ann.settle()
+    assert not left_of(store, bob)
+
+
+def test_a_word_is_said_again_to_a_store_that_may_have_lost_it(ann: Digger, bob: Host, store: SqliteStore) -> None:
+    """Who hears a host that is cut off says so at once under the store's new identity, and not only when it is due."""
+    ann.settle()
+    ann.beat.pulse(bob.me).heard = ann.clock.now
+    ann.settle()
+    assert bob.presence.witness(bob.me) is not None
+    bob.presence.end_witness(bob.me)
+    ann.clock.now += 1
+    ann.settle()
+    assert bob.presence.witness(bob.me) is None
+    ann.epoch.went_back()
+    ann.epoch.look()
+    ann.settle()
+    assert bob.presence.witness(bob.me) is not None
+
+
 def test_a_word_from_before_its_death_stops_nothing(ann: Digger, bob: Host, store: SqliteStore, host: Make) -> None:
     """What was said before it was found dead is no sign of life."""
     host("eve").presence.bear_witness(bob.me)

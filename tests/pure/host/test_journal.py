@@ -228,10 +228,11 @@ def test_serials_rise_for_ever(tmp_path: Path) -> None:
     given = []
     for _ in range(3):
         journal = Journal(tmp_path)
-        given += [journal.next_serial() for _ in range(SERIALS + 1)]
+        given += [journal.next_serial(above) for above in (0, 0, 7, 7, given[-1] if given else 9, SERIALS + 3, 5)]
         journal.close()
     assert given == sorted(set(given))
-    assert given[0] == 1
+    assert given[:5] == [1, 2, 8, 9, 10]
+    assert given[5] == SERIALS + 4
 
 
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown, Unreadable
 from myoverlay.host.holdings import ABANDONED
+from myoverlay.host.pools import CREATING
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Changes, Member
 from myoverlay.store.sqlite import SqliteStore
-from myoverlay.values import Address, HostId, Lease, Network, PoolUse, Subnet, encode
+from myoverlay.values import Address, HostId, Lease, Network, Pool, PoolUse, Subnet, encode
 from tests.pure.kit import DEMO, PREFIX, Clock, Host, definition, every, put, soon, together
 
 
@@ -29,6 +30,9 @@ class Elsewhere:
         self._others = others
 
     def addresses(self, network: Network) -> Collection[Address]:
+        return self._others
+
+    def listed(self, network: Network) -> Collection[Address]:
         return self._others
 
     def has(self, network: Network, address: Address) -> bool:
@@ -425,6 +429,30 @@ def test_a_promise_that_cannot_be_kept_is_told(
     assert held.value == taken
 
 
+def test_a_promise_that_clashes_is_told_once(host: Make, store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """However often it is settled it is said and counted once, again for another host; freed there it is kept."""
+    ann, bob, eve = host("ann"), host("bob"), host("eve")
+    use, on = ready(ann)
+    ann.settle()
+    ann.wire.off = True
+    address = ann.claim(use)
+    ann.container(on, address)
+    ann.wire.off = False
+    key = f"{PREFIX}/pools/10.5.0.0-24/{address}"
+
+    def told(by: Host) -> int:
+        put(store, key, encode(Lease(address=address, use="endpoint", hosts=(by.me,))))
+        for _ in range(3):
+            ann.settle()
+        return ann.tally.get("contradictions")
+
+    assert [told(by) for by in (bob, eve, eve)] == [1, 2, 2]
+    assert [caplog.text.count(f"host {by} has it as well") for by in ("bob", "eve")] == [1, 1]
+    assert eve.records.release(use.subnet, address)
+    ann.settle()
+    assert not any(lease.promised for lease in ann.journal.leases.all())
+
+
 def test_a_reserve_the_store_lost_is_not_given_out(host: Make, store: SqliteStore) -> None:
     """After the store was emptied a reserved address may be anybody's: it is asked for like any other."""
     ann, bob = host("ann"), host("bob")
@@ -528,6 +556,27 @@ def test_what_is_asked_for_is_ceded_to_whoever_asked(host: Make, store: SqliteSt
     ring = ann.records.changes(DEMO, 0, timeout=1)
     assert isinstance(ring, Changes)
     assert ring.asked.hosts == (ann.me,)
+
+
+def test_nothing_is_ceded_to_a_host_that_has_left(host: Make, store: SqliteStore) -> None:
+    """There nothing would ever free it; and who asked in vain asks no longer."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann)
+    ready(bob)
+    ann.settle()
+    kept = ann.held("reserve")
+    lease = bob.records.lease(use.subnet, kept[0])
+    assert lease is not None
+    with pytest.raises(Clash, match="did not give it up"):
+        bob.ceding.ask(use.subnet, lease, soon())
+    now = bob.records.lease(use.subnet, kept[0])
+    assert now is not None
+    assert now.value == lease.value
+    assert bob.records.want(use.subnet, now, DEMO)
+    bob.records.write_pool(bob.records.pool(use.subnet), Pool(subnet=use.subnet, overlay=DEMO, users=(ann.me,)))
+    ann.ceding.asked(use.subnet)
+    ann.ceding.settle(soon())
+    assert ann.held("reserve") == kept
 
 
 def test_a_chosen_address_is_nobodys_wish(host: Make) -> None:
@@ -735,6 +784,47 @@ def test_a_pool_of_two_networks_stays_with_the_second(host: Make, store: SqliteS
     ann.pools.release(two.pool)
     ann.settle()
     assert nothing_left(store)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["refused before", "refused after"])
+def test_of_two_creations_at_once_the_refused_one_takes_nothing(
+    host: Make, store: SqliteStore, clock: Clock, late: bool
+) -> None:
+    """Both are given the pool: what the loser gives back, before or after the winner's network is made, stays its."""
+    ann = host("ann")
+    use, _ = ann.pool(), ann.pool()
+    ann.claim(use, "10.5.0.2")
+    on = ann.network(use) if late else None
+    if late:
+        with pytest.raises(Clash, match=r"overlay demo of pool .* was just joined by network demo-ann"):
+            ann.pools.use_of(use.subnet)
+    ann.leases.release(use.pool, Address("10.5.0.2"), soon())
+    ann.pools.release(use.pool)
+    assert ann.pools.use_of(use.subnet) == (None if late else ann.pools.use(use.pool))
+    on = on or ann.network(use)
+    ann.settle()
+    clock.now += ABANDONED
+    ann.settle()
+    assert ann.held("aux") == ["10.5.0.2"]
+    assert len(ann.held("reserve")) == 7
+    ann.container(on, ann.claim(use))
+    ann.remove(on, use)
+    ann.settle()
+    assert nothing_left(store)
+
+
+def test_a_pool_whose_first_answer_was_lost_goes_with_its_network(host: Make, store: SqliteStore, clock: Clock) -> None:
+    """Docker asked twice and gives back once: at once after CREATING, else with what is abandoned."""
+    ann = host("ann")
+    for passes, pause in ((CREATING, 0.0), (0.0, ABANDONED + 1)):
+        use, _ = ann.pool(), ann.pool()
+        on = ann.network(use)
+        clock.now += passes
+        ann.remove(on, use)
+        clock.now += pause
+        ann.settle()
+        ann.settle()
+        assert nothing_left(store)
 
 
 # -- enemies and outsiders -----------------------------------------------------------------------------------------

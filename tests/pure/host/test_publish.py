@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from myoverlay.errors import Clash
-from myoverlay.host.local import View
 from myoverlay.host.publish import Publisher
+from myoverlay.host.view import View
 from myoverlay.plan.believe import latest
 from myoverlay.store import Delete, Put
 from myoverlay.store.pooled import MARK
@@ -53,6 +53,7 @@ class Writer:
         self.dead: set[HostId] = set()
         names[host.me] = host.name
         self.tally = Tally()
+        count = itertools.count(0)
         self.publisher = Publisher(
             host.records,
             lambda overlay: self.local if self.here else None,  # type: ignore[arg-type, return-value]
@@ -61,7 +62,7 @@ class Writer:
             lambda: True,
             lambda: self.vouched,
             lambda who: who in self.dead,
-            itertools.count(1).__next__,
+            lambda above: max(above, next(count)) + 1,
             lambda known, read: self.latest(known, read),
             CONTEST,
         )
@@ -436,17 +437,18 @@ def test_each_list_has_a_higher_number_than_the_one_before(writer: Make, store: 
         return ann.host.records.lists(DEMO, [ann.host.me])[ann.host.me].value.serial
 
     ann.publish(record("10.5.0.3"))
-    assert serial() == 1
+    first = serial()
     ann.publish(record("10.5.0.3"))
-    assert serial() == 1
+    assert serial() == first
     old = store.get(ann.key())
     ann.publish(record("10.5.0.4"))
-    assert serial() == 2
+    second = serial()
+    assert second > first
     assert old is not None
     put(store, ann.key(), old.value)
     ann.publisher.distrust(DEMO)
     ann.publish(record("10.5.0.4"))
-    assert serial() == 3
+    assert serial() > second
 
 
 def test_what_a_host_withdrew_is_no_clash_in_its_old_list(writer: Make) -> None:

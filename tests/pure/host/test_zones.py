@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from myoverlay.host.local import View
+from myoverlay.host.view import View
 from myoverlay.host.zones import Known, zone_of
 from myoverlay.plan import rows
 from myoverlay.plan.zone import End

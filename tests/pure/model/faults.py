@@ -40,7 +40,7 @@ FAULTS = {
         "            Put(self.fib(definition, record.mac), vtep.encode(), MARK),\n",
     ),
     "a lease is put without looking": Fault(
-        "store.records",
+        "store.pooled",
         "        ops: list[Op] = [Put(key, encode(new), index=held.index if held else 0)]\n",
         "        ops: list[Op] = [Put(key, encode(new))]\n",
     ),
@@ -88,11 +88,11 @@ FAULTS = {
         "        return _records(self.endpoints())\n",
     ),
     "a release is not told later": Fault(
-        "host.leases",
-        '            if lease.use == "releasing":\n                self.settle_release',
-        "            if False:\n                self.settle_release",
+        "host.upkeep",
+        '            if lease.use == "releasing":\n                self._leases.settle_release',
+        "            if False:\n                self._leases.settle_release",
     ),
-    "a promise is not written": Fault("host.leases", "            elif lease.promised:\n", "            elif False:\n"),
+    "a promise is not written": Fault("host.upkeep", "            elif lease.promised:\n", "            elif False:\n"),
     "an index key stays": Fault(
         "host.publish",
         "        return [entry for key, entry in sorted(known.entries.items()) if key not in keep]\n",
@@ -105,6 +105,19 @@ FAULTS = {
         "host.alive",
         "        if self._announced != mine or known is None or holder != self._session:\n",
         "        if not self.announced.is_set():\n",
+    ),
+    "an old list counts": Fault(
+        "plan.believe",
+        "        return read if read.serial >= known.serial else known\n",
+        "        return read\n",
+    ),
+    "a reserve is taken unasked": Fault(
+        "host.leases",
+        "        self._ceding.ask(subnet, held, deadline)\n        return False\n",
+        "        return True\n",
+    ),
+    "an old identity is taken for a new one": Fault(
+        "host.epoch", " or current.id == self._id or current.born <= self._born:\n", " or current.id == self._id:\n"
     ),
     "a withdrawal is not published": Fault(
         "docker.driver",

@@ -135,10 +135,19 @@ class Way:
             raise Unavailable("the store did it, and its answer was lost")
         if isinstance(answer, Unchanged) and self._run.turn is not None and not self._run.turn.ripe:
             raise Blocked(args[0], timeout)
+        if isinstance(answer, Unchanged) and self._run.turn is None:
+            answer = self._wait_out(name, args, timeout)
         if not name.startswith("wait"):
             world.scheduler.elapse(world.random.uniform(0.001, 0.01))
             self._run.check()
         return answer
+
+    def _wait_out(self, name: str, args: tuple[Any, ...], timeout: float) -> Any:
+        """A call of Docker's waits in the store itself, and the others go on."""
+        for _ in range(5):
+            self._world.scheduler.elapse(timeout / 5)
+            self._run.check()
+        return getattr(self._world.store, name)(*args, timeout=timeout)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -346,7 +355,6 @@ class Machine:
         self.doomed = False
         #: Since when its daemon has had answers from the store, without a failure; since when it has run.
         self.reaching_since: float | None = None
-        self.running_since = 0.0
         #: Since when the store has not had what the host holds.
         self.lost_since: float | None = None
         self.cut = False
@@ -386,7 +394,6 @@ class Machine:
             return
         run = self.run = Run(self)
         run.fuse, self.next_fuse = self.next_fuse, None
-        self.running_since = self.world.scheduler.now
         self.loops = []
         try:
             self.daemon = self._make(run)
@@ -442,6 +449,7 @@ class Machine:
                     bell.set()
                 local.listed = bell
         before, self.world.speaker = self.world.speaker, self
+        turn, run.turn = run.turn, None  # type: ignore[union-attr]  # it is no loop that waits in the store now
         try:
             answer = act()
         except (MyoverlayError, Killed):
@@ -450,6 +458,7 @@ class Machine:
             raise Failure("no bug", f"{self.name}: a call of Docker's: {error!r}") from error
         finally:
             self.world.speaker = before
+            run.turn = turn  # type: ignore[union-attr]
         run.check()  # type: ignore[union-attr]
         return answer
 

@@ -30,6 +30,8 @@ class Truth:
         self.promised: set[tuple[str, Address]] = set()
         #: Addresses that the others took from a host which none of them could reach for the lease grace.
         self.given_up: set[tuple[tuple[str, Address], Machine]] = set()
+        #: What each host listed when it last could, by host and overlay.
+        self._last_word: dict[str, set[str]] = {}
         #: Whose the leases in the store are, by their keys.
         self._owners: dict[str, tuple[str, ...]] = {}
         #: Containers that their host has listed in the store.
@@ -108,21 +110,40 @@ class Truth:
             for c in self._world.engine(machine).containers.values()
             if c.overlay is container.overlay and c.joining
         )
+        # One that two hosts were given counts as had by both from the moment that the second is about to start.
+        promised = (container.overlay.name, container.address) in self.promised
+        joining = joining or (promised and self._is_started_elsewhere(container)) or self._is_left_listed(container)
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
         # A row of a former container with the same address says nothing of one that its host could not publish yet.
         untold = container not in self._told
         return joining or unheard or untold or self.contested(container) or self._is_unknown(machine, container.machine)
 
+    def _is_started_elsewhere(self, container: Container) -> bool:
+        return any(
+            c.address == container.address and c.overlay is container.overlay and c is not container
+            for engine in self._world.engines
+            for c in engine.containers.values()
+        )
+
+    def _is_left_listed(self, container: Container) -> bool:
+        """Is it had, by its last word, by a host that cannot take that back just now? Then it clashes with that."""
+        place = f"/overlays/{container.overlay.name}"
+        return any(
+            not machine.writes() and container.address in self._last_word.get(f"{machine.id}{place}", ())
+            for machine in self._world.machines
+            if machine is not container.machine
+        )
+
     def _is_unknown(self, machine: Machine, host: Machine) -> bool:
-        """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer
-        was started anew since: nothing in the world tells it that the host is one of the overlay's."""
+        """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer,
+        started anew, had no answer from the store before: nothing tells it that the host is one of the overlay's."""
         world, now = self._world, self._world.scheduler.now
-        if host.lost_since is not None and self._is_lost(host) and machine.running_since > host.lost_since:
+        reached = machine.run.reached_at if machine.run is not None else None
+        if host.lost_since is not None and self._is_lost(host) and (reached is None or reached > host.lost_since):
             return True
         if now - world.lost_at >= world.grace:
             return False
         # Within the doubt: a run that had no answer before the store was rolled back has but the snapshot's word.
-        reached = machine.run.reached_at if machine.run is not None else None
         return now >= world.lost_at and reached is not None and reached >= world.lost_at
 
     def _is_lost(self, host: Machine) -> bool:
@@ -132,6 +153,11 @@ class Truth:
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""
+        for key in keys:
+            if (host := self._world.actor) is not None and key.startswith(f"myoverlay/hosts/{host.id}/overlays/"):
+                listed = self._value(key.removeprefix("myoverlay/")) or {}
+                place = key.removeprefix("myoverlay/hosts/")
+                self._last_word[place] = {record["address"] for record in listed.get("records", ())}
         if any("/hosts/" in key for key in keys):
             for container in self.live():
                 if container not in self._told:

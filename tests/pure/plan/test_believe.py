@@ -42,7 +42,7 @@ def test_a_list_withdraws_under_the_stores_present_id(written: str, store: str, 
         (6, "old", True, "known"),  # what a snapshot brought back of a host that is cut off
         (7, "old", True, "read"),
         (8, "old", True, "read"),  # a later word of the host's own, whatever it knew of the store
-        (6, "one", True, "read"),  # it knows of the loss: a number may be a forger's, or a lost journal's
+        (6, "one", False, "known"),  # a snapshot of a moment ago, from within the doubt
         (0, "old", True, "both"),  # by a version that did not number them
     ],
 )

@@ -134,6 +134,16 @@ class FakeConsul:
             self.index = 3
             self.changed.notify_all()
 
+    def snapshot(self) -> tuple[dict[str, Pair], dict[str, int], int]:
+        with self.changed:
+            return {key: Pair(**vars(pair)) for key, pair in self.kv.items()}, dict(self.graves), self.index
+
+    def restore(self, old: tuple[dict[str, Pair], dict[str, int], int]) -> None:
+        """All is as it was then. What blocks now ends with what it has; what comes to block later does not."""
+        with self.changed:
+            self.kv, self.graves, self.index = old
+            self.changed.notify_all()
+
     # Requests
 
     def answer(self, seen: Seen) -> Reply:
@@ -155,11 +165,11 @@ class FakeConsul:
         if not tree and self.is_denied(key):
             return Reply(403, b"Permission denied")
         with self.changed:
-            if int(query.get("index", 0)) > 0:
-                self.block(key, int(query["index"]), _seconds(query["wait"]), tree=tree)
-            found = {name: pair for name, pair in self.kv.items() if _is_at(name, key, tree=tree)}
+            kv, known = self.kv, int(query.get("index", 0))
+            abandoned = known > 0 and self.block(key, known, _seconds(query["wait"]), tree=tree)
+            found = {name: pair for name, pair in kv.items() if _is_at(name, key, tree=tree)}
             found = {name: found[name] for name in sorted(found, key=str.encode) if not self.is_denied(name)}
-            index = self.index_of(key, tree=tree)
+            index = known if abandoned else self.index_of(key, tree=tree)
         if not found:
             return Reply(404, None, index)
         if "keys" in query:
@@ -169,12 +179,16 @@ class FakeConsul:
     def is_denied(self, key: str) -> bool:
         return self.denied is not None and key.startswith(self.denied)
 
-    def block(self, key: str, index: int, wait: float, *, tree: bool) -> None:
-        ends = time.monotonic() + wait
+    def block(self, key: str, index: int, wait: float, *, tree: bool) -> bool:
+        """True where a restore ended it."""
+        ends, kv = time.monotonic() + wait, self.kv
         while self.index_of(key, tree=tree) <= index and (left := ends - time.monotonic()) > 0:
             self.changed.wait(left)
             if self.closing.is_set():
                 raise Gone
+            if self.kv is not kv:
+                return True
+        return False
 
     def index_of(self, key: str, *, tree: bool) -> int:
         alive = [pair.modified for name, pair in self.kv.items() if _is_at(name, key, tree=tree)]
@@ -199,13 +213,20 @@ class FakeConsul:
                 except LookupError as error:
                     errors.append({"OpIndex": at, "What": str(error.args[0])})
             if errors:
-                self.kv, self.graves = before
+                self._put_back(*before)
                 return Reply(409, {"Results": None, "Errors": errors})
             if not read_only:
                 self.index += 1
                 self.changed.notify_all()
         shown = [{"KV": result} for result in results if result is not None and not self.is_denied(result["Key"])]
         return Reply(200, {"Results": shown, "Errors": None})
+
+    def _put_back(self, kv: dict[str, Pair], graves: dict[str, int]) -> None:
+        """Into the same dicts: others mean a restore."""
+        self.kv.clear()
+        self.kv.update(kv)
+        self.graves.clear()
+        self.graves.update(graves)
 
     def apply(self, op: dict[str, Any]) -> dict[str, Any] | None:
         verb, key, held = op["Verb"], op["Key"], self.kv.get(op["Key"])

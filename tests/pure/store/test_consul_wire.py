@@ -20,7 +20,7 @@ from lab import faults
 from lab.fault_proxy import FaultProxy, listen
 from myoverlay.errors import MyoverlayError, Refused, Unavailable
 from myoverlay.store import Committed, Conflict, Delete, Keys, Listing, Lock, Put, Reset, Store, Unchanged
-from myoverlay.store import consul as module
+from myoverlay.store import waits as module
 from myoverlay.store.consul import ConsulStore
 from myoverlay.store.wire import Place, parse_place
 from tests.pure.store.fake_consul import FakeConsul, Reply, Seen, make_pki
@@ -474,7 +474,7 @@ def test_what_is_remembered_of_prefixes_is_bounded(store: ConsulStore) -> None:
     """Prefixes that are asked for once leave nothing that grows."""
     for number in range(module._REMEMBERED + 20):
         store.list(f"ask/{number}/")
-    assert len(store._told) == module._REMEMBERED
+    assert len(store._waits._told) == module._REMEMBERED
 
 
 def test_positions_of_a_conflict_without_them(fake: FakeConsul, store: ConsulStore) -> None:
@@ -573,13 +573,20 @@ def secure(pki: Path) -> Iterator[FakeConsul]:
     assert fake.crashes == []
 
 
-def test_tls(secure: FakeConsul, pki: Path) -> None:
+def test_tls(secure: FakeConsul, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides show certificates; calls, kept connections and an interrupted wait work as without."""
+    monkeypatch.setattr(module, "LOOK", 0.05)
     store = ConsulStore(secure.address, ca=pki / "ca.pem", cert=pki / "client.pem", key=pki / "client.key")
     done(store, Put("a/x", bytes(100_000)))
     for _ in range(5):
         assert names(store.list("a/")) == ["a/x"]
     assert len(secure.connections) == 1
+    index = store.list("a/").index
+    woken = Call(lambda: store.wait("a/", index, timeout=60))
+    while not any("keys=1" in seen.target for seen in secure.seen):  # it looked, and goes on reading
+        threading.Event().wait(0.01)
+    done(store, Put("a/y", b""))
+    assert names(woken.result()) == ["a/x", "a/y"]
     asked = len(secure.seen)
     waiting = Call(lambda: store.wait("a/", 1 << 40, timeout=60))
     while len(secure.seen) == asked:
@@ -643,6 +650,72 @@ def test_a_wait_that_ends_early_looks_before_it_blocks_again(fake: FakeConsul, s
 
     fake.fault = restored
     assert isinstance(Call(lambda: store.wait("a/", index, timeout=60)).result(), Reset)
+
+
+@pytest.mark.parametrize("grown", [0, 40], ids=["quiet", "grown beyond it elsewhere"])
+def test_a_wait_that_begins_after_a_restore_looks_once_more(
+    fake: FakeConsul, store: ConsulStore, monkeypatch: pytest.MonkeyPatch, grown: int
+) -> None:
+    """It came too late to be ended by the restore and waits for an index that is far away: it sees so, and soon."""
+    monkeypatch.setattr(module, "LOOK", 0.1)
+    done(store, *[Put(f"a/{number}", b"") for number in range(5)])
+    old = fake.snapshot()
+    for number in range(30):
+        done(store, Put("a/later", b"%d" % number))
+    known = store.list("a/")
+    fake.restore(old)
+    for number in range(grown):
+        done(store, Put("other", b"%d" % number))
+    began = time.monotonic()
+    answer = Call(lambda: store.wait("a/", known.index, timeout=60)).result()
+    assert time.monotonic() - began < SOON
+    # With the whole store's index beyond it, what is there is told in place of a loss: whoever reads it sees the rest.
+    assert isinstance(answer, Listing if grown else Reset)
+    if isinstance(answer, Listing):
+        assert names(answer) == [f"a/{number}" for number in range(5)]
+
+
+def test_a_wait_looks_once(fake: FakeConsul, store: ConsulStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing was lost one read of names is all that it costs, and what comes is heard as soon as ever."""
+    monkeypatch.setattr(module, "LOOK", 0.05)
+    done(store, Put("a/x", b""))
+    index = store.list("a/").index
+    before = len(fake.seen)
+    waiting = Call(lambda: store.wait("a/", index, timeout=60))
+    waiting.join(0.4)
+    assert waiting.is_alive()
+    asked = [seen.target for seen in fake.seen[before:]]
+    assert len([target for target in asked if "keys=1" in target]) == 1
+    assert len(asked) == 2
+    done(store, Put("a/y", b""))
+    began = time.monotonic()
+    assert names(waiting.result()) == ["a/x", "a/y"]
+    assert time.monotonic() - began < SHORT
+
+
+def test_a_look_that_is_not_answered_is_tried_again(
+    fake: FakeConsul, store: ConsulStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait goes on meanwhile: it did not fail, and hears what comes."""
+    monkeypatch.setattr(module, "LOOK", 0.05)
+    done(store, Put("a/x", b""))
+    index = store.list("a/").index
+    refused: list[str] = []
+
+    def names_fail(seen: Seen, _: socket.socket) -> Reply:
+        if "keys=1" not in seen.target or len(refused) == 3:
+            return fake.answer(seen)
+        refused.append(seen.target)
+        return Reply(500, b"No cluster leader")
+
+    fake.fault = names_fail
+    waiting = Call(lambda: store.wait("a/", index, timeout=60))
+    waiting.join(0.6)
+    assert waiting.is_alive()
+    assert len(refused) == 3
+    assert len([seen for seen in fake.seen if "keys=1" in seen.target]) == 4
+    done(store, Put("a/y", b""))
+    assert names(waiting.result()) == ["a/x", "a/y"]
 
 
 def test_an_index_that_never_moves_does_not_turn_a_wait_on_the_spot(fake: FakeConsul, store: ConsulStore) -> None:

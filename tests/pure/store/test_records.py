@@ -309,6 +309,34 @@ def test_a_ring_tells_who_changed_since(turns: int, then: int) -> None:
     assert ring.since(then) == (tuple(hosts[then:]) if 0 <= missed <= RING_LENGTH else None)
 
 
+@given(st.integers(0, 2 * RING_LENGTH), st.integers(0, 2 * RING_LENGTH))
+def test_what_a_ring_became_follows_it(turns: int, more: int) -> None:
+    """However many turns later; the ring before them does not follow the one after, nor an empty one any."""
+    before = Ring()
+    for number in range(turns):
+        before = before.turned(HostId(f"{number:032x}"))
+    after = before
+    for number in range(more):
+        after = after.turned(HostId(f"{number + 1000:032x}"))
+    assert after.follows(before)
+    assert before.follows(after) == (more == 0)
+
+
+@given(st.integers(0, 2 * RING_LENGTH), st.integers(1, RING_LENGTH), st.integers(0, RING_LENGTH - 1))
+def test_a_ring_that_lost_turns_and_made_others_does_not_follow(turns: int, lost: int, more: int) -> None:
+    """As long as it tells of one of the turns that others took in place of the lost ones."""
+    ring = Ring()
+    for number in range(turns):
+        ring = ring.turned(HostId(f"{number:032x}"))
+    before = after = ring
+    for _ in range(lost):
+        before = before.turned(ANN)
+    for _ in range(lost + more):
+        after = after.turned(BOB)
+    assert not after.follows(before) or more + lost > RING_LENGTH
+    assert not before.follows(after)
+
+
 def test_a_ring_at_its_end_begins_anew() -> None:
     """A number that somebody set as high as it goes stops no writer; watchers then list everything."""
     ring = Ring(last=COUNT_LIMIT, hosts=(EVE,))
