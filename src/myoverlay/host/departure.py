@@ -78,10 +78,10 @@ class Departure:
         self._graves.retract(deadline)
         self._take_back(deadline)
         self._liveness.leave()
+        self.on_left()
         kept = self._vacate(deadline)
         if not self._beat.retire(_RETIRE):
             raise Late("this host has left, but its heartbeat's device is not gone yet: ask again")
-        self.on_left()
         self.done = True
         log.log(
             logging.WARNING if names else logging.INFO,

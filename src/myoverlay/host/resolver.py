@@ -34,8 +34,8 @@ _DEADLINE = 5.0
 #: While much changes and it is much work (10 ms for 10,000 endpoints), four fifths of the time belong to others, but
 #: nothing is put off for longer than this.
 _REST = 0.5
-#: What stood in the way, as the sockets of a former run, is looked at again so soon.
-_SOON = 0.3
+#: What stands in the way of a young one, as the sockets of a former run, is looked at again so soon. Seconds.
+_SOON, _YOUNG = 0.3, 10.0
 #: Seconds that the end of it all may take.
 _RETIRE = 4.0
 
@@ -90,6 +90,7 @@ class Resolver(Loop):
         with self._lock:
             self._doors.pop(overlay, None)
             self._shown.pop(overlay, None)
+            self._said.pop(f"overlay {overlay}", None)
             if self._answerer is not None:
                 self._answerer.drop(overlay)
 
@@ -144,7 +145,10 @@ class Resolver(Loop):
             self._bring_up_to_date(now)
             self._rest = min(_REST, max(COALESCE, 4 * (self._now() - now)))
             due = min(answerer.ping(), self._compare_at)
-            self._wait(min(due, now + _SOON) if self._said else due)
+            self._wait(min(due, now + _SOON) if self._said and self._is_young(answerer) else due)
+
+    def _is_young(self, answerer: Answerer) -> bool:
+        return self._now() - answerer.started < _YOUNG
 
     def _leave(self) -> None:
         if not self._retired.is_set():
@@ -203,7 +207,8 @@ class Resolver(Loop):
 
     def _bring_up_to_date(self, now: float) -> None:
         """Give it what it has not: first what an overlay holds, then the sockets, so that nobody is passed over."""
-        if now >= self._compare_at or HOST not in self._doors:
+        young = self._answerer is not None and self._is_young(self._answerer)
+        if now >= self._compare_at or (young and HOST not in self._doors):
             self._compare_at = now + COMPARE
             self._attempt("the host itself", self._renew_host)
         for local in self._overlays.all():

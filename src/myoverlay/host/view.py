@@ -1,4 +1,4 @@
-"""What a host knows of the rest of an overlay."""
+"""What a host knows of the others on one overlay."""
 
 from __future__ import annotations
 

@@ -299,3 +299,16 @@ def test_names_come_with_dockers_word_and_go_with_their_host(pair: tuple[Host, H
     one.daemon.fates.on_fate()
     until(lambda: a.ask("db.internal").rcode() == dns.rcode.NXDOMAIN, 1.0)
     assert a.finds("a") == {a.address}
+
+
+def test_a_host_that_leaves_answers_nobody_any_more(pair: tuple[Host, Host]) -> None:
+    """`host leave`: the bridge goes, and the namespaces that the resolver's sockets would hold."""
+    one, _ = pair
+    awake(one)
+    one.call("Control.Leave")
+    assert "myoverlay0" not in link_names(one.ns)
+    assert children(one) == 0
+    assert one.pins() == []
+    one.restart()
+    awake(one)
+    assert "myoverlay0" in link_names(one.ns)
