@@ -61,12 +61,9 @@ class Answerer:
         """Hand over two sockets: where only it has them, they end with it."""
         return self.send(Listen(overlay), (doors[0].fileno(), doors[1].fileno()))
 
-    def show(self, overlay: str, zone: bytes) -> bool:
-        descriptor = protocol.file_of(zone)
-        try:
-            return self.send(Show(overlay), (descriptor,))
-        finally:
-            os.close(descriptor)
+    def show(self, overlay: str, zone: int) -> bool:
+        """Hand over a zone, in a file that stays the caller's."""
+        return self.send(Show(overlay), (zone,))
 
     def drop(self, overlay: str) -> bool:
         return self.send(Close(overlay))

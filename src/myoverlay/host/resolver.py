@@ -19,9 +19,9 @@ from myoverlay.host.overlays import Overlays
 from myoverlay.host.zones import Known, zone_of
 from myoverlay.kernel.doors import open_doors
 from myoverlay.kernel.netns import Namespace
-from myoverlay.names.protocol import HOST
+from myoverlay.names.protocol import HOST, file_of
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, OverlayName, encode
+from myoverlay.values import Address, HostId, OverlayName
 
 log = logging.getLogger(__name__)
 
@@ -226,13 +226,17 @@ class Resolver(Loop):
         if ground is None:
             return
         if known.differs(self._shown.get(overlay)):
-            raw = encode(zone_of(local, known))
-            with self._lock:
-                if self._answerer is None or not self._answerer.show(overlay, raw):
-                    return
-                self._shown[overlay] = known
-        if self._doors.get(overlay) != ground.namespace.inode:
+            self._show(overlay, known, file_of(zone_of(local, known)))
+        if overlay in self._shown and self._doors.get(overlay) != ground.namespace.inode:
             local.inside(lambda namespace: self._open(overlay, namespace), time.monotonic() + _DEADLINE)
+
+    def _show(self, overlay: str, known: Known, zone: int) -> None:
+        try:
+            with self._lock:
+                if self._answerer is not None and self._answerer.show(overlay, zone):
+                    self._shown[overlay] = known
+        finally:
+            os.close(zone)
 
     def _open(self, overlay: str, namespace: Namespace) -> None:
         """Open the sockets of one namespace and hand them over. Raises MyoverlayError."""

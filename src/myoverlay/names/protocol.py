@@ -6,13 +6,13 @@ whom the other does not read never blocks him.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
-import msgspec
-
-from myoverlay.plan.zone import Zone
+from myoverlay.plan.zone import End, Zone
 
 #: The overlay of the host's own namespace.
 HOST = ""
@@ -20,67 +20,74 @@ HOST = ""
 MESSAGE, DESCRIPTORS = 1 << 16, 2
 
 
-class Listen(msgspec.Struct, frozen=True, tag="listen"):
+@dataclass(frozen=True, slots=True)
+class Listen:
     """Answer on these two sockets (UDP, TCP), in place of those you have for this overlay."""
 
     overlay: str
 
 
-class Close(msgspec.Struct, frozen=True, tag="close"):
+@dataclass(frozen=True, slots=True)
+class Close:
     """This host is no longer on the overlay."""
 
     overlay: str
 
 
-class Show(msgspec.Struct, frozen=True, tag="show"):
+@dataclass(frozen=True, slots=True)
+class Show:
     """With a file that holds the overlay's zone."""
 
     overlay: str
 
 
-class Ping(msgspec.Struct, frozen=True, tag="ping"):
+@dataclass(frozen=True, slots=True)
+class Ping:
     """Are you there?"""
 
     number: int
 
 
-class Pong(msgspec.Struct, frozen=True, tag="pong"):
+@dataclass(frozen=True, slots=True)
+class Pong:
     """Yes. `counts`: outcomes since the last time."""
 
     number: int
-    counts: Mapping[str, int] = {}
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 Order = Listen | Close | Show | Ping
-_encode = msgspec.json.Encoder(enc_hook=str).encode
-_orders = msgspec.json.Decoder(Order)
-_pongs = msgspec.json.Decoder(Pong)
-_zones = msgspec.json.Decoder(Zone)
+_KINDS: dict[str, Callable[..., Order]] = {"Listen": Listen, "Close": Close, "Show": Show, "Ping": Ping}
 
 
 def send(control: socket.socket, message: Order | Pong, descriptors: Sequence[int] = ()) -> None:
     """Raises OSError; BlockingIOError where the other end does not read."""
-    socket.send_fds(control, [_encode(message)], descriptors)
+    raw = json.dumps([type(message).__name__, asdict(message)]).encode()
+    socket.send_fds(control, [raw], descriptors)
 
 
 def receive_order(control: socket.socket) -> tuple[Order, list[int]] | None:
     """The next order with its file descriptors, which are the caller's; None at the end. Raises OSError."""
     raw, descriptors, _flags, _from = socket.recv_fds(control, MESSAGE, DESCRIPTORS)
-    return (_orders.decode(raw), descriptors) if raw else None
+    if not raw:
+        return None
+    kind, given = json.loads(raw)
+    return _KINDS[kind](**given), descriptors
 
 
 def receive_pong(control: socket.socket) -> Pong | None:
-    """The next answer; None at the end. Raises OSError, and ValueError for what is none."""
+    """The next answer; None at the end. Raises OSError."""
     raw = control.recv(MESSAGE)
-    return _pongs.decode(raw) if raw else None
+    return Pong(**json.loads(raw)[1]) if raw else None
 
 
-def file_of(raw: bytes) -> int:
+def file_of(zone: Zone) -> int:
     """A file in memory that holds a zone."""
+    given = [zone.overlay, zone.subnet, zone.internal, [[e.address, e.names, e.sandbox] for e in zone.ends], zone.gone]
     descriptor = os.memfd_create("zone", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(raw)
+            file.write(json.dumps(given).encode())
     except BaseException:
         os.close(descriptor)
         raise
@@ -91,4 +98,6 @@ def zone_in(descriptor: int) -> Zone:
     """The zone in such a file, which stays open."""
     with open(descriptor, "rb", closefd=False) as file:
         file.seek(0)
-        return _zones.decode(file.read())
+        overlay, subnet, internal, ends, gone = json.loads(file.read())
+    made = tuple(End(address, tuple(names), sandbox) for address, names, sandbox in ends)
+    return Zone(overlay, subnet, internal, made, tuple(gone))

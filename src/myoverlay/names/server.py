@@ -106,7 +106,7 @@ class Server:
 
     def _pong(self, number: int) -> None:
         try:
-            protocol.send(self._control, Pong(number, self._counts))
+            protocol.send(self._control, Pong(number, dict(self._counts)))
         except OSError:  # it does not read, and will find out by itself; or it has just ended, which is heard next
             return
         self._counts = Counter()

@@ -2,7 +2,7 @@
 
 Values in, values out: texts are in their normal forms, names in lower case without a last dot. A `Directory` is what a
 resolver knows, and forgets nothing at once: a name of ours that has gone is answered as gone for a while, so that the
-question goes to nobody else.
+question goes to nobody else. Dataclasses, for the resolver's process does without msgspec, which is 3 MB.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections.abc import Iterable, Mapping
-
-import msgspec
+from dataclasses import dataclass
 
 #: Seconds that a name that has gone is remembered, and of how many.
 GONE, GONE_LIMIT = 600.0, 4096
@@ -22,7 +21,8 @@ _OF_ZONES = frozenset((NS, SOA, DS, DNSKEY))
 _REVERSE = ".in-addr.arpa"
 
 
-class End(msgspec.Struct, frozen=True, array_like=True):
+@dataclass(frozen=True, slots=True)
+class End:
     """An endpoint: its address, its names, the chief one first, and the sandbox of one that is on this host."""
 
     address: str
@@ -30,7 +30,8 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     sandbox: str = ""
 
 
-class Zone(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Zone:
     """One overlay as its host knows it. `gone` are names that were of it and are not answered: their host is dead."""
 
     overlay: str
@@ -40,42 +41,50 @@ class Zone(msgspec.Struct, frozen=True):
     gone: tuple[str, ...] = ()
 
 
-class Question(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Question:
     """Name and type; classes other than IN do not come so far."""
 
     name: str
     type: int
 
 
-class Addresses(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Addresses:
     """The name is ours, and this is where its containers are."""
 
     addresses: tuple[str, ...]
 
 
-class Pointer(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Pointer:
     """What the address is called."""
 
     name: str
 
 
-class Empty(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Empty:
     """The name is ours and has nothing of this type."""
 
 
-class Nobody(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Nobody:
     """There is no such name for this asker, and nobody else is to be asked."""
 
 
-class Refuse(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Refuse:
     """Not from there: an internal network's questions do not leave the host."""
 
 
-class Forward(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Forward:
     """The host's resolvers may know."""
 
 
-class Ignore(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Ignore:
     """Nobody who could be answered asks so."""
 
 

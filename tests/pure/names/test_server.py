@@ -19,7 +19,6 @@ from myoverlay.names import forward, protocol, visitors
 from myoverlay.names.protocol import Close, Listen, Ping, Show
 from myoverlay.names.server import Server
 from myoverlay.plan.zone import End, Zone
-from myoverlay.values import encode
 from tests.pure.kit import until
 
 #: All that asks from loopback is on it.
@@ -91,7 +90,7 @@ class Resolver:
         self.address = ("", 0)
 
     def show(self, zone: Zone) -> None:
-        descriptor = protocol.file_of(encode(zone))
+        descriptor = protocol.file_of(zone)
         protocol.send(self.control, Show(zone.overlay), [descriptor])
         os.close(descriptor)
 
@@ -321,7 +320,7 @@ def test_messages_travel_as_they_are() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         big = Zone("web", "10.0.0.0/8", ends=tuple(End(f"10.0.{n // 250}.{n % 250}", (f"n{n}",)) for n in range(5000)))
-        descriptor = protocol.file_of(encode(big))
+        descriptor = protocol.file_of(big)
         protocol.send(ours, Show("web"), [descriptor])
         os.close(descriptor)
         told: Any = protocol.receive_order(theirs)
