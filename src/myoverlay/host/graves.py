@@ -18,7 +18,7 @@ from myoverlay.host.deadline import check, left
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.peers import Fates, PeerWatch
 from myoverlay.plan.fates import State
-from myoverlay.store.estate import Estate
+from myoverlay.store.estate import Estate, followers
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.values import HostId, OverlayName, Subnet
@@ -136,7 +136,7 @@ class Graves:
 
         Raises Unknown where there is none, Clash where it is alive, or answers the heartbeat and `force` is not given.
         """
-        host = self._find(name)
+        host, called = self._find(name, deadline)
         alive = Clash(f"host {name} is alive: stop its plugin, or run `myoverlay host leave` there")
         if self._is_back(host, deadline):
             raise alive
@@ -151,11 +151,12 @@ class Graves:
         if not self._bury(estate, overlays, pools, deadline):
             raise alive
         self._watch.refresh()
-        return Buried(host, self._name(host), tuple(sorted(overlays)), tuple(sorted(pools)))
+        return Buried(host, called, tuple(sorted(overlays)), tuple(sorted(pools)))
 
-    def _find(self, name: str) -> HostId:
-        names = dict(self._watch.known.names)
-        hosts = {*names, *self._records.hosts_and_overlays()} - {self._records.me}
+    def _find(self, name: str, deadline: float) -> tuple[HostId, str]:
+        """Which host is meant, and what it is called: by who was there, who is on an overlay, who follows networks."""
+        names = {**followers(self._records, timeout=left(deadline)), **self._watch.known.names}
+        hosts = {*names, *self._records.hosts_and_overlays(timeout=left(deadline))} - {self._records.me}
         found = {host for host in hosts if names.get(host) == name}
         found = found or {host for host in hosts if len(name) >= 6 and host.startswith(name)}
         if not found:
@@ -163,4 +164,5 @@ class Graves:
         if len(found) > 1:
             ids = ", ".join(sorted(host.short for host in found))
             raise Clash(f"{len(found)} hosts are called {name}: use an id, one of {ids}")
-        return found.pop()
+        host = found.pop()
+        return host, names.get(host) or host.short

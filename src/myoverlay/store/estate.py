@@ -31,6 +31,11 @@ class _Guarded:
         return getattr(self._store, name)
 
 
+def followers(records: Records, *, timeout: float = 3.0) -> dict[HostId, str]:
+    """What hosts that said something of networks call themselves: such a host may have been on no overlay ever."""
+    return NetworkRecords(records.store, records.prefix, records.me).called(timeout=timeout)
+
+
 class Estate:
     """One other host's keys. Every method may raise Unavailable; False means that something changed meanwhile."""
 

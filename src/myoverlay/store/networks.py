@@ -1,12 +1,13 @@
 """Networks that are defined once for all hosts, as the store holds them, and the questions asked of all hosts.
 
+    <prefix>/networks                        that somebody waits for plans; says nothing
     <prefix>/networks/<name>                 the plan; one that is to be removed stays until no host has it any more
     <prefix>/hosts/<host>/networks/<name>    what became of it there, written by that host alone
     <prefix>/incarnation/asks/<id>           a question to all hosts
     <prefix>/answers/<id>/<host>             what each found
 
-A plan that is merely missing withdraws nothing: the store may have lost it. Every host waits for questions all the
-time, so they lie beside a key that is always there: while there is none below a prefix, Consul (1.8.7) wakes whoever
+A plan that is merely missing withdraws nothing: the store may have lost it. Hosts wait for plans and questions all the
+time, so each lie beside a key that is always there: while there is none below a prefix, Consul (1.8.7) wakes whoever
 waits there for each key that is written anywhere.
 """
 
@@ -23,11 +24,15 @@ from myoverlay.values import HostId, OverlayName, encode
 
 
 class Plans(msgspec.Struct, frozen=True):
-    """All plans at an index. `unreadable` are names whose key is there, and which nothing is known of."""
+    """All plans at an index. `unreadable` are names whose key is there, and which nothing is known of.
+
+    `marked`: is the key there that lets a wait sleep though there is no plan?
+    """
 
     plans: dict[OverlayName, Held[NetworkPlan]]
     unreadable: frozenset[str]
     index: int
+    marked: bool = True
 
 
 class Questions(msgspec.Struct, frozen=True):
@@ -54,24 +59,32 @@ class NetworkRecords(Typed):
 
     def plans(self, *, timeout: float = 3.0) -> Plans:
         """All plans."""
-        listing = self.store.list(self.key("networks", ""), timeout=timeout)
+        listing = self.store.list(self.key("networks"), timeout=timeout)
         return self._plans_in(listing.entries, listing.index)
 
     def wait(self, index: int, *, timeout: float) -> Plans | Unchanged | Reset:
-        """Wait until a plan changed after `index` (0: answer at once)."""
-        seen = self.store.wait(self.key("networks", ""), index, timeout=timeout)
+        """Wait until a plan changed after `index` (0: answer at once). Sleeps only where it is `marked`."""
+        seen = self.store.wait(self.key("networks"), index, timeout=timeout)
         return seen if isinstance(seen, Unchanged | Reset) else self._plans_in(seen.entries, seen.index)
+
+    def mark(self, *, timeout: float = 3.0) -> None:
+        """Put the key that a wait needs to sleep; another host may be faster."""
+        self.store.commit([Put(self.key("networks"), b"", index=0)], timeout=timeout)
 
     def _plans_in(self, entries: Iterable[Entry], index: int) -> Plans:
         plans: dict[OverlayName, Held[NetworkPlan]] = {}
         unreadable = set()
-        for entry in entries:
+        below = {entry.key: entry for entry in entries}
+        marked = below.pop(self.key("networks"), None) is not None
+        for entry in below.values():
+            if not entry.key.startswith(self._plan_key("")):
+                continue  # the prefix of a wait is that of words that begin alike, too
             held = self._read_plan(entry)
             if held is not None:
                 plans[held.value.name] = held
             else:
                 unreadable.add(entry.key.removeprefix(self.key("networks", "")))
-        return Plans(plans, frozenset(unreadable), index)
+        return Plans(plans, frozenset(unreadable), index, marked)
 
     def _read_plan(self, entry: Entry | None) -> Held[NetworkPlan] | None:
         held = self.read(NetworkPlan, entry)
@@ -126,6 +139,11 @@ class NetworkRecords(Typed):
             return held
         self.distrust(entry.key, "it is about another host or network")
         return None
+
+    def called(self, *, timeout: float = 3.0) -> dict[HostId, str]:
+        """The hosts that have said something, with the names they gave."""
+        said = self.everywhere(timeout=timeout)
+        return {host: held.host_name for hosts in said.values() for host, held in hosts.items()}
 
     def wait_held(self, index: int, *, timeout: float) -> int:
         """Wait until some host began or ended to say something; the index to go on with."""

@@ -13,6 +13,7 @@ from myoverlay.errors import Refused, Unavailable
 from myoverlay.host.follow import AGAIN, BURY, RESYNC, NetworkFollower
 from myoverlay.networks import Became, HeldNetwork, NetworkPlan
 from myoverlay.plan.following import Found
+from myoverlay.store import Delete
 from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.tally import Tally
@@ -384,6 +385,21 @@ def test_long_and_strange_words_of_docker_are_made_fit(here: Here) -> None:
     said = here.said()["web"][1]
     assert said.startswith("Docker says: a?[31m b")
     assert len(said) <= 510
+
+
+def test_the_mark_is_put_and_put_again(here: Here) -> None:
+    """Before the first wait, and when somebody took it away: without it the store would not let the follower sleep."""
+    key = f"{PREFIX}/networks"
+    here.step()
+    mark = here.store.get(key)
+    assert mark is not None
+    here.step(RESYNC)
+    assert here.store.get(key) == mark
+    here.store.commit([Delete(key, mark.index)])
+    for _ in range(2):
+        here.step(RESYNC)
+    assert here.store.get(key) is not None
+    assert here.docker.acts == []
 
 
 def test_the_loop_ends_when_it_is_stopped(here: Here) -> None:

@@ -9,8 +9,10 @@ import pytest
 from myoverlay.errors import Clash, Unavailable, Unknown
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.graves import Graves
+from myoverlay.networks import Became, HeldNetwork
 from myoverlay.plan.fates import State
 from myoverlay.store import Delete
+from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.records import Member
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import Address, OverlayName, Subnet
@@ -282,6 +284,22 @@ def test_a_member_without_a_list_is_forgotten_too(ann: Digger, bob: Host, store:
     store.commit([Delete(entry.key, entry.index)])
     ann.forget("bob")
     assert left_of(store, bob) == []
+
+
+@pytest.mark.parametrize("call", ["cid", "start"])
+def test_a_host_that_never_had_an_overlay_is_forgotten_too(
+    ann: Digger, host: Make, store: SqliteStore, call: str
+) -> None:
+    """All that is left of it is what it said of networks for all hosts, and what it called itself there."""
+    cid = host("cid")
+    said = HeldNetwork(host=cid.me, network=OTHER, plan="1" * 32, became=Became.HELD, host_name="cid")
+    NetworkRecords(store, PREFIX, cid.me).say(said)
+    ann.settle()
+    done = ann.forget({"cid": "cid", "start": cid.me[:6]}[call])
+    assert (done.host, done.name, done.overlays) == (cid.me, "cid", ())  # type: ignore[attr-defined]
+    assert left_of(store, cid) == []
+    with pytest.raises(Unknown, match="no host is called"):
+        ann.forget("cid")
 
 
 def test_a_living_host_is_not_forgotten(ann: Digger, bob: Host, store: SqliteStore) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from hypothesis import strategies as st
 
 from myoverlay.errors import Unreadable
 from myoverlay.networks import Answer, Became, HeldNetwork, NetworkPlan, Question, fresh_id, plain
+from myoverlay.store import Put
+from myoverlay.store.consul import ConsulStore
 from myoverlay.store.estate import Estate
-from myoverlay.store.networks import NetworkRecords
+from myoverlay.store.networks import NetworkRecords, Plans
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import Address, HostId, OverlayName, Subnet, decoder, encode
 from tests.pure.kit import ANN, BOB, PREFIX, every, put
+from tests.pure.store.fake_consul import FakeConsul
 
 WEB = OverlayName("web")
 
@@ -156,6 +161,47 @@ def test_a_watch_hears_plans_and_questions(store: SqliteStore) -> None:
     seen = reader.questions(asks.index, timeout=1)
     assert [held.value for held in seen.questions.values()] == [asked]  # type: ignore[union-attr]
     assert reader.quarantine == {}
+
+
+def test_a_wait_for_plans_sleeps_though_there_is_none() -> None:
+    """Consul 1.8.7 wakes a wait below a prefix without keys for each write anywhere; beside the mark it does not.
+
+    And a plan that comes, by whoever writes it, is heard at once.
+    """
+    fake = FakeConsul().start()
+    store, other = ConsulStore(fake.address), ConsulStore(fake.address)
+    try:
+        reader = NetworkRecords(store, PREFIX, ANN)
+        assert not reader.plans().marked
+        reader.mark()
+        reader.mark()
+        start = reader.wait(0, timeout=3)
+        assert isinstance(start, Plans)
+        assert (start.plans, start.unreadable, start.marked) == ({}, frozenset(), True)
+        fake.seen.clear()
+        with ThreadPoolExecutor(1) as pool:
+            heard = pool.submit(reader.wait, start.index, timeout=20)
+            for n in range(30):
+                other.commit([Put(f"{PREFIX}/hosts/{n}", b"x")])
+                time.sleep(0.03)
+            asked = [one for one in fake.seen if one.method == "GET" and "/networks" in one.target]
+            assert len(asked) == 1, "four a second without the mark"
+            NetworkRecords(other, PREFIX, BOB).write(None, plan())
+            assert set(heard.result(5).plans) == {WEB}  # type: ignore[union-attr]
+    finally:
+        store.close()
+        other.close()
+        fake.close()
+    assert fake.crashes == []
+
+
+def test_a_word_that_begins_alike_is_no_plan(store: SqliteStore) -> None:
+    """The mark's prefix is that of other keys, too."""
+    put(store, f"{PREFIX}/networkers/web", b"{}")
+    reader = records(store)
+    reader.mark()
+    assert reader.plans() == reader.wait(0, timeout=1)
+    assert reader.plans().unreadable == frozenset()
 
 
 def test_words_are_made_plain() -> None:
