@@ -1,8 +1,9 @@
-"""The composition root's part for what is defined once for all hosts: networks.
+"""The composition root's part for what is said to all hosts and to others: networks defined once, names in Consul.
 
     thread       object             does                                              stopped by
     preflight    Respondent         answers what is asked before a network is made    Daemon.stop, store.close
     follow       NetworkFollower    makes and removes Docker's networks (setting)     Daemon.stop, store.close
+    catalogue    Registrar          this host's names in Consul's catalogue (setting) Daemon.stop
 
 They are started and stopped with the daemon's other loops.
 """
@@ -23,8 +24,9 @@ from myoverlay.host.follow import NetworkFollower
 from myoverlay.host.loop import Loop
 from myoverlay.host.networks import ClusterNetworks
 from myoverlay.host.overlays import Overlays
-from myoverlay.host.peers import Heartbeat
+from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
 from myoverlay.host.preflight import Asker, Observer, Respondent
+from myoverlay.host.registrar import Registrar
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.trial import Trial
@@ -51,6 +53,8 @@ class Of(NamedTuple):
     liveness: Liveness
     epoch: Epoch
     beat: Heartbeat
+    peers: PeerWatch
+    fates: Fates
     links: Links
     pins: Pins
     tally: Tally
@@ -77,11 +81,12 @@ class Clusterwide:
             self._has,
         )
         # A host that follows no more keeps what it made, as its own: nobody is to wait for it.
-        at_first = (lambda: None) if settings.follow else (lambda: self.leave(time.monotonic() + _TIDY))
+        at_first = (lambda: None) if settings.follow else (lambda: self._unsay(time.monotonic() + _TIDY))
         self.respondent = Respondent(
             self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now, at_first
         )  # fmt: skip
         self.follow = self._follower(settings) if settings.follow else None
+        self.registrar = self._registrar(settings) if settings.consul else None
         self.networks = ClusterNetworks(
             self.records,
             of.records,
@@ -111,14 +116,36 @@ class Clusterwide:
             self._of.now,
         )
 
+    def _registrar(self, settings: Settings) -> Registrar | None:
+        from myoverlay.store.catalogue import Catalogue
+        from myoverlay.store.consul import ConsulStore
+
+        store, of = self._of.records.store, self._of
+        if not isinstance(store, ConsulStore):
+            return None
+        return Registrar(
+            Catalogue(store, settings.prefix), of.records.me, of.overlays, of.peers, of.fates, self._may_act,
+            of.epoch.in_doubt, settings.lease_grace, of.tally, of.now, settings.catalogue,
+        )  # fmt: skip
+
     def loops(self) -> tuple[Loop, ...]:
-        return (self.respondent,) if self.follow is None else (self.respondent, self.follow)
+        return tuple(loop for loop in (self.respondent, self.follow, self.registrar) if loop is not None)
+
+    def names_changed(self) -> None:
+        """Containers came or went, or are called otherwise, or a host is another than it was."""
+        if self.registrar is not None:
+            self.registrar.wake()
 
     def methods(self) -> dict[str, Method]:
         return Networks(self.networks).methods()
 
     def leave(self, deadline: float) -> None:
         """Take back what this host has said, as it leaves. Raises Unavailable or Late."""
+        if self.registrar is not None:
+            self.registrar.retire(deadline)
+        self._unsay(deadline)
+
+    def _unsay(self, deadline: float) -> None:
         for name in self.records.held(timeout=left(deadline)):
             self.records.unsay(name, timeout=left(deadline))
 

@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    preflight, follow: see clusterwide.py
+    preflight, follow, catalogue: see clusterwide.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
@@ -142,8 +142,8 @@ class Daemon:
         self._make_holders(settings, parts)
         self._make_loops(parts)
         of = Of(
-            self.records, self.presence, self.overlays, self.liveness, self.epoch, self.beat, self.links, parts.pins,
-            self.tally, parts.now, parts.wall
+            self.records, self.presence, self.overlays, self.liveness, self.epoch, self.beat, self.peers, self.fates,
+            self.links, parts.pins, self.tally, parts.now, parts.wall
         )  # fmt: skip
         self.clusterwide = Clusterwide(settings, of)
         self._connect()
@@ -256,7 +256,15 @@ class Daemon:
 
     def _make_app(self, settings: Settings, parts: Parts) -> None:
         """Who answers: Docker's calls, and a person's."""
-        self.naming = Naming(settings, self.overlays, self.fates, self.links, self.tally, self.publisher.offer)
+        self.naming = Naming(
+            settings,
+            self.overlays,
+            self.fates,
+            self.links,
+            self.tally,
+            self.publisher.offer,
+            self.clusterwide.names_changed,
+        )
         self.driver = NetworkDriver(self.overlays, self.publisher, self.naming.called, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases, self.naming.called)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
@@ -266,17 +274,13 @@ class Daemon:
         self.naming.connect(departure)
         self.farewell = Farewell(self.journal, departure, self._may_write, parts.pins)
         self.hosts = Hosts(
-            self.records.me,
-            settings.host_name,
-            self.overlays,
-            self.peers,
-            self.fates,
-            self.beat,
-            self.graves,
-            departure,
-            parts.now,
-        )
-        names = Names(settings.host_name, self.overlays, self.peers, self.naming.resolver, self.naming.follower)
+            self.records.me, settings.host_name, self.overlays, self.peers, self.fates, self.beat, self.graves,
+            departure, parts.now,
+        )  # fmt: skip
+        names = Names(
+            settings.host_name, self.overlays, self.peers, self.naming.resolver, self.naming.follower,
+            self.clusterwide.registrar if settings.catalogue else None,
+        )  # fmt: skip
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods()
         }  # fmt: skip

@@ -99,6 +99,7 @@ SETTINGS = (
     Setting("lease_grace", "MYOVERLAY_LEASE_GRACE", _seconds, "600", "seconds that addresses of a dead host stay taken"),
     Setting("follow", "MYOVERLAY_FOLLOW", _switch, "off", "on: networks of `myoverlay network create` are made on this host; needs `MYOVERLAY_DOCKER_SOCKET`"),
     Setting("names", "MYOVERLAY_NAMES", _resolver, "169.254.77.53", "link-local address that names are asked at, the same on all hosts; off: names are not answered"),
+    Setting("catalogue", "MYOVERLAY_CATALOGUE", _switch, "off", "on: containers' names are registered in Consul's catalogue, for `NAME.service.consul`"),
     Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
@@ -126,6 +127,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_grace: float
     follow: bool
     names: Address | None
+    catalogue: bool
     docker_socket: str
     host_name: str
     log_level: str
@@ -148,6 +150,8 @@ def load(environ: Mapping[str, str]) -> Settings:
             raise Refused(f"{row.env}: {error}") from None
     if values["follow"] and not values["docker_socket"]:
         raise Refused("MYOVERLAY_FOLLOW=on needs MYOVERLAY_DOCKER_SOCKET, the path of Docker's socket")
+    if values["catalogue"] and not values["consul"]:
+        raise Refused("MYOVERLAY_CATALOGUE=on needs CONSUL_HTTP_ADDR: the embedded store has no catalogue")
     if not values["host_name"]:
         values["host_name"] = socket.gethostname()
     return Settings(**values)

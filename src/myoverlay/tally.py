@@ -34,6 +34,8 @@ COUNTERS = {
     " unsent; and of those forwarded: late, unreachable, no server, too many, false answers",
     "resolver": "what became of the resolver's process, by {outcome}: started, frozen, ended",
     "docker_events": "what Docker was heard to say of containers on our networks, by {kind}: listed, changed, lost",
+    "catalogue": "names in Consul's catalogue, by what became of them: registered, withdrawn, refused; collected (hosts"
+    " that are dead)",
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 

@@ -59,7 +59,9 @@ class Naming:
         links: Links,
         tally: Tally,
         offer: Callable[[OverlayName], object],
+        also: Callable[[], None] = lambda: None,
     ) -> None:
+        """`also`: called when what is called how may have changed."""
         self._links = links
         self.called = Called(overlays, offer)
         self.resolver: Resolver | None = None
@@ -67,10 +69,15 @@ class Naming:
         if settings.names is not None:
             doorstep = Doorstep(links, tally, settings.names)
             self.resolver = Resolver(overlays, doorstep, fates.is_dead, tally, netns.current())
-            overlays.on_news = self.resolver.wake
-            fates.on_fate = self.resolver.wake
         if settings.docker_socket:
             self.follower = Follower(Engine(settings.docker_socket), self.called, tally)
+        self._also = also
+        overlays.on_news = fates.on_fate = self._changed
+
+    def _changed(self) -> None:
+        if self.resolver is not None:
+            self.resolver.wake()
+        self._also()
 
     def begin(self, deadline: float) -> None:
         """Where names are not answered any more, what a former run left on the host for them goes."""

@@ -26,6 +26,7 @@ DEFAULTS = {
     "lease_grace": 600.0,
     "follow": False,
     "names": "169.254.77.53",
+    "catalogue": False,
     "docker_socket": "",
     "host_name": socket.gethostname(),
     "log_level": "info",
@@ -42,6 +43,7 @@ GOOD = {
     "lease_grace": ("86400", 86400.0),
     "follow": ("OFF", False),
     "names": ("OFF", None),
+    "catalogue": ("OFF", False),
     "docker_socket": ("/run/docker.sock", "/run/docker.sock"),
     "log_level": ("DEBUG", "debug"),
     "state": ("/srv/state", "/srv/state"),
@@ -56,6 +58,7 @@ BAD = {
     "lease_grace": ("0", "86401", "9" * 5000),
     "follow": ("yes", "1", "onn"),
     "names": ("on", "10.0.0.1", "169.254.169.254", "fe80::1", "127.0.0.53"),
+    "catalogue": ("yes", "consul"),
     "docker_socket": ("docker.sock", "unix:///run/docker.sock"),
     "log_level": ("loud", "trace"),
     "state": ("state", "./state"),
@@ -108,3 +111,10 @@ def test_who_follows_needs_docker_s_socket() -> None:
         load({"MYOVERLAY_FOLLOW": "on"})
     both = load({"MYOVERLAY_FOLLOW": "on", "MYOVERLAY_DOCKER_SOCKET": "/run/docker.sock"})
     assert both.follow
+
+
+def test_the_catalogue_is_consul_s() -> None:
+    """The embedded store has none: the sentence says what is missing."""
+    with pytest.raises(Refused, match="MYOVERLAY_CATALOGUE=on needs CONSUL_HTTP_ADDR"):
+        load({"MYOVERLAY_CATALOGUE": "on"})
+    assert load({"MYOVERLAY_CATALOGUE": "on", "CONSUL_HTTP_ADDR": "10.0.0.1:8500"}).catalogue

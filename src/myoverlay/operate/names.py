@@ -9,6 +9,7 @@ from myoverlay.engine.follower import Follower
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import PeerWatch
+from myoverlay.host.registrar import Registrar
 from myoverlay.host.resolver import Resolver
 from myoverlay.operate.control import Answer, Method, Nothing
 from myoverlay.values import HostId
@@ -24,9 +25,10 @@ class Names:
         peers: PeerWatch,
         resolver: Resolver | None,
         follower: Follower | None,
+        registrar: Registrar | None = None,
     ) -> None:
         self._name, self._overlays, self._peers = name, overlays, peers
-        self._resolver, self._follower = resolver, follower
+        self._resolver, self._follower, self._registrar = resolver, follower, registrar
 
     def methods(self) -> dict[str, Method]:
         return {"Control.Names": (Nothing, self.show)}
@@ -37,6 +39,7 @@ class Names:
         return {
             "resolver": self._resolver.state() if self._resolver is not None else None,
             "docker": self._follower.state() if self._follower is not None else None,
+            "catalogue": self._registrar.state() if self._registrar is not None else None,
             "names": sorted(rows, key=lambda row: (row["overlay"], row["address"])),
         }
 

@@ -42,6 +42,7 @@ from myoverlay.store import (
     Unlock,
 )
 from myoverlay.store.rules import check_key, check_ops, check_prefix, check_ttl
+from myoverlay.store.token import Token
 from myoverlay.store.waits import CONSISTENT, Params, Waits
 from myoverlay.store.wire import Answer, Closed, Meanwhile, Pool, parse_place, tls_context
 
@@ -71,6 +72,11 @@ class _Outcome(msgspec.Struct, rename="pascal"):
     errors: list[_Failure] | None = None
 
 
+class _Done(msgspec.Struct, rename="pascal"):
+    results: list[msgspec.Raw] | None = None
+    errors: list[_Failure] | None = None
+
+
 class _Session(msgspec.Struct):
     id: str = msgspec.field(name="ID")
 
@@ -78,6 +84,7 @@ class _Session(msgspec.Struct):
 _pairs = msgspec.json.Decoder(list[_Pair]).decode
 _names = msgspec.json.Decoder(list[str]).decode
 _outcome = msgspec.json.Decoder(_Outcome).decode
+_done = msgspec.json.Decoder(_Done).decode
 _session = msgspec.json.Decoder(_Session).decode
 
 T = TypeVar("T")
@@ -105,7 +112,7 @@ class ConsulStore:
         key: Path | None = None,
     ) -> None:
         place = parse_place(address)
-        self._token = _Token(token, token_file)
+        self._token = Token(token, token_file)
         self._pool = Pool(place, tls_context(ca, cert, key) if place.scheme == "https" else None)
         self._closed = threading.Event()
         self._waits = Waits(self._keys, self._get_absent, self._closed)
@@ -188,6 +195,20 @@ class ConsulStore:
         with self._client(f"closing the session {session}", timeout) as client:
             if not client.session.destroy(session):
                 raise Unavailable(f"Consul at {self.address} did not close the session {session}")
+
+    def look(self, path: str, what: str, params: Params = (), *, timeout: float = 3.0, whole: bool = True) -> bytes:
+        """What Consul says at `path`, which is no key's. `whole`: what is left out by ACLs is a failure."""
+        with self._client(what, timeout) as client:
+            return client.look(path, params, whole).body
+
+    def transact(self, lines: Sequence[dict[str, Any]], what: str, *, timeout: float = 3.0) -> dict[int, str]:
+        """Do all of a transaction's operations, in Consul's own words, or none: then what it says of which."""
+        with self._client(what, timeout) as client:
+            answer = client.put("/v1/txn", msgspec.json.encode(lines), also=409)
+            done = _done(answer.body)
+            if (done.results is None) if answer.code == 200 else not done.errors:
+                raise ValueError("neither results nor errors")
+            return {error.op_index: error.what for error in done.errors or ()}
 
     def close(self) -> None:
         """See `Store.close`. Calls under way end at once; one that is still connecting ends within three seconds."""
@@ -312,6 +333,13 @@ class _Client(consul.Consul):  # type: ignore[misc]
             raise _Denied
         return self._expect(answer, 404 if "X-Consul-Index" in answer.headers else 200)
 
+    def look(self, path: str, params: Params, whole: bool) -> Answer:
+        """GET of anything else: 200."""
+        answer: Answer = self.http.get(_as_it_is, path, params=params, headers=self.prepare_headers())
+        if whole and answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+            raise _Denied
+        return self._expect(answer, 200)
+
     def put(self, path: str, body: bytes, also: int = 200) -> Answer:
         """PUT that is answered 200, or the one other code that is expected."""
         return self._expect(self.http.put(_as_it_is, path, data=body, headers=self.prepare_headers()), also)
@@ -369,39 +397,6 @@ class _Answered(Exception):
         words = answer.body.decode("utf-8", "replace")
         words = " ".join((words.replace(hide, "(token)") if hide else words).split())[:200]
         super().__init__(f"HTTP {answer.code} ({words or http.client.responses.get(answer.code, 'without a word')})")
-
-
-class _Token:
-    """What Consul knows us by, from a text or from a file that may change at any time."""
-
-    def __init__(self, text: str | None, path: Path | None) -> None:
-        self._path = path
-        self._lock = threading.Lock()  # guards the two below
-        self._text = text or None
-        self._stamp: tuple[int, int, int] | None = None
-
-    def read(self) -> str | None:
-        """The token of now. Raises Unavailable where its file cannot be read or holds none, without showing it."""
-        with self._lock:
-            if self._path is not None:
-                self._text, self._stamp = self._load(self._path)
-            if self._text is not None and not (self._text.isascii() and self._text.isprintable()):
-                # http.client would refuse it with a text that shows it.
-                raise Unavailable("Consul's token holds characters that no HTTP header takes")
-            return self._text
-
-    def _load(self, path: Path) -> tuple[str | None, tuple[int, int, int]]:
-        try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-            text = self._text if stamp == self._stamp else path.read_text("ascii").strip()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
-            raise Unavailable(f"the token file {path} cannot be read: {reason}") from None
-        if not text:
-            # Half-way through being written anew; to go on would be to ask as anonymous.
-            raise Unavailable(f"the token file {path} is empty")
-        return text, stamp
 
 
 def _as_it_is(answer: Answer) -> Answer:

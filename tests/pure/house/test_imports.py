@@ -53,6 +53,7 @@ COLLABORATORS = {
     "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
     "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Respondent", "Asker", "Observer",
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
+    "Registrar", "Catalogue",
 }  # fmt: skip
 
 

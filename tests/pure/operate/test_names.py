@@ -33,7 +33,7 @@ def test_all_names_are_listed_with_their_hosts() -> None:
     overlays: Any = SimpleNamespace(all=lambda: (local,))
     peers: Any = SimpleNamespace(known=SimpleNamespace(names={BOB: "bob"}))
     answer = Names("ann", overlays, peers, None, None).show(Nothing(), 0.0)
-    assert (answer["resolver"], answer["docker"]) == (None, None)
+    assert (answer["resolver"], answer["docker"], answer["catalogue"]) == (None, None, None)
     assert [(row["address"], row["host"], row["names"]) for row in answer["names"]] == [
         ("10.5.0.2", "ann", ["web", "www"]),
         ("10.5.0.3", "bob", []),
@@ -75,7 +75,7 @@ def test_the_command_says_how_it_stands(
 ) -> None:
     """A table of names, then sentences: who answers, what stands in the way, whether Docker is heard."""
     rows = [{"overlay": "demo", "address": "10.5.0.2", "host": "ann", "names": ["web", "www"]}]
-    answer = {"resolver": resolver, "docker": docker, "names": rows}
+    answer = {"resolver": resolver, "docker": docker, "catalogue": None, "names": rows}
     monkeypatch.setattr(command, "ask", lambda method: answer)
     done = CliRunner().invoke(cli, ["names"])
     assert done.exit_code == 0, done.output
@@ -83,3 +83,29 @@ def test_the_command_says_how_it_stands(
     assert lines[0].split() == ["OVERLAY", "ADDRESS", "HOST", "NAMES"]
     assert lines[1].split() == ["demo", "10.5.0.2", "ann", "web,", "www"]
     assert [line for line in lines[2:] if line in sentences] == sentences
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "sentences"),
+    [
+        ({"registered": 1, "refused": [], "trouble": ""}, ["1 name of this host in Consul's catalogue"]),
+        (
+            {"registered": 2, "refused": ["db: Permission denied"], "trouble": ""},
+            ["2 names of this host in Consul's catalogue", "not in Consul's catalogue: db: Permission denied"],
+        ),
+        (
+            {"registered": 2, "refused": [], "trouble": "Consul does not answer"},
+            ["Consul's catalogue is not as it should be: Consul does not answer"],
+        ),
+    ],
+    ids=["well", "refused", "in trouble"],
+)
+def test_the_command_says_what_consul_knows(
+    monkeypatch: pytest.MonkeyPatch, catalogue: Any, sentences: list[str]
+) -> None:
+    """How many names are registered, and what stands in the way; also where the plugin itself answers none."""
+    answer = {"resolver": None, "docker": None, "catalogue": catalogue, "names": []}
+    monkeypatch.setattr(command, "ask", lambda method: answer)
+    done = CliRunner().invoke(cli, ["names"])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-len(sentences) :] == sentences

@@ -89,6 +89,10 @@ class FakeConsul:
     graves: dict[str, int] = field(default_factory=dict)
     sessions: set[str] = field(default_factory=set)
     index: int = 10
+    #: Nodes of the catalogue by name, as `/v1/catalog/node` shows them.
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: A service that a token may not register.
+    refused: str | None = None
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition()
@@ -155,7 +159,14 @@ class FakeConsul:
         if seen.method == "GET" and path.startswith("/v1/kv/"):
             return self.read(path.removeprefix("/v1/kv/"), query)
         if seen.method == "PUT" and path == "/v1/txn":
-            return self.txn(json.loads(seen.body))
+            ops = json.loads(seen.body)
+            return self.txn(ops) if all("KV" in op for op in ops) else self.catalogue_txn(ops)
+        if seen.method == "GET" and path.startswith("/v1/catalog/node/"):
+            node = self.nodes.get(path.removeprefix("/v1/catalog/node/"))
+            return Reply(200, json.dumps(node).encode(), self.index)
+        if seen.method == "GET" and path == "/v1/catalog/nodes":
+            key, _, value = query["node-meta"].partition(":")
+            return Reply(200, [one["Node"] for one in self.nodes.values() if one["Node"]["Meta"].get(key) == value])
         if seen.method == "PUT" and path.startswith("/v1/session/"):
             return self.session(path.removeprefix("/v1/session/"), seen.body)
         return Reply(404, b"404 page not found")
@@ -194,6 +205,43 @@ class FakeConsul:
         alive = [pair.modified for name, pair in self.kv.items() if _is_at(name, key, tree=tree)]
         dead = [index for name, index in self.graves.items() if tree and name.startswith(key)]
         return max([*alive, *dead], default=self.index)
+
+    def catalogue_txn(self, ops: list[dict[str, Any]]) -> Reply:
+        """Nodes, services, and checks of keys, which come first."""
+        if len(ops) > self.max_ops:
+            return Reply(413, b"Transaction contains too many operations")
+        with self.changed:
+            errors = [{"OpIndex": at, "What": what} for at, op in enumerate(ops) if (what := self.objection(op))]
+            if errors:
+                return Reply(409, {"Results": None, "Errors": errors})
+            for op in ops:
+                self.apply_to_catalogue(op)
+            self.index += 1
+            self.changed.notify_all()
+        return Reply(200, {"Results": [], "Errors": None})
+
+    def objection(self, op: dict[str, Any]) -> str:
+        if "KV" in op:
+            assert op["KV"]["Verb"] == "check-not-exists"
+            return f'key "{op["KV"]["Key"]}" exists' if op["KV"]["Key"] in self.kv else ""
+        service = op.get("Service", {}).get("Service", {})
+        if service and not (service.get("ID") and service.get("Service")):
+            return "Must provide service name with ID"
+        return "Permission denied" if service and service["Service"] == self.refused else ""
+
+    def apply_to_catalogue(self, op: dict[str, Any]) -> None:
+        if "Node" in op:
+            name = op["Node"]["Node"]["Node"]
+            if op["Node"]["Verb"] == "delete":
+                self.nodes.pop(name, None)
+            else:
+                self.nodes.setdefault(name, {"Services": {}})["Node"] = op["Node"]["Node"]
+        elif "Service" in op:
+            services, service = self.nodes[op["Service"]["Node"]]["Services"], op["Service"]["Service"]
+            if op["Service"]["Verb"] == "delete":
+                services.pop(service["ID"], None)
+            else:
+                services[service["ID"]] = service
 
     def txn(self, ops: list[dict[str, Any]]) -> Reply:
         ops = [op["KV"] for op in ops]
