@@ -1,7 +1,8 @@
-"""The managed plugin follows as well, where Docker listens on a second socket in the directory that the plugin sees."""
+"""The managed plugin asks Docker as well, where that listens on a second socket in the directory the plugin sees."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,11 @@ class Managed:
             check=False,
         )  # fmt: skip
 
+    def called(self, host: EngineHost, asked: EngineHost | None = None) -> set[str]:
+        """What containers of a host are called, as the plugin there, or another's, knows it."""
+        listed = json.loads(self.inside(asked or host, "names", "--json").stdout or '{"names": []}')["names"]
+        return {name for one in listed if one["host"] == host.name for name in one["names"]}
+
     def has(self, host: EngineHost, name: str) -> bool:
         return name in host.docker("network", "ls", "--format", "{{.Name}}").split()
 
@@ -76,16 +82,28 @@ def test_managed_plugins_follow_over_a_restart_of_docker_and_a_reboot(managed: M
     print(said.strip())
     assert "h1, h2 have it" in said
     for host in (h1, h2):
-        host.docker("run", "-d", "--name", "one", "--restart", "always", "--network", "web", "lab/base")
+        words = ("--restart", "always", "--network", "web", "--network-alias", f"at-{host.name}")
+        host.docker("run", "-d", "--name", "one", *words, "lab/base")
     form = '{{(index .NetworkSettings.Networks "web").IPAddress}}'
     there = h2.docker("inspect", "-f", form, "one")
     assert len(ping(h1, "one", there)) == 3
+    for host, other in ((h1, h2), (h2, h1)):
+        eventually(
+            "both know its name and its alias",
+            lambda host=host, other=other: (
+                managed.called(host) & managed.called(host, other) >= {"one", f"at-{host.name}"}
+            ),
+            15,
+        )
+        assert f"Docker is heard at {SEEN}" in managed.say(host, "names")
     for host in (h1, h2):
         host.stop_engine()
         managed.start(host)
     managed.say(h1, "network", "create", "second")
     for host in (h1, h2):
         eventually("after dockerd's restart", lambda host=host: managed.has(host, "second"), 40)
+        host.docker("run", "-d", "--name", "two", "--network", "second", "--network-alias", "dos", "lab/base")
+        eventually("names are heard again", lambda host=host: managed.called(host) >= {"two", "dos"}, 70)
     for name in ("h1", "h2"):
         managed.lab.reboot(name, start_engine=False)
         managed.start(managed.lab.hosts[name])
