@@ -162,6 +162,18 @@ def test_traffic_flows_while_the_plugin_is_away(managed: Managed, name: str) -> 
     host.docker("rm", "-f", "fresh")
 
 
+@pytest.mark.parametrize("name", ["h1", "h2"])
+def test_the_managed_plugins_resolver_answers(managed: Managed, name: str) -> None:
+    """It listens in the overlay and on the host, and forwards to the resolvers that the host's file names."""
+    host = managed.h1 if name == "h1" else managed.h2
+    listening = host.run(["ss", "-Hlnu", "src", "169.254.77.53"])
+    assert "169.254.77.53:53" in listening
+    inside = host.run(["nsenter", f"--net={PIN}", "ss", "-Hlnu", "src", "169.254.77.53"])
+    assert "169.254.77.53:53" in inside
+    root = f"/proc/{managed.resolver(host)}/root/etc/resolv.conf"
+    assert (host.fs / root.lstrip("/")).read_text() == RESOLV_CONF
+
+
 def test_all_is_gone_with_the_networks(managed: Managed) -> None:
     """Containers and networks removed, the store holds nothing of them, and no pin is left on the hosts."""
     for host in (managed.h1, managed.h2):
@@ -174,15 +186,3 @@ def test_all_is_gone_with_the_networks(managed: Managed) -> None:
     )
     for host in (managed.h1, managed.h2):
         assert set(os.listdir(host.fs / "run/docker/plugins/myoverlay/netns")) <= {"_probe"}, "the heartbeat's alone"
-
-
-@pytest.mark.parametrize("name", ["h1", "h2"])
-def test_the_managed_plugins_resolver_answers(managed: Managed, name: str) -> None:
-    """It listens in the overlay and on the host, and forwards to the resolvers that the host's file names."""
-    host = managed.h1 if name == "h1" else managed.h2
-    listening = host.run(["ss", "-Hlnu", "src", "169.254.77.53"])
-    assert "169.254.77.53:53" in listening
-    inside = host.run(["nsenter", f"--net={PIN}", "ss", "-Hlnu", "src", "169.254.77.53"])
-    assert "169.254.77.53:53" in inside
-    root = f"/proc/{managed.resolver(host)}/root/etc/resolv.conf"
-    assert (host.fs / root.lstrip("/")).read_text() == RESOLV_CONF

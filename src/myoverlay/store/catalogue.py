@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from myoverlay.errors import Unavailable
 from myoverlay.store import MAX_OPS
-from myoverlay.store.consul import ConsulStore
 from myoverlay.values import Address, HostId, OverlayName
+
+if TYPE_CHECKING:  # whoever has the embedded store does without Consul's client
+    from myoverlay.store.consul import ConsulStore
 
 _NODE = "myoverlay-"
 #: Names that `NAME.service.consul` can be: one label, and none of RFC 2782's forms.

@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import consul
-import consul.base
 import msgspec
 
 from myoverlay.errors import Unavailable
@@ -41,6 +39,7 @@ from myoverlay.store import (
     Unchanged,
     Unlock,
 )
+from myoverlay.store.pyconsul import Consul, ConsulException, HTTPClient, NotFound
 from myoverlay.store.rules import check_key, check_ops, check_prefix, check_ttl
 from myoverlay.store.token import Token
 from myoverlay.store.waits import CONSISTENT, Params, Waits
@@ -186,7 +185,7 @@ class ConsulStore:
         with self._client(f"renewing the session {session}", timeout) as client:
             try:
                 client.session.renew(session)
-            except consul.NotFound:
+            except NotFound:
                 return False
             return True
 
@@ -234,7 +233,7 @@ class ConsulStore:
             raise Unavailable(f"{where} cannot be asked: {attempt}: {reason}") from error
         except _Answered as error:
             raise Unavailable(f"{where} answered {error}: {attempt}") from None
-        except (consul.ConsulException, msgspec.MsgspecError, ValueError):
+        except (ConsulException, msgspec.MsgspecError, ValueError):
             # Without the body, which py-consul puts into its text: what is no Consul may send back what it was sent.
             raise Unavailable(f"{where} sent an answer that cannot be read: {attempt}") from None
 
@@ -315,7 +314,7 @@ class ConsulStore:
         return self._get(f"{prefix}{uuid.uuid4().hex}", timeout, params)[1]
 
 
-class _Client(consul.Consul):  # type: ignore[misc]
+class _Client(Consul):  # type: ignore[misc]
     """py-consul for one attempt: its token and its deadline. It is a view of the pool and takes 10 µs to make."""
 
     def __init__(self, pool: Pool, token: str | None, deadline: float, meanwhile: Meanwhile | None) -> None:
@@ -350,7 +349,7 @@ class _Client(consul.Consul):  # type: ignore[misc]
         return answer
 
 
-class _Port(consul.base.HTTPClient):  # type: ignore[misc]
+class _Port(HTTPClient):  # type: ignore[misc]
     """py-consul's port for transports, over our pool."""
 
     def __init__(self, pool: Pool, deadline: float, meanwhile: Meanwhile | None) -> None:

@@ -8,6 +8,8 @@ import re
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -741,3 +743,12 @@ def test_a_server_that_is_gone_without_a_word_ends_a_wait(fake: FakeConsul, monk
         with pytest.raises(Unavailable, match=r"timed out|did not answer"):
             waiting.result(10)
         store.close()
+
+
+def test_the_client_is_loaded_without_what_it_does_not_use() -> None:
+    """`requests` is left out, and whoever needs it afterwards has the real one."""
+    code = (
+        "import sys, myoverlay.store.consul; assert not {'requests', 'urllib3'} & set(sys.modules)\n"
+        "import requests; assert requests.Session"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
