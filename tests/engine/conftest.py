@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
@@ -72,8 +71,7 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     before = leftovers.snapshot()
     specs = [HostSpec("h1", engine="old"), HostSpec("h2", engine="new"), HostSpec("h3", engine=None)]
-    name = f"test{os.environ.get('PYTEST_XDIST_WORKER', '')}"  # each worker has its own
-    with Lab(name, hosts=specs, consul=True, registry=True) as lab:
+    with Lab("test", hosts=specs, consul=True, registry=True) as lab:
         cluster = Cluster(lab)
         for key, value in FOREIGN.items():
             cluster.consul.put(key, value)
@@ -83,7 +81,7 @@ def cluster() -> Iterator[Cluster]:
         assert {key: cluster.consul.get(key).get(key) for key in FOREIGN} == FOREIGN
         for plugin in cluster.plugins.values():
             plugin.stop()
-    assert leftovers.compare(before, leftovers.snapshot(), [name]) == []
+    assert leftovers.compare(before, leftovers.snapshot(), ["test"]) == []
 
 
 @pytest.hookimpl(hookwrapper=True)

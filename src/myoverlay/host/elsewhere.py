@@ -36,18 +36,18 @@ class Elsewhere:
 
     def addresses(self, network: Network) -> set[Address]:
         """The addresses that other hosts list, whatever became of their leases, as far as is known here."""
-        return _addresses(self._lists(network))
+        return _addresses(self._known(network) or {})
 
     def listed(self, network: Network) -> set[Address]:
         """The same, read from the store where nothing is known yet, soon after a start. Raises Unavailable."""
-        return _addresses(self._lists(network, unknown=self._read_lists))
+        return _addresses(self._lists(network))
 
     def has(self, network: Network, address: Address) -> bool:
         """Does another host list the address, as of now? A list that is lost, or an old one, takes nothing back.
 
         Raises Unavailable.
         """
-        for host, held in self._lists(network, unknown=self._read_lists).items():
+        for host, held in self._lists(network).items():
             if all(record.address != address for record in held.value.records):
                 continue
             now = self._records.lists(network.overlay, [host]).get(host)
@@ -64,7 +64,7 @@ class Elsewhere:
             return f"the store was not reached yet, and this host's reserve of {network.subnet} is used up: try again"
         # Between two looks a snapshot may have been brought back, in which this address is free.
         self._epoch.look()
-        known = {host: held.value.incarnation for host, held in self._lists(network).items()}
+        known = {host: held.value.incarnation for host, held in (self._known(network) or {}).items()}
         waiting = self._epoch.waits_for(known, self._fates.lost())
         local = self._overlays.find(network.network)
         # Who began to look within the doubt does not know whom else to wait for.
@@ -83,15 +83,16 @@ class Elsewhere:
             return ""
         return f"free it at once with `myoverlay host forget {self._host_name(host)}`: that host is dead"
 
-    def _lists(
-        self, network: Network, unknown: Callable[[Network], Mapping[HostId, Held[HostList]]] = lambda _: {}
-    ) -> Mapping[HostId, Held[HostList]]:
-        """The lists known here; where none was read yet, what `unknown` makes of it."""
+    def _known(self, network: Network) -> Mapping[HostId, Held[HostList]] | None:
+        """The lists known here; None where none was read yet."""
         local = self._overlays.find(network.network)
-        known = local.view.lists if local is not None else None
-        return unknown(network) if known is None else known
+        return local.view.lists if local is not None else None
 
-    def _read_lists(self, network: Network) -> Mapping[HostId, Held[HostList]]:
+    def _lists(self, network: Network) -> Mapping[HostId, Held[HostList]]:
+        """The lists known here, or in the store where none was read yet."""
+        known = self._known(network)
+        if known is not None:
+            return known
         hosts = self._records.hosts_of(network.overlay) - {self._records.me}
         return self._records.lists(network.overlay, hosts) if hosts else {}
 

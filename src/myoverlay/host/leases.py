@@ -192,8 +192,9 @@ class Leases:
         if self._is_takeable(use.subnet, held, deadline):
             return self._take(use, held, network, deadline)
         now = self._records.lease(use.subnet, held.value.address, timeout=left(deadline))
-        mine = now is not None and now.value.use == "reserve" and now.value.hosts == (self._records.me,)
-        return mine and now is not None and self._take(use, now, network, deadline)
+        if now is None or (now.value.use, now.value.hosts) != ("reserve", (self._records.me,)):
+            return False
+        return self._take(use, now, network, deadline)
 
     def _claim_exact(self, use: PoolUse, network: Network | None, asked: Address, deadline: float) -> Address:
         if network is not None and self._is_used(network, asked):

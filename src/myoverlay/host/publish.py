@@ -240,7 +240,7 @@ class Publisher(Loop):
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self._end_contest(overlay)
                 return False
-            new = msgspec.structs.replace(new, serial=self._serial(new.serial))
+            new = self._numbered(new)
             claims, drops = _first_chunk(claims, drops)
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
@@ -274,6 +274,10 @@ class Publisher(Loop):
             serial=known.listed.value.serial if known.listed else 0,
         )
 
+    def _numbered(self, new: HostList) -> HostList:
+        """The list with a number higher than what the store holds, and than any before."""
+        return msgspec.structs.replace(new, serial=self._serial(new.serial))
+
     def _tell(self, local: LocalOverlay) -> None:
         """Write the list without the index, and take out of that what is ours no more.
 
@@ -283,7 +287,7 @@ class Publisher(Loop):
         new = self._list(local, known)
         _, drops = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
-            new = msgspec.structs.replace(new, serial=self._serial(new.serial))
+            new = self._numbered(new)
             self._records.publish(definition, new, known.listed, known.ring, (), drops)
 
     def _look(self, local: LocalOverlay) -> _Known:

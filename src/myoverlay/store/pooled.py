@@ -99,11 +99,15 @@ class Pooled(Typed):
             ops.append(Check(self.arp(besides, new.address), arp.index if arp else 0))
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
+    def ring_at(self, key: str, *, timeout: float = 3.0) -> Held[Ring]:
+        """A ring to be written on; one that is absent or bad is begun anew."""
+        entry = self.store.get(key, timeout=timeout)
+        return self.read(Ring, entry) or Held(Ring(), entry.index if entry else 0)
+
     def want(self, subnet: Subnet, held: Held[Lease], overlay: OverlayName, *, timeout: float = 3.0) -> bool:
         """Ask a lease's owner for it; False where something changed meanwhile."""
         ring_key = self.key("overlays", overlay, "changes", ASKED)
-        entry = self.store.get(ring_key, timeout=timeout)
-        ring = self.read(Ring, entry) or Held(Ring(), entry.index if entry else 0)
+        ring = self.ring_at(ring_key, timeout=timeout)
         wanted = msgspec.structs.replace(held.value, wanted=self.me)
         ops: list[Op] = [
             Put(self.key("pools", subnet.key, held.value.address), encode(wanted), index=held.index),

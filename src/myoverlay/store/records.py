@@ -316,9 +316,8 @@ class Records(Pooled):
         return found
 
     def ring(self, overlay: OverlayName, *, timeout: float = 3.0) -> Held[Ring]:
-        """The ring this host writes its changes to; one that is absent or bad is begun anew."""
-        entry = self.store.get(self._ring_key(overlay, self.me), timeout=timeout)
-        return self.read(Ring, entry) or Held(Ring(), entry.index if entry else 0)
+        """The ring this host writes its changes to."""
+        return self.ring_at(self._ring_key(overlay, self.me), timeout=timeout)
 
     def index_entries(
         self, definition: Definition, records: Iterable[Record], *, timeout: float = 3.0
