@@ -52,14 +52,17 @@ def compare(before: Snapshot, after: Snapshot, labs: Iterable[str] | None = None
     """Every difference as a sentence; with `labs`, what belongs to other laboratories does not count.
 
     Nor do processes then that only live in namespaces of their own: anybody's service may have started meanwhile.
+    Nor what an earlier laboratory of one of these names left when it was killed: the next one clears it.
     """
-    mine = None if labs is None else {f"laboratory {name}:" for name in labs}
     differences = [f"left behind: {fact}" for fact in sorted(after.facts - before.facts)]
     differences += [f"gone: {fact}" for fact in sorted(before.facts - after.facts)]
-    if mine is None:
+    if labs is None:
         return differences
-    differences = [line for line in differences if not line.startswith(("left behind: process", "gone: process"))]
-    return [line for line in differences if "laboratory " not in line or any(name in line for name in mine)]
+    mine = tuple(f"left behind: laboratory {name}:" for name in labs)
+    foreign = ("left behind: process", "gone: process")
+    return [
+        line for line in differences if line.startswith(mine) or not ("laboratory " in line or line.startswith(foreign))
+    ]
 
 
 def _processes() -> Iterator[str]:

@@ -22,7 +22,7 @@ def ground() -> Iterator[Ground]:
     before = leftovers.snapshot()
     with Ground("process", NAME, small=True) as made:
         yield made
-    assert [line for line in leftovers.compare(before, leftovers.snapshot()) if NAME in line] == []
+    assert [line for line in leftovers.compare(before, leftovers.snapshot(), [NAME]) if NAME in line] == []
 
 
 def test_the_counter_counts(ground: Ground) -> None:
