@@ -18,7 +18,7 @@ from myoverlay.host.deadline import check, left
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.peers import Fates, PeerWatch
 from myoverlay.plan.fates import State
-from myoverlay.store.estate import Estate
+from myoverlay.store.estate import Estate, named
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.values import HostId, OverlayName, Subnet
@@ -135,7 +135,7 @@ class Graves:
 
         Raises Unknown where there is none, Clash where it is alive, or answers the heartbeat and `force` is not given.
         """
-        host = self._find(name)
+        host = self._find(name, deadline)
         alive = Clash(f"host {name} is alive: stop its plugin, or run `myoverlay host leave` there")
         if self._is_back(host, deadline):
             raise alive
@@ -152,10 +152,10 @@ class Graves:
         self._watch.refresh()
         return Buried(host, self._name(host), tuple(sorted(overlays)), tuple(sorted(pools)))
 
-    def _find(self, name: str) -> HostId:
-        names = dict(self._watch.known.names)
-        hosts = {*names, *self._records.hosts_and_overlays()} - {self._records.me}
-        found = {host for host in hosts if names.get(host) == name}
+    def _find(self, name: str, deadline: float) -> HostId:
+        names = named(self._records, timeout=left(deadline)) | dict(self._watch.known.names)
+        hosts = names.keys() - {self._records.me}
+        found = {host for host in hosts if names[host] == name != ""}
         found = found or {host for host in hosts if len(name) >= 6 and host.startswith(name)}
         if not found:
             raise Unknown(f"no host is called {name!r}, and no id begins so: `myoverlay host ls` names those known")
