@@ -179,9 +179,15 @@ class Engine:
                 continue
 
     def delete_network(self, network: DockerNetwork) -> Steps:
-        """`docker network rm`: only for a network without containers."""
+        """`docker network rm`: only for a network without containers, and from here on none begins there.
+
+        Docker marks the network before it calls the plugin; a `docker run` that comes after that is refused.
+        """
         network.going = True
         self.busy.add(network.overlay.name)
+        return self._delete(network)
+
+    def _delete(self, network: DockerNetwork) -> Steps:
         pool = network.pool
         acts: list[Callable[[], Steps]] = [
             lambda: self._ask("DeleteNetwork", partial(_delete_network, network.id), surely=True)
