@@ -36,6 +36,8 @@ class Truth:
         self._owners: dict[str, tuple[str, ...]] = {}
         #: Containers that their host has listed in the store.
         self._told: set[Container] = set()
+        #: Did a person say that the dead will not come back? Then nothing of them is excused any more.
+        self.forgotten = False
 
     def fail(self, invariant: str, told: str) -> None:
         raise Failure(invariant, told)
@@ -340,8 +342,8 @@ class Truth:
                 self.fail("nothing dead stays", f"{machine.name} lists {listed} of {overlay}, lives: {wanted}")
 
     def _alone(self, machine: Machine, overlay: str) -> bool:
-        """Does no living host share the overlay with a dead one? Then nobody buries it."""
-        return not any(
+        """Does no living host share the overlay with a dead one? Then nobody buries it, until a person does."""
+        return not self.forgotten and not any(
             network.overlay.name == overlay
             for engine in self._world.engines
             if engine.machine.runs
@@ -367,13 +369,19 @@ class Truth:
                 self.fail("nothing dead stays", f"index of {overlay.name}: {sorted(wrong)} surplus or missing")
 
     def _abandoned(self, overlay: Overlay) -> bool:
-        """Is it one that only dead hosts have, so that nobody is there to bury them?"""
+        """Is it one that only dead hosts have, so that nobody buries them there until a person does?
+
+        A host that died between asking for the overlay's pool and creating its network has but the pool.
+        """
+        if self.forgotten:
+            return False
         definition = self._value(f"overlays/{overlay.name}/definition") or {}
+        pool = self._value(f"subnets/{overlay.subnet.key}") or {}
         engines = self._world.engines
         had = {e.machine.id for e in engines if not e.machine.powered and e.network_of(overlay) is not None}
         dead = {e.machine.id for e in engines if not e.machine.powered}
         used = any(e.machine.runs and e.network_of(overlay) is not None for e in engines)
-        return not used and bool(had or dead & set(definition.get("holders", ())))
+        return not used and bool(had or dead & {*definition.get("holders", ()), *pool.get("users", ())})
 
     def _check_overlays(self) -> None:
         for overlay in self._world.overlays:
