@@ -285,6 +285,9 @@ class Publisher(Loop):
         """
         definition, known = local.network.definition, self._look(local)
         new = self._list(local, known)
+        # What has not joined, and the index never took, may be another's by right: his rows would go for it everywhere.
+        agreed = {*local.present(), *(known.listed.value.records if known.listed else ())}
+        new = msgspec.structs.replace(new, records=tuple(record for record in new.records if record in agreed))
         _, drops = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
             new = self._numbered(new)
