@@ -173,7 +173,7 @@ class Overlays:
         for endpoint in local.bury():
             log.warning("endpoint %s (%s) died with its container", endpoint.endpoint[:12], endpoint.address)
             if endpoint.joined:
-                self._leases.free(local.network.pool, endpoint.address)
+                self._leases.free(local.network.pool, endpoint.address, owed=True)
             self.on_change(local, endpoint.address)
 
     def abandon(self, local: LocalOverlay, endpoint: str, deadline: float) -> None:

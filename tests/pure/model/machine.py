@@ -120,7 +120,7 @@ class Way:
         if world.scheduler.budget < 0:
             raise Late("it took too long: try again")
         if not machine.reaches_store:
-            machine.reaching_since = None
+            machine.reaching_since, machine.missed_at = None, world.scheduler.now
             raise Unavailable("the store cannot be reached")
         if machine.reaching_since is None:
             machine.reaching_since = world.scheduler.now
@@ -355,6 +355,8 @@ class Machine:
         self.doomed = False
         #: Since when its daemon has had answers from the store, without a failure; since when it has run.
         self.reaching_since: float | None = None
+        #: When it could not reach the store last.
+        self.missed_at = 0.0
         #: Since when the store has not had what the host holds.
         self.lost_since: float | None = None
         self.cut = False
