@@ -132,6 +132,7 @@ class Way:
         self._run.guard("")
         if name == "commit" and machine.deaf > 0:
             machine.deaf -= 1
+            machine.reaching_since = None
             raise Unavailable("the store did it, and its answer was lost")
         if isinstance(answer, Unchanged) and self._run.turn is not None and not self._run.turn.ripe:
             raise Blocked(args[0], timeout)

@@ -301,7 +301,6 @@ class World:
             return
         engine, network = found
         if engine.working == 0 and not any(c.network is network for c in engine.containers.values()):
-            network.going = True  # from now on, so that no container starts in it in this very moment
             engine.begin(engine.delete_network(network))
 
     def _run(self, random: Random) -> None:
