@@ -67,7 +67,8 @@ class Truth:
             key = (overlay.name, address)
             if key not in other.held:
                 continue
-            if promised or other.held[key] or self._is_lost(other.machine) or (key, other.machine) in self.given_up:
+            lost = self._is_lost(other.machine) or self._is_loss_unseen(other.machine)
+            if promised or other.held[key] or lost or (key, other.machine) in self.given_up:
                 self.promised.add(key)
                 continue
             self.fail(
@@ -155,6 +156,14 @@ class Truth:
         """The store lost what the host holds longer than a grace ago, and the host could not write it again."""
         since = host.lost_since
         return since is not None and self._world.scheduler.now - since >= self._world.grace and not host.writes()
+
+    def _is_loss_unseen(self, host: Machine) -> bool:
+        """The store lost what the host holds, it could not write that again, and nobody else could see the loss.
+
+        What they watch is as it was, so the store still goes by the identity that it was rolled back to.
+        """
+        goes_by = (self._value("incarnation") or {}).get("id")
+        return host.lost_since is not None and not host.writes() and goes_by == self._world.rolled_back_to
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""

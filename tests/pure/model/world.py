@@ -116,6 +116,8 @@ class World:
         self.store_down = False
         #: When the store was emptied or rolled back last.
         self.lost_at = float("inf")
+        #: The store's identity that it was rolled back to last; empty: it was emptied, or lost nothing.
+        self.rolled_back_to = ""
         #: Whose write to the store is under way, and whose code runs.
         self.actor: Machine | None = None
         self.speaker: Machine | None = None
@@ -513,7 +515,7 @@ class World:
 
     def _note_loss(self) -> None:
         """A host that could not write again what it lost before goes on being lost since then."""
-        self.lost_at = self.scheduler.now
+        self.lost_at, self.rolled_back_to = self.scheduler.now, ""
         for machine in self.machines:
             if machine.lost_since is None or machine.writes():
                 machine.lost_since = self.lost_at
@@ -529,6 +531,8 @@ class World:
             self._note_loss()
             self.store.restore(self.snapshots[number])
             there = self.store.entries()
+            held = there.get("myoverlay/incarnation")
+            self.rolled_back_to = msgspec.json.decode(held.value)["id"] if held is not None else ""
             theirs = {key: there[key] for key in self.ever_foreign if key in there and there[key].flags != MARK}
             self.foreign = {key: entry.value for key, entry in theirs.items()}
 
