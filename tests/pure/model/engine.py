@@ -251,6 +251,7 @@ class Engine:
             return asked or self.world.foreign_address(self.machine, network.overlay), False
         pool = network.pool
         wish, began = wire.RequestAddress(pool=pool, address=asked or ""), self.world.scheduler.now
+        lived = [one for one in self.containers.values() if one.network is network and one.live]
 
         def request(daemon: Any) -> tuple[Address, bool]:
             given = wire.address_of(daemon.ipam.request_address(wish, self._deadline())["Address"])
@@ -259,6 +260,7 @@ class Engine:
         address, promised = yield from self._ask(f"request address {asked or ''}", request)
         key = (network.overlay.name, address)
         again = asked is not None and key in self.held
+        self.world.truth.given_again(address, [one for one in lived if one.live])
         if not again:
             self.world.truth.given(self, network.overlay, address, promised)
         self.held[key] = promised or (again and self.held[key])

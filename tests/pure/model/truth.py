@@ -76,6 +76,12 @@ class Truth:
                 f"{engine.machine.name} was given {address} of {overlay.name}, which {other.machine.name} has",
             )
 
+    def given_again(self, address: Address, lived: Iterable[Container]) -> None:
+        """Our IPAM gave an address on a host where these lived all the while: its release would free it under them."""
+        for container in lived:
+            if container.address == address:
+                self.fail("no two share an address", f"{address} of {container} was given once more")
+
     def started(self, container: Container) -> None:
         """A container runs."""
         self._note_told(container)
