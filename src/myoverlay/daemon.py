@@ -211,7 +211,7 @@ class Daemon:
             self.tally,
             self._may_write,
             lambda: self.epoch.vouched,
-            self.fates.is_dead,
+            self.fates.is_gone,
             lambda above: self.journal.next_serial(max(above, int(parts.wall() * 1000))),
             self.epoch.latest,
             self.epoch.believes,

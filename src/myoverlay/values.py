@@ -373,8 +373,8 @@ class PoolUse(Value, frozen=True, kw_only=True):
 class LocalLease(Value, frozen=True, kw_only=True):
     """A lease of this host. `use` is as in Lease, or `releasing`: the store has not been told yet that it is free.
 
-    `at`: since when, in Unix seconds. `promised`: given out while the store was away, and to be written there.
-    `unsure`: the store did not answer whether it is ours."""
+    `at`: since when. `promised`: to be written there. `unsure`: maybe not ours. `owed`: Docker may yet give it back.
+    """
 
     subnet: Subnet
     address: Address
@@ -382,6 +382,7 @@ class LocalLease(Value, frozen=True, kw_only=True):
     at: float
     promised: bool = False
     unsure: bool = False
+    owed: bool = False
 
 
 class Neigh(Value, frozen=True, kw_only=True):

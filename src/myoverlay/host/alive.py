@@ -116,11 +116,12 @@ class Liveness(Loop):
     def _announce(self, mine: Alive, holder: str | None) -> None:
         assert self._session is not None
         if self._presence.announce(mine, self._session, holder):
-            self._announced = mine
             if self._journal.announced != self._session:
                 self._journal.announced = self._session
             self._presence.end_witness(mine.host)
             self.announced.set()
+            # Last: whatever failed before is done again in the next round.
+            self._announced = mine
 
     def _bar(self, reason: str | None) -> None:
         with self._lock:

@@ -81,7 +81,7 @@ class Converger:
             if born:
                 self._pins.delete(network.overlay)
             raise
-        ground.rows = _rows_of(ground.tables)
+        ground.rows, ground.born = _rows_of(ground.tables), born
         return ground
 
     def _open(

@@ -18,7 +18,7 @@ from myoverlay.host.deadline import check, left
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.peers import Fates, PeerWatch
 from myoverlay.plan.fates import State
-from myoverlay.store.estate import Estate, followers
+from myoverlay.store.estate import Estate, named
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.values import HostId, OverlayName, Subnet
@@ -154,10 +154,10 @@ class Graves:
         return Buried(host, called, tuple(sorted(overlays)), tuple(sorted(pools)))
 
     def _find(self, name: str, deadline: float) -> tuple[HostId, str]:
-        """Which host is meant, and what it is called: by who was there, who is on an overlay, who follows networks."""
-        names = {**followers(self._records, timeout=left(deadline)), **self._watch.known.names}
-        hosts = {*names, *self._records.hosts_and_overlays(timeout=left(deadline))} - {self._records.me}
-        found = {host for host in hosts if names.get(host) == name}
+        """Which host is meant, and what it is called: by who was there and whom the store names anywhere."""
+        names = named(self._records, timeout=left(deadline)) | dict(self._watch.known.names)
+        hosts = names.keys() - {self._records.me}
+        found = {host for host in hosts if names[host] == name != ""}
         found = found or {host for host in hosts if len(name) >= 6 and host.startswith(name)}
         if not found:
             raise Unknown(f"no host is called {name!r}, and no id begins so: `myoverlay host ls` names those known")

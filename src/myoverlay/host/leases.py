@@ -30,6 +30,9 @@ from myoverlay.values import Address, HostId, Lease, LocalLease, Network, PoolUs
 
 log = logging.getLogger(__name__)
 
+#: How long Docker may take to give an address back itself after its container died, seconds: it tries a call for 15.
+OWED = 30.0
+
 
 class Leases:
     """The leases of this host."""
@@ -101,8 +104,12 @@ class Leases:
         if lease is not None:
             self._settle_quietly(lease, deadline)
 
-    def free(self, pool: str | None, address: Address) -> LocalLease | None:
-        """Note that an address is no longer needed; the store is told in the background. None: it was not held."""
+    def free(self, pool: str | None, address: Address, *, owed: bool = False) -> LocalLease | None:
+        """Note that an address is no longer needed; the store is told in the background. None: it was not held.
+
+        `owed`: Docker did not say so, and may yet. Its release would free the address under whoever has it by then, so
+        nobody gets it unasked meanwhile.
+        """
         if pool is None:
             return None
         use = self._journal.uses.get(pool)
@@ -112,7 +119,7 @@ class Leases:
         shared = use is not None and self._pools.is_asked_by_others(use)
         if lease is None or lease.use == "reserve" or (lease.use == "aux" and shared):
             return None
-        return self.mark(lease, "releasing")
+        return self.mark(lease, "releasing", owed)
 
     def _claim_any(self, use: PoolUse, network: Network | None, deadline: float) -> Address:
         others = self.elsewhere.addresses(network) if network is not None else ()
@@ -151,7 +158,7 @@ class Leases:
     def _promise_any(self, use: PoolUse, error: Unavailable, deadline: float) -> Address:
         """With the store away and the reserve used up: what was released since is still this host's there."""
         for lease in self._spare(use, "releasing"):
-            if self._promise_again(lease, deadline):
+            if not self.is_owed(lease) and self._promise_again(lease, deadline):
                 return lease.address
         raise Unavailable(f"no address of {use.subnet} is left in this host's reserve, and {error}")
 
@@ -330,9 +337,13 @@ class Leases:
         )  # fmt: skip
         self._journal.leases.put(lease_key(lease), lease)
 
-    def mark(self, lease: LocalLease, kind: str) -> LocalLease:
+    def is_owed(self, lease: LocalLease) -> bool:
+        """Is Docker still waited for to give it back?"""
+        return lease.owed and 0 <= self._now() - lease.at < OWED
+
+    def mark(self, lease: LocalLease, kind: str, owed: bool = False) -> LocalLease:
         """Give a lease another use in the journal, if it is still as it was."""
-        new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False)
+        new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False, owed=owed)
         self._journal.leases.change(lease_key(lease), lambda now: new if now == lease else now)
         self._clashing.pop(lease_key(lease), None)
         self.wanted.set()

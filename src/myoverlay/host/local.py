@@ -409,6 +409,11 @@ class LocalOverlay:
         with self._locked(deadline):
             return act(self._ground.namespace) if self._ground is not None else None
 
+    @property
+    def is_born(self) -> bool:
+        """Was its namespace made by this run? Then all that was in one of before died with the power."""
+        return self._ground is not None and self._ground.born
+
     def _wanted(self) -> rows.Rows:
         return rows.wanted(self.view.peers, self.present(), None if self.eager else self._pulled)
 

@@ -144,7 +144,7 @@ class Overlays:
             except MyoverlayError as error:
                 log.error("overlay %s is not rebuilt yet: %s", local.network.overlay, error)
                 continue
-            self.bury(local)
+            self.bury(local, owed=not local.is_born)
             if local.endpoints() or local.has_rows:
                 # Rows that a former run left are to be kept true, whether anybody here uses them or not.
                 self.on_use(local)
@@ -157,8 +157,8 @@ class Overlays:
         except MyoverlayError as error:
             log.error("%s: looked at again later: %s", what, error)
 
-    def bury(self, local: LocalOverlay) -> None:
-        """Forget an overlay's endpoints that died with their container, and free their addresses.
+    def bury(self, local: LocalOverlay, owed: bool = True) -> None:
+        """Forget an overlay's endpoints that died with their container, and free their addresses: slowly where `owed`.
 
         After a power loss or a crash Docker sends no clean-up calls to a legacy plugin name. One that had not joined
         is what a killed CreateEndpoint left: Docker may repeat that call, so its address is not given to others yet.
@@ -166,7 +166,7 @@ class Overlays:
         for endpoint in local.bury():
             log.warning("endpoint %s (%s) died with its container", endpoint.endpoint[:12], endpoint.address)
             if endpoint.joined:
-                self._leases.free(local.network.pool, endpoint.address)
+                self._leases.free(local.network.pool, endpoint.address, owed=owed)
             self.on_change(local, endpoint.address)
 
     def abandon(self, local: LocalOverlay, endpoint: str, deadline: float) -> None:

@@ -178,6 +178,10 @@ class PeerWatch(Loop):
         if listed is not None:
             vteps.setdefault(host, listed.value.vtep)
 
+    def is_present(self, host: HostId) -> bool:
+        """Has it a session, as the store says now? Raises Unavailable."""
+        return bool(self._presence.alive_of([host]))
+
     def refresh(self) -> None:
         """Read all again at the next answer."""
         self._refreshed_at = -REFRESH
@@ -249,6 +253,14 @@ class Fates(Loop):
     def is_dead(self, host: HostId) -> bool:
         fate = self.fate(host)
         return fate is not None and fate.state is State.DEAD
+
+    def is_gone(self, host: HostId) -> bool:
+        """Is it dead, and without a session in the store as of now? Raises Unavailable.
+
+        Who was cut off from the store knows for a moment only who was there before. What is taken from a host at once,
+        without a grace, is not taken on that.
+        """
+        return self.is_dead(host) and not self._watch.is_present(host)
 
     def expired(self) -> set[HostId]:
         """Hosts that have been dead for the lease grace, and as long unheard by anybody else."""

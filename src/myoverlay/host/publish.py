@@ -62,7 +62,7 @@ class Publisher(Loop):
         tally: Tally,
         may_write: Callable[[], bool],
         vouched: Callable[[], str],
-        is_dead: Callable[[HostId], bool],
+        is_gone: Callable[[HostId], bool],
         serial: Callable[[int], int],
         latest: Callable[[HostList, HostList], HostList],
         believes: Callable[[HostList], bool],
@@ -79,7 +79,7 @@ class Publisher(Loop):
         self._may_write = may_write
         self._has_left = has_left
         self._vouched = vouched
-        self._is_dead = is_dead
+        self._is_gone = is_gone
         self._serial = serial
         self._latest = latest
         self._believes = believes
@@ -285,6 +285,9 @@ class Publisher(Loop):
         """
         definition, known = local.network.definition, self._look(local)
         new = self._list(local, known)
+        # What has not joined, and the index never took, may be another's by right: his rows would go for it everywhere.
+        agreed = {*local.present(), *(known.listed.value.records if known.listed else ())}
+        new = msgspec.structs.replace(new, records=tuple(record for record in new.records if record in agreed))
         _, drops = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
             new = self._numbered(new)
@@ -369,7 +372,7 @@ class Publisher(Loop):
     def _holder(self, local: LocalOverlay, record: Record) -> tuple[str | None, bool]:
         """Who holds the record's address or MAC, as a refusal; None where nobody does (any more). And is that sure?
 
-        A host whose session is gone and whose VTEP is silent holds nothing against one that lives.
+        A host whose session is gone and whose VTEP is silent holds nothing against one that lives. Raises Unavailable.
         """
         definition, overlay = local.network.definition, local.network.overlay
         entries = self._records.index_entries(definition, [record])
@@ -385,7 +388,7 @@ class Publisher(Loop):
         if (arp is None and (ours or fib is None)) or (arp is not None and ours and arp.value == record.mac.encode()):
             return None, True
         leftover = (arp,) if ours else (arp, fib)
-        hosts = {host for host in self._records.hosts_of(overlay) if not self._is_dead(host)} - {self._records.me}
+        hosts = {host for host in self._records.hosts_of(overlay) if not self._is_gone(host)} - {self._records.me}
         known = local.view.lists or {}
         for host, held in self._records.lists(overlay, hosts).items():
             # An old list that a snapshot brought back says nothing of what its host has withdrawn since.

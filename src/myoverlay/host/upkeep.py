@@ -26,7 +26,7 @@ class Upkeep:
         Raises Unavailable or Late when it could not be finished.
         """
         for lease in self._journal.leases.all():
-            if lease.use == "releasing":
+            if lease.use == "releasing" and not self._leases.is_owed(lease):
                 self._leases.settle_release(lease, deadline)
             elif lease.promised:
                 self._leases.settle_promise(lease, deadline)

@@ -31,9 +31,19 @@ class _Guarded:
         return getattr(self._store, name)
 
 
-def followers(records: Records, *, timeout: float = 3.0) -> dict[HostId, str]:
-    """What hosts that said something of networks call themselves: such a host may have been on no overlay ever."""
-    return NetworkRecords(records.store, records.prefix, records.me).called(timeout=timeout)
+def named(records: Records, *, timeout: float = 3.0) -> dict[HostId, str]:
+    """Everybody that the store says something of, with the name where it says one; not those that are only alive.
+
+    A host may have ended between any two of its writes: a use of a pool may be all that is left of it.
+    """
+    found = dict.fromkeys(records.hosts_and_overlays(timeout=timeout), "")
+    for overlay in {one.overlay for one in records.vnis(timeout=timeout).values() if one}:
+        held = records.definition(overlay, timeout=timeout)
+        found |= dict.fromkeys((held.value.holders if held is not None else ()), "")
+        found |= {host: member.name for host, member in records.members(overlay, timeout=timeout).items()}
+    users = {host for held in records.pools(timeout=timeout) for host in held.value.users}
+    called = NetworkRecords(records.store, records.prefix, records.me).called(timeout=timeout)
+    return dict.fromkeys(users, "") | found | called
 
 
 class Estate:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from myoverlay.daemon import Daemon
-from myoverlay.host import audit, holdings, reconcile
+from myoverlay.host import audit, holdings, leases, reconcile
 from myoverlay.host.journal import Journal
 from myoverlay.host.mirror import Mirror
 from myoverlay.kernel import channel, netns
@@ -210,7 +210,7 @@ class Life:
         holdings.ABANDONED, reconcile.ROUND = patience
         reconcile.SETTLE = patience[1]
         self._daemon.reconciler._abandoned = patience[0]
-        audit.SLOW = min(patience[0], 300.0)
+        audit.SLOW, leases.OWED = min(patience[0], 300.0), min(patience[0], 30.0)
         self._daemon.audit.want()
         self._daemon.reconciler.wake()
 

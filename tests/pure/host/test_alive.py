@@ -265,6 +265,34 @@ def test_the_store_away_is_told_and_forgets_nothing(host: Make) -> None:
     assert alive.barred() is None
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_round_that_was_cut_short_is_ended_by_the_next(host: Make, store: SqliteStore, lost: bool) -> None:
+    """At whichever call of its first round the store goes away, or its answer is lost, a host is announced by the
+    next one, and needs no witness any more."""
+    eve = host("eve")
+    for after in range(1, 100):
+        one = host(f"h{after}")
+        eve.presence.bear_witness(one.me)
+        alive, left = liveness(one, f"192.0.2.{after}"), [after]
+
+        def fail(name: str, _what: object, one: Host = one, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0 and not lost:
+                raise Unavailable("the store went away")
+            one.wire.unheard = left[0] == 0
+
+        one.wire.before = fail
+        try:
+            alive.step()
+        except Unavailable:
+            alive.step()
+        assert alive.announced.is_set()
+        assert eve.presence.witness(one.me) is None
+        if left[0] > 0:
+            return
+    pytest.fail("a round never ends")
+
+
 def test_a_stopped_host_leaves_its_session(host: Make, store: SqliteStore) -> None:
     """The thread ends at once, and the key stays for the next run to take over."""
     ann = host("ann")

@@ -302,6 +302,25 @@ def test_a_host_that_never_had_an_overlay_is_forgotten_too(
         ann.forget("cid")
 
 
+def test_a_user_of_a_pool_alone_is_forgotten_too(ann: Digger, host: Make, store: SqliteStore) -> None:
+    """A host that ended between asking for a pool and creating its network has no list, and is no holder."""
+    joe = host("joe")
+    joe.pool("10.7.0.0/24")
+    assert left_of(store, joe) == [f"{PREFIX}/subnets/10.7.0.0-24"]
+    ann.settle()
+    ann.forget(joe.me)
+    assert left_of(store, joe) == []
+
+
+def test_a_host_that_this_one_never_saw_is_forgotten_by_its_name(ann: Digger, host: Make, store: SqliteStore) -> None:
+    """It ended before this one started, and shares nothing with it: the store's list of members names it."""
+    joe = host("joe")
+    takes_part(joe, 12, OTHER, "10.6.0.0/24", 6)
+    ann.settle()
+    ann.forget("joe")
+    assert left_of(store, joe) == []
+
+
 def test_a_living_host_is_not_forgotten(ann: Digger, bob: Host, store: SqliteStore) -> None:
     """Not even by force: it is told where it can be asked to leave."""
     ann.settle()

@@ -12,6 +12,7 @@ import pytest
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown, Unreadable
 from myoverlay.host.holdings import ABANDONED
+from myoverlay.host.leases import OWED
 from myoverlay.host.pools import CREATING
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Changes, Member
@@ -358,6 +359,40 @@ def test_releasing_twice_or_what_was_never_leased_succeeds(host: Make, store: Sq
         ann.leases.release(use.pool, what, soon())
     assert leased(store) == set()
     assert ann.journal.leases.all() == ()
+
+
+def test_what_a_dead_container_had_is_docker_s_to_give_back(host: Make, clock: Clock) -> None:
+    """Buried, but Docker's release may be on its way: nobody gets it unasked until that is there, or is overdue."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    back, overdue = ann.claim(use), ann.claim(use)
+    for address in (back, overdue):
+        ann.leases.free(use.pool, address, owed=True)
+    ann.settle()
+    other = ann.claim(use)
+    assert other not in (back, overdue)
+    ann.wire.off = True
+    with pytest.raises(Unavailable):
+        ann.claim(use)
+    ann.wire.off = False
+    ann.leases.release(use.pool, back, soon())
+    assert ann.claim(use) == back
+    clock.now += OWED
+    ann.settle()
+    assert ann.held("releasing") == []
+    assert ann.claim(use) == overdue
+
+
+def test_what_a_dead_container_had_is_given_to_who_asks_for_it(host: Make) -> None:
+    """After a power loss Docker starts containers with their `--ip` at once, with and without the store."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    first, second = ann.claim(use), ann.claim(use)
+    for address in (first, second):
+        ann.leases.free(use.pool, address, owed=True)
+    assert ann.claim(use, first) == first
+    ann.wire.off = True
+    assert ann.claim(use, second) == second
 
 
 # -- the reserve, and the store away -------------------------------------------------------------------------------

@@ -303,6 +303,21 @@ def test_a_host_whose_kernel_answers_is_cut_off(ann: Watcher, bob: Host) -> None
     assert ann.fates.fate(bob.me) == Fate(State.DEAD, ann.clock.now)
 
 
+def test_who_is_dead_is_gone_without_a_session_only(ann: Watcher, bob: Host) -> None:
+    """Who was cut off from the store takes a host that came back meanwhile for dead: the store is asked."""
+    ann.look()
+    ann.beat.pulse(bob.me).silent = True
+    assert not ann.fates.is_gone(bob.me)
+    ann.after(1.0)
+    assert ann.fates.is_gone(bob.me)
+    bob.live()
+    assert ann.fates.is_dead(bob.me)
+    assert not ann.fates.is_gone(bob.me)
+    ann.host.wire.off = True
+    with pytest.raises(Unavailable):
+        ann.fates.is_gone(bob.me)
+
+
 def test_a_host_that_was_lost_is_found_again(ann: Watcher, bob: Host) -> None:
     """Its session is back: it is not lost any more before its lists are read, and that is told once."""
     ann.look()

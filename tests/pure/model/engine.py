@@ -179,9 +179,15 @@ class Engine:
                 continue
 
     def delete_network(self, network: DockerNetwork) -> Steps:
-        """`docker network rm`: only for a network without containers."""
+        """`docker network rm`: only for a network without containers, and from here on none begins there.
+
+        Docker marks the network before it calls the plugin; a `docker run` that comes after that is refused.
+        """
         network.going = True
         self.busy.add(network.overlay.name)
+        return self._delete(network)
+
+    def _delete(self, network: DockerNetwork) -> Steps:
         pool = network.pool
         acts: list[Callable[[], Steps]] = [
             lambda: self._ask("DeleteNetwork", partial(_delete_network, network.id), surely=True)
@@ -244,20 +250,28 @@ class Engine:
         if network.pool is None:
             return asked or self.world.foreign_address(self.machine, network.overlay), False
         pool = network.pool
-        wish = wire.RequestAddress(pool=pool, address=asked or "")
-        answer = yield from self._ask(
-            f"request address {asked or ''}", lambda d: d.ipam.request_address(wish, self._deadline())
-        )
-        address = wire.address_of(answer["Address"])
-        promised = not self.machine.reaches_store
+        wish, began = wire.RequestAddress(pool=pool, address=asked or ""), self.world.scheduler.now
+        lived = [one for one in self.containers.values() if one.network is network and one.live]
+
+        def request(daemon: Any) -> tuple[Address, bool]:
+            given = wire.address_of(daemon.ipam.request_address(wish, self._deadline())["Address"])
+            return given, self._is_promise(daemon, network.overlay, given, began)
+
+        address, promised = yield from self._ask(f"request address {asked or ''}", request)
         key = (network.overlay.name, address)
         again = asked is not None and key in self.held
+        self.world.truth.given_again(address, [one for one in lived if one.live])
         if not again:
             self.world.truth.given(self, network.overlay, address, promised)
         self.held[key] = promised or (again and self.held[key])
         self._holds[key] += 1
         done.append(lambda: self._release_address(network, address))
         return address, promised
+
+    def _is_promise(self, daemon: Any, overlay: Overlay, address: Address, began: float) -> bool:
+        """Was it given on the host's word, because it could not reach the store at some moment of the call?"""
+        lease = daemon.journal.leases.get(f"{overlay.subnet.key}/{address}")
+        return lease is not None and lease.promised and self.machine.missed_at >= began
 
     def _release_address(self, network: DockerNetwork, address: Address) -> Steps:
         back = wire.ReleaseAddress(pool=network.pool or "", address=address)

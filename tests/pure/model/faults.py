@@ -89,8 +89,8 @@ FAULTS = {
     ),
     "a release is not told later": Fault(
         "host.upkeep",
-        '            if lease.use == "releasing":\n                self._leases.settle_release',
-        "            if False:\n                self._leases.settle_release",
+        '            if lease.use == "releasing" and not self._leases.is_owed(lease):\n',
+        "            if False:\n",
     ),
     "a promise is not written": Fault("host.upkeep", "            elif lease.promised:\n", "            elif False:\n"),
     "an index key stays": Fault(

@@ -121,7 +121,7 @@ class Way:
         if world.scheduler.budget < 0:
             raise Late("it took too long: try again")
         if not machine.reaches_store:
-            machine.reaching_since = None
+            machine.reaching_since, machine.missed_at = None, world.scheduler.now
             raise Unavailable("the store cannot be reached")
         if machine.reaching_since is None:
             machine.reaching_since = world.scheduler.now
@@ -133,6 +133,7 @@ class Way:
         self._run.guard("")
         if name == "commit" and machine.deaf > 0:
             machine.deaf -= 1
+            machine.reaching_since = None
             raise Unavailable("the store did it, and its answer was lost")
         if isinstance(answer, Unchanged) and self._run.turn is not None and not self._run.turn.ripe:
             raise Blocked(args[0], timeout)
@@ -361,6 +362,8 @@ class Machine:
         self.doomed = False
         #: Since when its daemon has had answers from the store, without a failure; since when it has run.
         self.reaching_since: float | None = None
+        #: When it could not reach the store last.
+        self.missed_at = 0.0
         #: Since when the store has not had what the host holds.
         self.lost_since: float | None = None
         self.cut = False

@@ -36,6 +36,8 @@ class Truth:
         self._owners: dict[str, tuple[str, ...]] = {}
         #: Containers that their host has listed in the store.
         self._told: set[Container] = set()
+        #: Did a person say that the dead will not come back? Then nothing of them is excused any more.
+        self.forgotten = False
 
     def fail(self, invariant: str, told: str) -> None:
         raise Failure(invariant, told)
@@ -65,13 +67,20 @@ class Truth:
             key = (overlay.name, address)
             if key not in other.held:
                 continue
-            if promised or other.held[key] or self._is_lost(other.machine) or (key, other.machine) in self.given_up:
+            lost = self._is_lost(other.machine) or self._is_loss_unseen(other.machine)
+            if promised or other.held[key] or lost or (key, other.machine) in self.given_up:
                 self.promised.add(key)
                 continue
             self.fail(
                 "no two share an address",
                 f"{engine.machine.name} was given {address} of {overlay.name}, which {other.machine.name} has",
             )
+
+    def given_again(self, address: Address, lived: Iterable[Container]) -> None:
+        """Our IPAM gave an address on a host where these lived all the while: its release would free it under them."""
+        for container in lived:
+            if container.address == address:
+                self.fail("no two share an address", f"{address} of {container} was given once more")
 
     def started(self, container: Container) -> None:
         """A container runs."""
@@ -153,6 +162,14 @@ class Truth:
         """The store lost what the host holds longer than a grace ago, and the host could not write it again."""
         since = host.lost_since
         return since is not None and self._world.scheduler.now - since >= self._world.grace and not host.writes()
+
+    def _is_loss_unseen(self, host: Machine) -> bool:
+        """The store lost what the host holds, it could not write that again, and nobody else could see the loss.
+
+        What they watch is as it was, so the store still goes by the identity that it was rolled back to.
+        """
+        goes_by = (self._value("incarnation") or {}).get("id")
+        return host.lost_since is not None and not host.writes() and goes_by == self._world.rolled_back_to
 
     def keys_changed(self, keys: set[str]) -> None:
         """A host of ours wrote to the store."""
@@ -340,8 +357,8 @@ class Truth:
                 self.fail("nothing dead stays", f"{machine.name} lists {listed} of {overlay}, lives: {wanted}")
 
     def _alone(self, machine: Machine, overlay: str) -> bool:
-        """Does no living host share the overlay with a dead one? Then nobody buries it."""
-        return not any(
+        """Does no living host share the overlay with a dead one? Then nobody buries it, until a person does."""
+        return not self.forgotten and not any(
             network.overlay.name == overlay
             for engine in self._world.engines
             if engine.machine.runs
@@ -367,13 +384,19 @@ class Truth:
                 self.fail("nothing dead stays", f"index of {overlay.name}: {sorted(wrong)} surplus or missing")
 
     def _abandoned(self, overlay: Overlay) -> bool:
-        """Is it one that only dead hosts have, so that nobody is there to bury them?"""
+        """Is it one that only dead hosts have, so that nobody buries them there until a person does?
+
+        A host that died between asking for the overlay's pool and creating its network has but the pool.
+        """
+        if self.forgotten:
+            return False
         definition = self._value(f"overlays/{overlay.name}/definition") or {}
+        pool = self._value(f"subnets/{overlay.subnet.key}") or {}
         engines = self._world.engines
         had = {e.machine.id for e in engines if not e.machine.powered and e.network_of(overlay) is not None}
         dead = {e.machine.id for e in engines if not e.machine.powered}
         used = any(e.machine.runs and e.network_of(overlay) is not None for e in engines)
-        return not used and bool(had or dead & set(definition.get("holders", ())))
+        return not used and bool(had or dead & {*definition.get("holders", ()), *pool.get("users", ())})
 
     def _check_overlays(self) -> None:
         for overlay in self._world.overlays:

@@ -12,12 +12,14 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
 import msgspec
 
 from myoverlay import daemon as daemon_module
+from myoverlay.errors import Unknown
 from myoverlay.host import audit as audit_module
 from myoverlay.host import discover as discover_module
 from myoverlay.host import holdings as holdings_module
@@ -25,7 +27,7 @@ from myoverlay.host import reconcile as reconcile_module
 from myoverlay.store import Put
 from myoverlay.store.pooled import MARK
 from myoverlay.values import Address, Fdb, Mac, Neigh, Subnet
-from tests.pure.model.engine import Container, Engine
+from tests.pure.model.engine import FAR, Container, Engine
 from tests.pure.model.machine import Failure, Machine
 from tests.pure.model.scheduler import EPOCH, Scheduler
 from tests.pure.model.store import MemoryStore, Snapshot
@@ -114,6 +116,8 @@ class World:
         self.store_down = False
         #: When the store was emptied or rolled back last.
         self.lost_at = float("inf")
+        #: The store's identity that it was rolled back to last; empty: it was emptied, or lost nothing.
+        self.rolled_back_to = ""
         #: Whose write to the store is under way, and whose code runs.
         self.actor: Machine | None = None
         self.speaker: Machine | None = None
@@ -220,6 +224,21 @@ class World:
             self.scheduler.run_until(self.scheduler.now + seconds)
         self.truth.check_reachable()
         self.truth.check_nothing_dead()
+        self._forget_the_dead()
+        self.truth.check_nothing_dead()
+
+    def _forget_the_dead(self) -> None:
+        """Somebody says `myoverlay host forget` of the machine that never comes back, on any other."""
+        for gone in self.machines:
+            if gone.doomed:
+                machine = self.random.choice([one for one in self.machines if one.runs])
+                self.note(f"{machine.name}: {gone.name} is forgotten")
+                try:
+                    machine.call(partial(machine.daemon.graves.forget, gone.id, False, FAR))
+                except Unknown as error:
+                    self.note(f"{machine.name}: {error}")  # all of it was buried: the check that follows sees to it
+        self.truth.forgotten = True
+        self.scheduler.run_until(self.scheduler.now + 10)
 
     def _heal_all(self) -> None:
         self.note("everything heals")
@@ -496,7 +515,7 @@ class World:
 
     def _note_loss(self) -> None:
         """A host that could not write again what it lost before goes on being lost since then."""
-        self.lost_at = self.scheduler.now
+        self.lost_at, self.rolled_back_to = self.scheduler.now, ""
         for machine in self.machines:
             if machine.lost_since is None or machine.writes():
                 machine.lost_since = self.lost_at
@@ -512,6 +531,8 @@ class World:
             self._note_loss()
             self.store.restore(self.snapshots[number])
             there = self.store.entries()
+            held = there.get("myoverlay/incarnation")
+            self.rolled_back_to = msgspec.json.decode(held.value)["id"] if held is not None else ""
             theirs = {key: there[key] for key in self.ever_foreign if key in there and there[key].flags != MARK}
             self.foreign = {key: entry.value for key, entry in theirs.items()}
 
