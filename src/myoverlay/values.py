@@ -373,8 +373,7 @@ class PoolUse(Value, frozen=True, kw_only=True):
 class LocalLease(Value, frozen=True, kw_only=True):
     """A lease of this host. `use` is as in Lease, or `releasing`: the store has not been told yet that it is free.
 
-    `at`: since when. `promised`: to be written there. `unsure`: maybe not ours. `owed`: Docker may yet give it back.
-    """
+    `at`: since when. `promised`: to be written there. `unsure`: maybe not ours. `owed`: Docker may yet give it back."""
 
     subnet: Subnet
     address: Address
