@@ -34,16 +34,25 @@ class _Guarded:
 def named(records: Records, *, timeout: float = 3.0) -> dict[HostId, str]:
     """Everybody that the store says something of, with the name where it says one; not those that are only alive.
 
-    A host may have ended between any two of its writes: a use of a pool may be all that is left of it.
+    A host may have ended between any two of its writes: a use of a pool, or a lease, may be all that is left of it.
     """
     found = dict.fromkeys(records.hosts_and_overlays(timeout=timeout), "")
     for overlay in {one.overlay for one in records.vnis(timeout=timeout).values() if one}:
         held = records.definition(overlay, timeout=timeout)
         found |= dict.fromkeys((held.value.holders if held is not None else ()), "")
         found |= {host: member.name for host, member in records.members(overlay, timeout=timeout).items()}
-    users = {host for held in records.pools(timeout=timeout) for host in held.value.users}
-    called = NetworkRecords(records.store, records.prefix, records.me).called(timeout=timeout)
-    return dict.fromkeys(users, "") | found | called
+    for hosts in _pools(records, timeout).values():
+        found = dict.fromkeys(hosts, "") | found
+    return found | NetworkRecords(records.store, records.prefix, records.me).called(timeout=timeout)
+
+
+def _pools(records: Records, timeout: float) -> dict[Subnet, set[HostId]]:
+    """All pools, and who uses them or has a lease there."""
+    found = {}
+    for pool in (held.value for held in records.pools(timeout=timeout)):
+        leases = records.leases(pool.subnet, timeout=timeout).values()
+        found[pool.subnet] = {*pool.users, *(host for held in leases for host in held.value.hosts)}
+    return found
 
 
 class Estate:
@@ -91,5 +100,5 @@ class Estate:
             self._networks.unsay(name, timeout=timeout)
 
     def pools(self, *, timeout: float = 3.0) -> list[Subnet]:
-        """The pools that the host uses."""
-        return [held.value.subnet for held in self._records.pools(timeout=timeout) if self.host in held.value.users]
+        """The pools that the host uses or has a lease of."""
+        return [subnet for subnet, hosts in _pools(self._records, timeout).items() if self.host in hosts]

@@ -15,7 +15,7 @@ from myoverlay.store import Delete
 from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.records import Member
 from myoverlay.store.sqlite import SqliteStore
-from myoverlay.values import Address, OverlayName, Subnet
+from myoverlay.values import Address, Lease, OverlayName, Subnet
 from tests.pure.host.test_peers import LEASE_GRACE, Watcher, lists
 from tests.pure.kit import DEMO, PREFIX, SUBNET, Host, definition, every, put, soon
 
@@ -307,6 +307,16 @@ def test_a_user_of_a_pool_alone_is_forgotten_too(ann: Digger, host: Make, store:
     joe = host("joe")
     joe.pool("10.7.0.0/24")
     assert left_of(store, joe) == [f"{PREFIX}/subnets/10.7.0.0-24"]
+    ann.settle()
+    ann.forget(joe.me)
+    assert left_of(store, joe) == []
+
+
+def test_an_owner_of_a_lease_alone_is_forgotten_too(ann: Digger, host: Make, store: SqliteStore) -> None:
+    """It took an address in a store that had lost it, and ended before it said more (model seed 54869111)."""
+    joe, address = host("joe"), Address("10.5.0.77")
+    lease = Lease(address=address, use="endpoint", hosts=(joe.me,))
+    assert joe.records.write_lease(SUBNET, None, lease)
     ann.settle()
     ann.forget(joe.me)
     assert left_of(store, joe) == []
