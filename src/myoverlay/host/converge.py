@@ -286,14 +286,19 @@ class Converger:
         """Bring the tables from what is really there to what is wanted; returns how many rows were put right.
 
         Nothing is taken away before `want` is known to be complete; till then what we wrote is wanted as well.
+        Containers that asked for an address while its row was wrong were told that, and would believe it for a minute.
         """
         if not complete:
             want = rows.merged(ground.rows, want)
-        steps = [step for step in rows.diff(want, _rows_of(ground.tables)) if complete or isinstance(step, rows.Set)]
+        there = _rows_of(ground.tables)
+        steps = [step for step in rows.diff(want, there) if complete or isinstance(step, rows.Set)]
         for step in steps:
             self._tally.add("repairs", f"{'missing' if isinstance(step, rows.Set) else 'surplus'} row")
         self._apply(ground, steps)
         ground.rows = want
+        wrong, right = ({neigh.address: neigh.mac for neigh in table.neigh} for table in (there, want))
+        for neigh in rows.moved(wrong, right):
+            self.announce(ground, neigh.address, neigh.mac, "repaired")
         return len(steps)
 
     def _apply(self, ground: Ground, steps: Sequence[rows.Set | rows.Unset]) -> None:

@@ -53,6 +53,19 @@ def test_missing_altered_and_surplus_rows_are_put_right(two: tuple[Host, Host]) 
     assert here.count("repairs", "missing row") == 4
 
 
+def test_who_was_told_a_wrong_mac_is_told_the_right_one(two: tuple[Host, Host]) -> None:
+    """A container that asked while the row was wrong learned that: once the row is right it reaches its peer again."""
+    here, there = two
+    asker, peer = here.run(), there.run()
+    until(lambda: here.knows(peer) and there.knows(asker))
+    with here.tables() as tables:
+        tables.set([Neigh(address=peer.address, mac=Mac("02:42:66:66:66:66"))])
+    assert asker.ping(peer.address, timeout=0.3) == [None]
+    here.daemon.reconciler.compare()
+    assert here.count("announcements", "repaired") == 1
+    assert None not in asker.ping(peer.address, timeout=0.3)
+
+
 def test_rows_made_by_hand_in_another_state_are_written_over(two: tuple[Host, Host]) -> None:
     """A reachable neighbour and a dynamic FDB row in place of ours count as missing."""
     here, there = two
