@@ -72,7 +72,8 @@ class Server:
         due = [when for when in (self._forwarder.due(), self._visitors.due()) if when is not None]
         wait = max(0.0, min(due) - self._now()) if due else None
         for key, _events in self._selector.select(wait):
-            if key.fd in self._selector.get_map():  # not closed by one before it
+            # Not closed by one before it, nor its number given to another socket since.
+            if self._selector.get_map().get(key.fd) is key:
                 key.data()
         self._forwarder.tick()
         self._visitors.tick()

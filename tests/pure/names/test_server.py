@@ -19,7 +19,7 @@ from myoverlay.names import forward, protocol, visitors
 from myoverlay.names.protocol import Close, Listen, Ping, Show
 from myoverlay.names.server import Server
 from myoverlay.plan.zone import End, Zone
-from tests.pure.kit import until
+from tests.pure.kit import Clock, until
 
 #: All that asks from loopback is on it.
 WEB = Zone("web", "127.0.0.0/8", ends=(End("127.0.0.1", ("me",), "s"), End("127.0.0.2", ("www",)), End("127.0.0.3", ("www",))))  # fmt: skip # noqa: E501
@@ -78,6 +78,21 @@ def answer_of(raw: bytes, address: str = "192.0.2.7") -> bytes:
     return reply.to_wire()
 
 
+def show(control: socket.socket, zone: Zone) -> None:
+    descriptor = protocol.file_of(zone)
+    protocol.send(control, Show(zone.overlay), [descriptor])
+    os.close(descriptor)
+
+
+def listen(control: socket.socket, overlay: str) -> tuple[str, int]:
+    """Hand over two sockets; returns their address."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        address: tuple[str, int] = tcp.getsockname()
+        udp.bind(address)
+        protocol.send(control, Listen(overlay), [udp.fileno(), tcp.fileno()])
+    return address
+
+
 class Resolver:
     """A server in a thread, with the daemon's end of its control."""
 
@@ -90,16 +105,10 @@ class Resolver:
         self.address = ("", 0)
 
     def show(self, zone: Zone) -> None:
-        descriptor = protocol.file_of(zone)
-        protocol.send(self.control, Show(zone.overlay), [descriptor])
-        os.close(descriptor)
+        show(self.control, zone)
 
     def listen(self, overlay: str) -> None:
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("127.0.0.1", 0))
-        self.address = udp.getsockname()
-        with udp, socket.create_server(self.address) as tcp:
-            protocol.send(self.control, Listen(overlay), [udp.fileno(), tcp.fileno()])
+        self.address = listen(self.control, overlay)
 
     def ping(self, number: int = 1) -> dict[str, int]:
         protocol.send(self.control, Ping(number))
@@ -266,6 +275,38 @@ def test_a_silent_server_is_overtaken_by_the_next(tmp_path: Path, upstream: Upst
         assert none.ask("www.example.com").rcode() == dns.rcode.SERVFAIL
     finally:
         none.end()
+
+
+def test_a_number_that_was_given_away_is_another_socket(tmp_path: Path) -> None:
+    """Two servers answer one question, and others come in between: they get the numbers of the sockets it had."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nnameserver 127.0.0.2\n")
+    clock = Clock(1000.0)
+    first, second, asker = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with first, second, asker, ours, theirs:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.2", first.getsockname()[1]))
+        server = Server(theirs, "127.0.0.99", tmp_path / "resolv.conf", first.getsockname()[1], clock)
+        show(ours, WEB)
+        asker.connect(listen(ours, "web"))
+        ask = [dns.message.make_query(f"{name}.example.com", "A").to_wire() for name in "abc"]
+        server.step(), server.step()
+        asker.send(ask[0])
+        server.step()
+        clock.now += forward.STAGGER
+        server.step()
+        (raw, to), (_, also) = first.recvfrom(4096), second.recvfrom(4096)
+        first.sendto(answer_of(raw), to)
+        asker.send(ask[1]), asker.send(ask[2])
+        second.sendto(answer_of(raw), also)
+        server.step()
+        for _ in ask[1:]:
+            raw, to = first.recvfrom(4096)
+            first.sendto(answer_of(raw), to)
+        server.step()
+        assert [asker.recv(4096)[:2] for _ in ask] == [raw[:2] for raw in ask]
+        ours.close()
+        server.run()
 
 
 def test_questions_under_way_are_bounded(
