@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from myoverlay.names import forward, protocol, visitors
 from myoverlay.names.protocol import Close, Listen, Ping, Show
-from myoverlay.names.server import Server
+from myoverlay.names.server import SILENT, Server
 from myoverlay.plan.zone import End, Zone
 from tests.pure.kit import Clock, until
 
@@ -96,11 +97,11 @@ def listen(control: socket.socket, overlay: str) -> tuple[str, int]:
 class Resolver:
     """A server in a thread, with the daemon's end of its control."""
 
-    def __init__(self, resolv_conf: Path, port: int) -> None:
+    def __init__(self, resolv_conf: Path, port: int, now: Callable[[], float] = time.monotonic) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(5)
         self._theirs = theirs
-        self.thread = threading.Thread(target=Server(theirs, "127.0.0.99", resolv_conf, port).run, daemon=True)
+        self.thread = threading.Thread(target=Server(theirs, "127.0.0.99", resolv_conf, port, now).run, daemon=True)
         self.thread.start()
         self.address = ("", 0)
 
@@ -341,6 +342,31 @@ def test_an_answer_that_is_too_big_is_cut(resolver: Resolver, upstream: Upstream
     assert not reply.answer
     with resolver.dial() as sock:
         assert len(addresses(over_tcp(sock, "big.example.com")[0])) == 100
+
+
+def test_a_daemon_that_hangs_is_not_believed_for_long(tmp_path: Path, upstream: Upstream) -> None:
+    """Containers' names are SERVFAIL, also those that nobody bears; other names go on; its next word ends it."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    clock = Clock(1000.0)
+    one = Resolver(tmp_path / "resolv.conf", upstream.port, clock)
+    try:
+        one.show(WEB)
+        one.listen("web")
+        one.ping()
+        clock.now += SILENT
+        assert addresses(one.ask("www")) == {"127.0.0.2", "127.0.0.3"}
+        clock.now += 0.1
+        reverse = ("2.0.0.127.in-addr.arpa", "PTR")
+        for question in (("www", "A"), ("www", "AAAA"), ("nobody", "A"), reverse):
+            assert one.ask(*question).rcode() == dns.rcode.SERVFAIL
+        with one.dial() as sock:
+            assert over_tcp(sock, "www")[0].rcode() == dns.rcode.SERVFAIL
+        assert addresses(one.ask("www.example.com")) == {"192.0.2.7"}
+        assert one.ping(2)["doubted"] == 5
+        assert addresses(one.ask("www")) == {"127.0.0.2", "127.0.0.3"}
+        assert one.ask(*reverse).rcode() == dns.rcode.NOERROR
+    finally:
+        one.end()
 
 
 def test_an_overlay_that_is_closed_is_refused(resolver: Resolver) -> None:
