@@ -37,6 +37,7 @@ class Engine:
         self.path = path
         self._client: Any = None
         self._stream: Any = None
+        self._over = False
 
     def containers(self, networks: Collection[str]) -> dict[str, str]:
         """Those that run on these networks, each with a text that differs when it is to be asked again.
@@ -63,10 +64,14 @@ class Engine:
 
     def events(self, since: float, until: float) -> Iterator[Event]:
         """What happens to containers, from a past moment on until a coming one (Unix seconds). Raises Unavailable."""
+        if self._over:
+            return
         with self._asking("events"):
             filters = {"type": ["container", "network"], "event": ["connect", "start", "rename"]}
             self._stream = self._api().events(since=int(since), until=int(until), filters=filters, decode=True)
             try:
+                if self._over:  # whoever hung up meanwhile found nothing to end
+                    self.hang_up()
                 for raw in self._stream:
                     event = event_of(raw)
                     if event is not None:
@@ -75,7 +80,8 @@ class Engine:
                 self._stream = None
 
     def hang_up(self) -> None:
-        """End the waiting for events. From any thread."""
+        """End the waiting for events, now and from now on. From any thread."""
+        self._over = True
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(OSError, AttributeError):  # it has just ended

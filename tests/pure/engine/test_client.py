@@ -189,6 +189,26 @@ def test_a_follower_lists_then_follows_and_ends_at_once(docker: Docker) -> None:
     assert tally.get("bugs", "docker") == 0
 
 
+@pytest.mark.parametrize("moment", ["/containers/json", "/events"])
+def test_a_stop_before_events_come_ends_it_at_once(docker: Docker, moment: str) -> None:
+    """While Docker lists its containers, or before its stream is there: nobody waits for a minute."""
+    follower, _, tally = follower_of(docker)
+    docker.answers |= {"/containers/json": [], "/events": ["stream"]}
+    said = docker.answers[moment]
+
+    def stopped_meanwhile() -> Any:
+        follower.cancel()
+        return said
+
+    docker.answers[moment] = stopped_meanwhile
+    follower.start()
+    assert follower.stopping.wait(5.0)
+    follower.join(5.0)
+    assert not follower._thread.is_alive()
+    follower.stop(1.0)
+    assert tally.get("bugs", "docker") == 0
+
+
 def test_a_second_listing_asks_only_for_what_is_new(docker: Docker) -> None:
     """Ten thousand containers are not inspected every minute; one that has another name or endpoint is."""
     docker.answers["/containers/json"] = listed()
