@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -10,8 +11,8 @@ import msgspec
 
 from myoverlay.errors import Unavailable
 
-#: Seconds that Docker may take for one answer. It holds a container's lock while it starts.
-PATIENCE = 10
+#: Seconds that Docker may take for one answer: it holds a container's lock while it starts. And to let somebody in.
+PATIENCE, _KNOCK = 10, 2.0
 _SERVICE = "com.docker.compose.service"
 
 
@@ -106,10 +107,18 @@ class Engine:
         from urllib3.exceptions import HTTPError
 
         try:
+            knock(self.path)
             yield
         except (DockerException, RequestException, HTTPError, OSError) as error:
             self.close()
             raise Unavailable(f"Docker at {self.path} does not tell {what}: {error}") from error
+
+
+def knock(path: str) -> None:
+    """Is somebody there? Where nobody is, the SDK would leave a socket open at each try. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(_KNOCK)
+        door.connect(path)
 
 
 def places_of(inspected: Mapping[str, Any]) -> tuple[Place, ...]:
