@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 #: Names of one endpoint: so many, of so many characters together. With 1,022 endpoints a host's list then has 330 kB,
 #: and a write of it, in base64, stays below the 512 kB that Consul takes.
@@ -33,6 +33,12 @@ def clean(texts: Iterable[str]) -> tuple[str, ...]:
             names[name] = None
             left -= len(name)
     return tuple(names)
+
+
+def left_out(texts: Collection[str]) -> tuple[str, ...]:
+    """The names among the texts that an endpoint has no room for."""
+    kept = clean(texts)
+    return tuple(dict.fromkeys(name for text in texts if (name := name_of(text)) is not None and name not in kept))
 
 
 def check_prefix(text: str) -> str:

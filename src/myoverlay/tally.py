@@ -31,7 +31,8 @@ COUNTERS = {
     "followed": "networks that are defined for all hosts, by {outcome} here: made, removed, failed, restored (the plan,"
     " which the store had lost)",
     "names": "questions to the resolver, by {outcome}: answered, nobody, refused, forwarded; ignored, malformed,"
-    " unsent; and of those forwarded: late, unreachable, no server, too many, false answers",
+    " unsent, doubted (the daemon was silent); and of those forwarded: late, unreachable, no server, too many, false"
+    " answers",
     "resolver": "what became of the resolver's process, by {outcome}: started, frozen, ended",
     "docker_events": "what Docker was heard to say of containers on our networks, by {kind}: listed, changed, lost",
     "catalogue": "names in Consul's catalogue, by what became of them: registered, withdrawn, refused; collected (hosts"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myoverlay.naming import MAX_NAMES, MAX_TOGETHER, clean, name_of
+from myoverlay.naming import MAX_NAMES, MAX_TOGETHER, clean, left_out, name_of
 from myoverlay.values import HostId, HostList, Record, decoder, encode
 from tests.pure.kit import ANN, DEMO, record
 
@@ -41,6 +41,8 @@ def test_what_is_cleaned_is_bounded_and_clean(texts: list[str]) -> None:
     assert sum(map(len, names)) <= MAX_TOGETHER
     assert len(set(names)) == len(names)
     assert clean(names) == names
+    assert {*names, *left_out(texts)} == {name_of(text) for text in texts} - {None}
+    assert left_out(names) == ()
 
 
 def test_the_first_names_are_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -10,8 +11,8 @@ import msgspec
 
 from myoverlay.errors import Unavailable
 
-#: Seconds that Docker may take for one answer. It holds a container's lock while it starts.
-PATIENCE = 10
+#: Seconds that Docker may take for one answer: it holds a container's lock while it starts. And to let somebody in.
+PATIENCE, _KNOCK = 10, 2.0
 _SERVICE = "com.docker.compose.service"
 
 
@@ -37,6 +38,7 @@ class Engine:
         self.path = path
         self._client: Any = None
         self._stream: Any = None
+        self._over = False
 
     def containers(self, networks: Collection[str]) -> dict[str, str]:
         """Those that run on these networks, each with a text that differs when it is to be asked again.
@@ -63,10 +65,14 @@ class Engine:
 
     def events(self, since: float, until: float) -> Iterator[Event]:
         """What happens to containers, from a past moment on until a coming one (Unix seconds). Raises Unavailable."""
+        if self._over:
+            return
         with self._asking("events"):
             filters = {"type": ["container", "network"], "event": ["connect", "start", "rename"]}
             self._stream = self._api().events(since=int(since), until=int(until), filters=filters, decode=True)
             try:
+                if self._over:  # whoever hung up meanwhile found nothing to end
+                    self.hang_up()
                 for raw in self._stream:
                     event = event_of(raw)
                     if event is not None:
@@ -75,7 +81,8 @@ class Engine:
                 self._stream = None
 
     def hang_up(self) -> None:
-        """End the waiting for events. From any thread."""
+        """End the waiting for events, now and from now on. From any thread."""
+        self._over = True
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(OSError, AttributeError):  # it has just ended
@@ -100,10 +107,18 @@ class Engine:
         from urllib3.exceptions import HTTPError
 
         try:
+            knock(self.path)
             yield
         except (DockerException, RequestException, HTTPError, OSError) as error:
             self.close()
             raise Unavailable(f"Docker at {self.path} does not tell {what}: {error}") from error
+
+
+def knock(path: str) -> None:
+    """Is somebody there? Where nobody is, the SDK would leave a socket open at each try. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(_KNOCK)
+        door.connect(path)
 
 
 def places_of(inspected: Mapping[str, Any]) -> tuple[Place, ...]:

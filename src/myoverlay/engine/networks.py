@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from myoverlay.engine.client import knock
 from myoverlay.errors import Refused, Unavailable
 from myoverlay.networks import NetworkPlan, check_id, plain
 from myoverlay.plan.following import LABEL, LABEL_PLAN, Found
@@ -15,7 +15,6 @@ from myoverlay.values import decoder, encode
 
 #: Seconds for a question, and for what makes Docker call us back up to three times, each within 8 s.
 ASK, ACT = 10.0, 30.0
-_KNOCK = 2.0
 _read_plan = decoder(NetworkPlan)
 
 
@@ -79,7 +78,7 @@ class EngineNetworks:
         import requests
 
         try:
-            _knock(self._path)
+            knock(self._path)
             if self._open is None:
                 self._open = self._connect(self._path)
             self._open.timeout = timeout
@@ -92,13 +91,6 @@ class EngineNetworks:
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
             self.close()  # whatever is still under way there answers nobody
             raise Unavailable(f"{what}: Docker does not answer on {self._path}: {plain(str(error))}") from error
-
-
-def _knock(path: str) -> None:
-    """Is somebody there? Where nobody is, the SDK would leave a socket open at each try. Raises OSError."""
-    with socket.socket(socket.AF_UNIX) as door:
-        door.settimeout(_KNOCK)
-        door.connect(path)
 
 
 def _containers(client: Any, network: str) -> list[str]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from myoverlay.host.overlays import Overlays
-from myoverlay.naming import clean
+from myoverlay.naming import MAX_NAMES, MAX_TOGETHER, clean, left_out
 from myoverlay.values import Address, OverlayName
 
-#: Addresses whose endpoint has not come yet.
+log = logging.getLogger(__name__)
+
+#: Addresses whose endpoint has not come yet; endpoints with names too many that are remembered, so as to be named once.
 _LIMIT = 1024
 
 
 class Called:
-    """Safe for many threads. `_lock` guards the hints; no other lock is taken under it."""
+    """Safe for many threads. `_lock` guards `_hints` and `_crowded`; no other lock is taken under it."""
 
     def __init__(self, overlays: Overlays, offer: Callable[[OverlayName], object]) -> None:
         """`offer`: what of this host's records is to be written anew."""
@@ -22,6 +25,7 @@ class Called:
         self._offer = offer
         self._lock = threading.Lock()
         self._hints: dict[tuple[str, Address], tuple[str, ...]] = {}
+        self._crowded: dict[str, None] = {}
 
     def hint(self, pool: str, address: Address, name: str) -> None:
         """Docker asked for the address for a container of that name; its endpoint follows."""
@@ -45,7 +49,30 @@ class Called:
     def say(self, network: str, endpoint: str, names: tuple[str, ...]) -> bool:
         """The endpoint's container is called so; True where that is news, which the other hosts are told."""
         local = self._overlays.find(network)
-        if local is None or not local.name(endpoint, clean(names)):
+        if local is None:
+            return False
+        self._tell(endpoint, names)
+        if not local.name(endpoint, clean(names)):
             return False
         self._offer(local.network.overlay)
         return True
+
+    def _tell(self, endpoint: str, names: tuple[str, ...]) -> None:
+        """Of names that are too many, once for each endpoint."""
+        more = left_out(names)
+        if not more:
+            return
+        with self._lock:
+            known = endpoint in self._crowded
+            self._crowded[endpoint] = None
+            while len(self._crowded) > _LIMIT:
+                del self._crowded[next(iter(self._crowded))]
+        if not known:
+            log.warning(
+                "endpoint %s of %s is not called %s: it may have %d names of %d characters together",
+                endpoint[:12],
+                names[0],
+                ", ".join(more),
+                MAX_NAMES,
+                MAX_TOGETHER,
+            )

@@ -34,7 +34,8 @@ class Catalogue(Protocol):
         self, host: HostId, vtep: str, put: frozenset[Service], drop: frozenset[Service], *, timeout: float = 3.0
     ) -> dict[Service, str]: ...
     def remove(self, host: HostId, *, timeout: float = 3.0) -> None: ...
-    def collect(self, host: HostId, *, timeout: float = 3.0) -> bool: ...
+    def heard(self, host: HostId, *, timeout: float = 3.0) -> int: ...
+    def collect(self, host: HostId, heard: int = 0, *, timeout: float = 3.0) -> bool: ...
 
 
 class Registrar(Loop):
@@ -72,7 +73,10 @@ class Registrar(Loop):
         # Not all hosts at once: each look costs a line for every host there is.
         self._survey_at = now() + patience * random.uniform(0.1, 1.0)
         self._absent: dict[HostId, float] = {}
-        self._collected: frozenset[HostId] = frozenset()
+        #: When it is looked what each dead host has there; and of those that somebody said he hears: when he said it,
+        #: as the store's index, and since when he has said no more.
+        self._collect_at: dict[HostId, float] = {}
+        self._heard: dict[HostId, tuple[int, float]] = {}
         self._refused: dict[Service, str] = {}
         self._trouble = "it was not asked yet"
 
@@ -114,6 +118,7 @@ class Registrar(Loop):
             self._settle()
         except MyoverlayError as error:
             self._trouble = str(error)
+            self._heard = {}  # who could not reach the store either has said nothing
             self._hurried.set()
             raise
         self._trouble = ""
@@ -182,13 +187,14 @@ class Registrar(Loop):
         """Take away what dead hosts have there. In a doubt of the store nobody is dead."""
         if self._in_doubt():
             return
-        lost = self._fates.lost()
-        for host in lost - self._collected:
-            self._take(host)
-        self._collected = lost
+        self._collect_at = {host: self._collect_at.get(host, self._now()) for host in self._fates.lost()}
+        for host, at in self._collect_at.items():
+            if self._now() >= at:
+                self._collect_at[host] = float("inf") if self._take(host) else self._now() + COMPARE
         if self._now() >= self._survey_at:
             self._survey()
             self._survey_at = self._now() + self._patience / 2
+        self._heard = {h: seen for h, seen in self._heard.items() if h in self._collect_at or h in self._absent}
 
     def _survey(self) -> None:
         """Hosts that share no overlay with this one are judged by their session alone, as it has long been gone."""
@@ -201,7 +207,24 @@ class Registrar(Loop):
             if self._now() - since >= self._patience:
                 self._take(host)
 
-    def _take(self, host: HostId) -> None:
-        if self._catalogue.read(host) is not None and self._catalogue.collect(host):
-            self.tally.add("catalogue", "collected")
-            log.warning("host %s is dead: its names are out of Consul's catalogue", host.short)
+    def _take(self, host: HostId) -> bool:
+        """Is nothing left there of the host? Not as long as it is there, or somebody hears it."""
+        if self._catalogue.read(host) is None:
+            return True
+        heard = self._catalogue.heard(host)
+        if self._is_spared(host, heard) or not self._catalogue.collect(host, heard):
+            return False
+        self.tally.add("catalogue", "collected")
+        log.warning("host %s is dead: its names are out of Consul's catalogue", host.short)
+        return True
+
+    def _is_spared(self, host: HostId, heard: int) -> bool:
+        """Who hears a host that is cut off says so again and again (`graves`); what he said stays until it is buried.
+
+        So it is waited twice as long as he waits between.
+        """
+        before, since = self._heard.get(host, (0, 0.0))
+        if heard != before:
+            since = self._now()
+            self._heard[host] = heard, since
+        return heard != 0 and self._now() - since < self._patience / 2

@@ -142,6 +142,9 @@ class Resolver(Loop):
         if answerer is None:
             self._wait(self._start_at)
         elif self._is_well(answerer):
+            if not answerer.answered:  # it may take long to begin, and who asks at sockets that it has waits as long
+                self._wait(answerer.ping())
+                return
             self._bring_up_to_date(now)
             self._rest = min(_REST, max(COALESCE, 4 * (self._now() - now)))
             due = min(answerer.ping(), self._compare_at)

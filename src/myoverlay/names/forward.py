@@ -29,7 +29,7 @@ _LENGTH = struct.Struct("!H")
 
 
 class Registry(Protocol):
-    """What is needed of the loop: tell when a socket can be read or written."""
+    """What is needed of the loop: tell when a socket can be read or written, and of one unwatched nothing any more."""
 
     def watch(self, sock: socket.socket, events: int, call: Callable[[], None]) -> None: ...
     def unwatch(self, sock: socket.socket) -> None: ...

@@ -20,6 +20,8 @@ from myoverlay.plan.zone import Directory, Forward, Ignore, Nobody, Refuse
 
 #: Datagrams that are read from one socket before the others have their turn.
 _AT_ONCE = 16
+#: Seconds without a word from the daemon, who asks each second: it hangs, and where containers are is no longer known.
+SILENT = 10.0
 #: How often the host's list of resolvers is looked at, seconds.
 _LOOK = 2.0
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -43,6 +45,7 @@ class Server:
         self._sockets: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._servers: tuple[str, ...] = ()
         self._looked = float("-inf")
+        self._asked_at = now()
         self._forwarder = Forwarder(self, self._upstream, now, self._count, port)
         self._visitors = Visitors(self, self._serve, now)
         self._over = False
@@ -72,7 +75,8 @@ class Server:
         due = [when for when in (self._forwarder.due(), self._visitors.due()) if when is not None]
         wait = max(0.0, min(due) - self._now()) if due else None
         for key, _events in self._selector.select(wait):
-            if key.fd in self._selector.get_map():  # not closed by one before it
+            # Not closed by one before it, nor its number given to another socket since.
+            if self._selector.get_map().get(key.fd) is key:
                 key.data()
         self._forwarder.tick()
         self._visitors.tick()
@@ -94,6 +98,7 @@ class Server:
             return
         order, descriptors = told
         if isinstance(order, Ping):
+            self._asked_at = self._now()
             self._pong(order.number)
         elif isinstance(order, Listen):
             self._listen(order.overlay, *(socket.socket(fileno=fd) for fd in descriptors))
@@ -185,6 +190,9 @@ class Server:
             self._forwarder.ask(asked, overlay, over_tcp, reply)
         elif isinstance(verdict, Ignore):
             self._count("ignored")
+        elif not isinstance(verdict, Refuse) and self._now() - self._asked_at > SILENT:
+            self._count("doubted")
+            reply(None)
         else:
             self._count({Nobody: "nobody", Refuse: "refused"}.get(type(verdict), "answered"))
             reply(questions.answer(asked, verdict, room))

@@ -148,11 +148,15 @@ class Catalogue:
         """Nothing stands there of the host any more."""
         self._remove(host, [], timeout)
 
-    def collect(self, host: HostId, *, timeout: float = 3.0) -> bool:
-        """The same for another host; False, and nothing is done, where that is there, or somebody hears it."""
-        return self._remove(
-            host, [_absent(f"{self._prefix}/alive/{host}"), _absent(f"{self._prefix}/witness/{host}")], timeout
-        )
+    def heard(self, host: HostId, *, timeout: float = 3.0) -> int:
+        """When somebody said last that he hears the host, as the store's index; 0 where nobody ever did."""
+        entry = self._store.get(f"{self._prefix}/witness/{host}", timeout=timeout)
+        return entry.index if entry is not None else 0
+
+    def collect(self, host: HostId, heard: int = 0, *, timeout: float = 3.0) -> bool:
+        """The same for another host; False, and nothing is done, where that is there, or was `heard` once more."""
+        unless = [_unchanged(f"{self._prefix}/alive/{host}", 0), _unchanged(f"{self._prefix}/witness/{host}", heard)]
+        return self._remove(host, unless, timeout)
 
     def _remove(self, host: HostId, unless: list[dict[str, Any]], timeout: float) -> bool:
         line = {"Node": {"Verb": "delete", "Node": {"Node": _NODE + host}}}
@@ -174,8 +178,10 @@ def _line(verb: str, host: HostId, one: Service) -> dict[str, Any]:
     return {"Service": {"Verb": verb, "Node": _NODE + host, "Service": service}}
 
 
-def _absent(key: str) -> dict[str, Any]:
-    return {"KV": {"Verb": "check-not-exists", "Key": key}}
+def _unchanged(key: str, index: int) -> dict[str, Any]:
+    """Goes on only if the key has that index still; 0: is not there."""
+    verb: dict[str, Any] = {"Verb": "check-index", "Index": index} if index else {"Verb": "check-not-exists"}
+    return {"KV": {"Key": key, **verb}}
 
 
 def _host(node: str) -> HostId | None:

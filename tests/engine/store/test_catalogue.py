@@ -103,9 +103,15 @@ def test_who_is_there_or_heard_is_not_collected(site: Site, catalogue: Catalogue
         assert not catalogue.collect(BOB)
         entry = site.store.get(f"{PREFIX}/{key}/{BOB}")
         assert entry is not None
+        assert not catalogue.collect(BOB, entry.index - 1)
+        assert catalogue.heard(BOB) == (entry.index if key == "witness" else 0)
         done(site.store, Delete(entry.key, entry.index))
     assert catalogue.collect(BOB)
     assert catalogue.collect(BOB), "nothing is left to do"
+    assert catalogue.read(BOB) is None
+    catalogue.write(BOB, "192.0.2.2", services_of(WEB, Address("10.5.0.3"), ("db",)), frozenset())
+    done(site.store, Put(f"{PREFIX}/witness/{BOB}", b"x"))
+    assert catalogue.collect(BOB, catalogue.heard(BOB)), "what was said before it died keeps nothing"
     assert catalogue.read(BOB) is None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from myoverlay.host.called import _LIMIT, Called
 from myoverlay.values import Address
 from tests.pure.kit import DEMO
@@ -72,3 +74,19 @@ def test_what_docker_says_is_offered_where_it_is_news() -> None:
     assert not called.say("n2", "e1", ("x",))
     assert not called.say("n1", "e2", ("x",))
     assert offered == [DEMO]
+
+
+def test_names_too_many_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A ninth name, and one too long beside the others; what is no name is no news, nor what another network has."""
+    called, overlays, _ = made()
+    called.say("n1", "e1", ("web", "no name"))
+    called.say("n2", "e9", tuple(f"n{n}" for n in range(9)))
+    assert caplog.messages == []
+    for _ in range(2):
+        called.say("n1", "e1", ("web", *(f"n{n}" for n in range(9)), "n1"))
+    (said,) = caplog.messages
+    assert said == "endpoint e1 of web is not called n7, n8: it may have 8 names of 200 characters together"
+    assert overlays.names == ("web", *(f"n{n}" for n in range(7)))
+    long = ".".join(["a" * 60] * 3) + ".bb"
+    called.say("n1", "e2", ("db", long, "c" * 30))
+    assert caplog.messages[1].startswith(f"endpoint e2 of db is not called {'c' * 30}: ")

@@ -18,7 +18,10 @@ PATIENCE = 600.0
 
 
 class Played:
-    """Plays `store.catalogue.Catalogue`. `no`: names it refuses; `spared`: hosts that are there after all."""
+    """Plays `store.catalogue.Catalogue`. `no`: names it refuses; `spared`: hosts that are there after all.
+
+    `witness`: when somebody said last that he hears a host.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[HostId, Registered] = {}
@@ -26,6 +29,7 @@ class Played:
         self.away = False
         self.no: set[str] = set()
         self.spared: set[HostId] = set()
+        self.witness: dict[HostId, int] = {}
 
     def _call(self, what: str) -> None:
         if self.away:
@@ -53,9 +57,15 @@ class Played:
         self._call("remove")
         self.nodes.pop(host, None)
 
-    def collect(self, host: HostId, *, timeout: float = 3.0) -> bool:
+    def heard(self, host: HostId, *, timeout: float = 3.0) -> int:
+        self._call("heard")
+        return self.witness.get(host, 0)
+
+    def collect(self, host: HostId, heard: int = 0, *, timeout: float = 3.0) -> bool:
         self._call("collect")
-        return host not in self.spared and self.nodes.pop(host, None) is not None
+        if host in self.spared or heard != self.witness.get(host, 0):
+            return False
+        return self.nodes.pop(host, None) is not None
 
 
 class Here:
@@ -169,8 +179,11 @@ def test_what_is_refused_is_said_once_and_tried_again(here: Here, caplog: pytest
     assert here.registrar.state() == {"registered": 2, "refused": [], "trouble": ""}
 
 
-def test_a_dead_host_s_names_go_and_one_that_is_heard_keeps_them(here: Here) -> None:
-    """After the grace, by who shared an overlay with it; in a doubt of the store nobody is dead."""
+def test_a_dead_host_s_names_go_and_one_that_is_there_keeps_them(here: Here) -> None:
+    """After the grace, by who shared an overlay with it; in a doubt of the store nobody is dead.
+
+    What Consul does not do is tried again, but not at each change; what is done is done once.
+    """
     for host in (BOB, EVE):
         here.catalogue.nodes[host] = Registered("192.0.2.2", frozenset())
     here.catalogue.spared = {EVE}
@@ -180,9 +193,35 @@ def test_a_dead_host_s_names_go_and_one_that_is_heard_keeps_them(here: Here) -> 
     here.doubt = False
     here.step()
     assert set(here.catalogue.nodes) == {EVE}
+    here.catalogue.spared = set()
     here.catalogue.calls.clear()
     here.step()
     assert "collect" not in here.catalogue.calls
+    here.step(COMPARE)
+    assert here.catalogue.nodes == {}
+    here.catalogue.calls.clear()
+    here.step(COMPARE)
+    assert "collect" not in here.catalogue.calls
+    assert here.tally.get("catalogue", "collected") == 2
+
+
+def test_a_host_that_was_cut_off_and_died_keeps_no_names(here: Here) -> None:
+    """Who heard it said so, which stays in the store; it counts as long as he says it again and can reach the store."""
+    here.catalogue.nodes[BOB] = Registered("192.0.2.2", frozenset())
+    here.lost = frozenset((BOB,))
+    for said in range(7, 10):
+        here.catalogue.witness[BOB] = said
+        here.step(PATIENCE / 2)
+        assert set(here.catalogue.nodes) == {BOB}
+    here.step(PATIENCE / 4)
+    here.catalogue.away = True
+    with pytest.raises(Unavailable):
+        here.step(PATIENCE / 4)
+    here.catalogue.away = False
+    here.step()
+    assert set(here.catalogue.nodes) == {BOB}
+    here.step(PATIENCE / 2)
+    assert here.catalogue.nodes == {}
 
 
 def test_a_dead_stranger_s_names_go_later(here: Here) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ import pytest
 
 from myoverlay.names import forward, protocol, visitors
 from myoverlay.names.protocol import Close, Listen, Ping, Show
-from myoverlay.names.server import Server
+from myoverlay.names.server import SILENT, Server
 from myoverlay.plan.zone import End, Zone
-from tests.pure.kit import until
+from tests.pure.kit import Clock, until
 
 #: All that asks from loopback is on it.
 WEB = Zone("web", "127.0.0.0/8", ends=(End("127.0.0.1", ("me",), "s"), End("127.0.0.2", ("www",)), End("127.0.0.3", ("www",))))  # fmt: skip # noqa: E501
@@ -78,28 +79,37 @@ def answer_of(raw: bytes, address: str = "192.0.2.7") -> bytes:
     return reply.to_wire()
 
 
+def show(control: socket.socket, zone: Zone) -> None:
+    descriptor = protocol.file_of(zone)
+    protocol.send(control, Show(zone.overlay), [descriptor])
+    os.close(descriptor)
+
+
+def listen(control: socket.socket, overlay: str) -> tuple[str, int]:
+    """Hand over two sockets; returns their address."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        address: tuple[str, int] = tcp.getsockname()
+        udp.bind(address)
+        protocol.send(control, Listen(overlay), [udp.fileno(), tcp.fileno()])
+    return address
+
+
 class Resolver:
     """A server in a thread, with the daemon's end of its control."""
 
-    def __init__(self, resolv_conf: Path, port: int) -> None:
+    def __init__(self, resolv_conf: Path, port: int, now: Callable[[], float] = time.monotonic) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(5)
         self._theirs = theirs
-        self.thread = threading.Thread(target=Server(theirs, "127.0.0.99", resolv_conf, port).run, daemon=True)
+        self.thread = threading.Thread(target=Server(theirs, "127.0.0.99", resolv_conf, port, now).run, daemon=True)
         self.thread.start()
         self.address = ("", 0)
 
     def show(self, zone: Zone) -> None:
-        descriptor = protocol.file_of(zone)
-        protocol.send(self.control, Show(zone.overlay), [descriptor])
-        os.close(descriptor)
+        show(self.control, zone)
 
     def listen(self, overlay: str) -> None:
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("127.0.0.1", 0))
-        self.address = udp.getsockname()
-        with udp, socket.create_server(self.address) as tcp:
-            protocol.send(self.control, Listen(overlay), [udp.fileno(), tcp.fileno()])
+        self.address = listen(self.control, overlay)
 
     def ping(self, number: int = 1) -> dict[str, int]:
         protocol.send(self.control, Ping(number))
@@ -268,6 +278,38 @@ def test_a_silent_server_is_overtaken_by_the_next(tmp_path: Path, upstream: Upst
         none.end()
 
 
+def test_a_number_that_was_given_away_is_another_socket(tmp_path: Path) -> None:
+    """Two servers answer one question, and others come in between: they get the numbers of the sockets it had."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nnameserver 127.0.0.2\n")
+    clock = Clock(1000.0)
+    first, second, asker = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with first, second, asker, ours, theirs:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.2", first.getsockname()[1]))
+        server = Server(theirs, "127.0.0.99", tmp_path / "resolv.conf", first.getsockname()[1], clock)
+        show(ours, WEB)
+        asker.connect(listen(ours, "web"))
+        ask = [dns.message.make_query(f"{name}.example.com", "A").to_wire() for name in "abc"]
+        server.step(), server.step()
+        asker.send(ask[0])
+        server.step()
+        clock.now += forward.STAGGER
+        server.step()
+        (raw, to), (_, also) = first.recvfrom(4096), second.recvfrom(4096)
+        first.sendto(answer_of(raw), to)
+        asker.send(ask[1]), asker.send(ask[2])
+        second.sendto(answer_of(raw), also)
+        server.step()
+        for _ in ask[1:]:
+            raw, to = first.recvfrom(4096)
+            first.sendto(answer_of(raw), to)
+        server.step()
+        assert [asker.recv(4096)[:2] for _ in ask] == [raw[:2] for raw in ask]
+        ours.close()
+        server.run()
+
+
 def test_questions_under_way_are_bounded(
     resolver: Resolver, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +342,31 @@ def test_an_answer_that_is_too_big_is_cut(resolver: Resolver, upstream: Upstream
     assert not reply.answer
     with resolver.dial() as sock:
         assert len(addresses(over_tcp(sock, "big.example.com")[0])) == 100
+
+
+def test_a_daemon_that_hangs_is_not_believed_for_long(tmp_path: Path, upstream: Upstream) -> None:
+    """Containers' names are SERVFAIL, also those that nobody bears; other names go on; its next word ends it."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    clock = Clock(1000.0)
+    one = Resolver(tmp_path / "resolv.conf", upstream.port, clock)
+    try:
+        one.show(WEB)
+        one.listen("web")
+        one.ping()
+        clock.now += SILENT
+        assert addresses(one.ask("www")) == {"127.0.0.2", "127.0.0.3"}
+        clock.now += 0.1
+        reverse = ("2.0.0.127.in-addr.arpa", "PTR")
+        for question in (("www", "A"), ("www", "AAAA"), ("nobody", "A"), reverse):
+            assert one.ask(*question).rcode() == dns.rcode.SERVFAIL
+        with one.dial() as sock:
+            assert over_tcp(sock, "www")[0].rcode() == dns.rcode.SERVFAIL
+        assert addresses(one.ask("www.example.com")) == {"192.0.2.7"}
+        assert one.ping(2)["doubted"] == 5
+        assert addresses(one.ask("www")) == {"127.0.0.2", "127.0.0.3"}
+        assert one.ask(*reverse).rcode() == dns.rcode.NOERROR
+    finally:
+        one.end()
 
 
 def test_an_overlay_that_is_closed_is_refused(resolver: Resolver) -> None:

@@ -222,8 +222,12 @@ class FakeConsul:
 
     def objection(self, op: dict[str, Any]) -> str:
         if "KV" in op:
-            assert op["KV"]["Verb"] == "check-not-exists"
-            return f'key "{op["KV"]["Key"]}" exists' if op["KV"]["Key"] in self.kv else ""
+            assert op["KV"]["Verb"] in ("check-not-exists", "check-index")
+            try:
+                self.apply(op["KV"])
+            except LookupError as error:
+                return str(error.args[0])
+            return ""
         service = op.get("Service", {}).get("Service", {})
         if service and not (service.get("ID") and service.get("Service")):
             return "Must provide service name with ID"

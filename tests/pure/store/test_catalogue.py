@@ -101,6 +101,20 @@ def test_who_is_there_or_heard_is_not_collected(fake: FakeConsul, catalogue: Cat
     assert catalogue.read(BOB) is None
 
 
+def test_a_host_is_collected_that_is_heard_no_more(fake: FakeConsul, catalogue: Catalogue) -> None:
+    """What was said before it died stays in the store; said once more, also in between, it counts again."""
+    catalogue.write(BOB, "192.0.2.2", DB, frozenset())
+    assert catalogue.heard(BOB) == 0
+    fake.kv[f"{PREFIX}/witness/{BOB}"] = Pair(b"", 0, 5, 5)
+    before = catalogue.heard(BOB)
+    assert before == 5
+    fake.kv[f"{PREFIX}/witness/{BOB}"] = Pair(b"", 0, 5, 6)
+    assert not catalogue.collect(BOB, before)
+    assert catalogue.read(BOB) is not None
+    assert catalogue.collect(BOB, catalogue.heard(BOB))
+    assert catalogue.read(BOB) is None
+
+
 @pytest.mark.parametrize(
     "reply",
     [
