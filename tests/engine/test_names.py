@@ -43,7 +43,7 @@ class Town:
         self.second = ".".join([*self.first.split(".")[:3], "200"])
         self.log = self.h4.folder / "asked"
         settings = {"CONSUL_HTTP_ADDR": lab.consul.url, "MYOVERLAY_DOCKER_SOCKET": "/run/docker.sock"}
-        settings["MYOVERLAY_LOG_LEVEL"] = "info"
+        settings |= {"MYOVERLAY_LOG_LEVEL": "info", "MYOVERLAY_FOLLOW": "on"}
         self.plugins = {host.name: PluginProcess(host, settings) for host in self.engines}
         self.measured: list[tuple[str, str, str]] = []
 
@@ -58,13 +58,18 @@ class Town:
             host.run(["sh", "-c", f"rm -f /etc/resolv.conf; echo nameserver {self.first} > /etc/resolv.conf"])
             self.plugins[host.name].start()
             eventually("the resolver", lambda host=host: self.state(host)["resolver"]["process"], 30)
-        for host in self.engines:
-            host.docker("network", "create", *BOTH, "--subnet", "10.5.0.0/24", "-o", "overlay=web", "web")
+        eventually("all are there", lambda: len(self.lab.consul.keys("myoverlay/alive/")) == len(self.engines), 20)
+        said = self.say(self.h1, "network", "create", "web", "--subnet", "10.5.0.0/24")
+        assert said == "network web (10.5.0.0/24) is defined; h1, h2, h3 have it"
+
+    def say(self, host: EngineHost, *words: str) -> str:
+        """What `myoverlay …` says there."""
+        environment = {"PYTHONPATH": str(places.REPOSITORY / "src")}
+        return host.run([sys.executable, "-m", "myoverlay", *words], env=environment)
 
     def state(self, host: EngineHost) -> Any:
         """What `myoverlay names --json` says there."""
-        environment = {"PYTHONPATH": str(places.REPOSITORY / "src")}
-        return json.loads(host.run([sys.executable, "-m", "myoverlay", "names", "--json"], env=environment))
+        return json.loads(self.say(host, "names", "--json"))
 
     def run(self, host: EngineHost, name: str, *arguments: str) -> float:
         """Start a container that asks us first; when it was there, on this process's clock."""
@@ -122,8 +127,9 @@ def town() -> Iterator[Town]:
             town.prepare()
             yield town
             town.clear()
+            assert town.say(town.h1, "network", "rm", "web", "--force") == "network web is removed"
             for host in town.engines:
-                host.docker("network", "rm", "web")
+                assert "web" not in host.docker("network", "ls", "--format", "{{.Name}}").split()
                 town.plugins[host.name].stop()
                 assert "myoverlay0" not in host.run(["ip", "-br", "link"])
                 assert "Traceback" not in town.plugins[host.name].words()
@@ -173,7 +179,10 @@ def uptime(text: str) -> float:
 
 
 def test_all_pairs_reach_each_other_by_name_within_a_second(town: Town) -> None:
-    """Each container pings the others by name as soon as it can; 1 s after the last `docker run` all have arrived."""
+    """Each container pings the others by name as soon as it can; 1 s after the last `docker run` all have arrived.
+
+    The network is that of one `myoverlay network create`.
+    """
     late: list[float] = []
     for number in range(3):
         names = [f"{name}{number}" for name in NAMES]
@@ -189,7 +198,7 @@ def test_all_pairs_reach_each_other_by_name_within_a_second(town: Town) -> None:
         late.append(max(map(uptime, done)) - since)
     measured = ", ".join(f"{seconds:.2f} s" for seconds in late)
     town.note("last `docker run` returned to all pairs having pinged by name", measured, "1 s")
-    assert min(late) < 1.0
+    assert max(late) < 1.0
     town.clear()
 
 

@@ -20,6 +20,8 @@ from tests.engine.conftest import BOTH, eventually, ping
 NAME = "nets"
 AGES = {"h1": "old", "h2": "new", "h3": "old", "h4": "new"}
 FIRST = ("h1", "h2", "h3")
+#: Where names are asked for.
+OURS = "169.254.77.53"
 
 
 class Site:
@@ -66,9 +68,10 @@ class Site:
         """Does Docker have a network of that name there?"""
         return name in self.hosts[host].docker("network", "ls", "--format", "{{.Name}}").split()
 
-    def run(self, host: str, name: str, network: str, *command: str) -> str:
+    def run(self, host: str, name: str, network: str, *command: str, dns: str = "") -> str:
         """A container; its address."""
-        self.hosts[host].docker("run", "-d", "--name", name, "--network", network, "lab/base", *command)
+        words = ("--network", network, *(("--dns", dns) if dns else ()))
+        self.hosts[host].docker("run", "-d", "--name", name, *words, "lab/base", *command)
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         return self.hosts[host].docker("inspect", "-f", form, name)
 
@@ -140,13 +143,17 @@ def test_one_command_makes_it_everywhere(site: Site) -> None:
 
 
 def test_a_host_that_comes_later_gets_it_without_a_command(site: Site) -> None:
-    """A fourth host whose plugin starts afterwards has the network, and its container reaches one of another host."""
+    """A fourth host whose plugin starts afterwards has it; its container and others find and reach each other by name."""
     site.say("h2", "network", "create", "late", "--subnet", "10.61.0.0/24", "-o", "mtu=1400", "--internal")
-    there = site.run("h2", "there", "late")
+    there = site.run("h2", "there", "late", dns=OURS)
     site.plugins["h4"].start()
     _, took = timed(lambda: eventually("h4 has it", lambda: site.has("h4", "late"), 20))
     print(f"the later host had it {took:.2f} s after its plugin's start")
-    mine = site.run("h4", "mine", "late")
+    mine = site.run("h4", "mine", "late", dns=OURS)
+    began = time.monotonic()
+    for host, one, other in (("h4", "mine", "there"), ("h2", "there", "mine")):
+        eventually(f"{one} finds {other}", lambda h=host, a=one, b=other: len(ping(site.hosts[h], a, b, count=1)) == 1)
+    print(f"by name both ways {time.monotonic() - began:.2f} s after `docker run`")
     assert len(ping(site.hosts["h4"], "mine", there)) == 3
     assert len(ping(site.hosts["h2"], "there", mine)) == 3
     assert "1400" in site.hosts["h4"].in_container("mine", ["ip", "link", "show", "eth0"])
