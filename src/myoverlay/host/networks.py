@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
@@ -107,8 +108,7 @@ class ClusterNetworks:
         known = self._known(wish, deadline)
         blueprint.agree(wish, options, known)
         plan, asked, verdict = self._choose(wish, options, known, force, deadline)
-        if not self._networks.write(held, plan, timeout=left(deadline)):
-            raise Clash(f"network {wish.name} was defined or removed by another host just now: look and try again")
+        self._define(held, plan, known, deadline)
         waits_for = {host for host, answer in asked.answers.items() if answer.follows}
         said = self._await_followers(plan, waits_for, deadline)
         late = tuple(sorted(asked.names[host] for host in waits_for - {one.host for one in said}))
@@ -186,6 +186,24 @@ class ClusterNetworks:
         if verdict.refusals and not force:
             raise Refused(f"{'; '.join(verdict.refusals)} (--force defines the network all the same)")
         return (*verdict.refusals, *verdict.warnings)
+
+    def _define(self, held: Held[NetworkPlan] | None, plan: NetworkPlan, known: Known, deadline: float) -> None:
+        """Write the plan. Raises Clash where somebody changed its name's, or was given what it was to have.
+
+        Of two at once, of whatever names, the store lets one pass; the other looks at what that one took. So no host
+        ever hears of a plan that is to be taken back.
+        """
+        looked_at = {one.id for one in known.plans}
+        for tries in itertools.count(1):
+            seen = self._networks.plans(timeout=left(deadline))
+            now = seen.plans.get(plan.name)
+            if (now.index if now else 0) != (held.index if held else 0):
+                raise Clash(f"network {plan.name} was defined or removed by another host just now: look and try again")
+            others = (one.value for one in seen.plans.values())
+            blueprint.check_newcomers(plan, (one for one in others if one.id not in looked_at))
+            if self._networks.define(held, plan, seen.mark, timeout=left(deadline)):
+                return
+            check(deadline, f"network {plan.name}", tries)
 
     def _await_followers(self, plan: NetworkPlan, hosts: set[HostId], deadline: float) -> tuple[HeldNetwork, ...]:
         """What the hosts say became of the plan, once all have said something, or the time is over."""
