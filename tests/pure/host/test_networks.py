@@ -23,7 +23,7 @@ from myoverlay.store.sqlite import SqliteStore
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Alive, HostId, HostList, OverlayName, Subnet
 from tests.pure.host.test_follow import Docker
-from tests.pure.kit import ANN, BOB, EVE, PREFIX, Switch, definition, put, record, soon
+from tests.pure.kit import ANN, BOB, EVE, PREFIX, Switch, definition, put, record, soon, until
 
 WEB = OverlayName("web")
 NAMES = {ANN: "ann", BOB: "bob", EVE: "eve"}
@@ -302,6 +302,48 @@ def test_a_removal_can_be_asked_for_again(site: Site) -> None:
     again = site.networks.remove(WEB, True, soon())
     assert again.plan.forced
     assert again.held[0].said == "Docker says: has active endpoints"
+
+
+def test_a_store_that_goes_while_followers_are_waited_for_undoes_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is defined; what was heard is told, the others are late, and the reason is a warning."""
+    monkeypatch.setattr(host_networks, "FOLLOWING", 5.0)
+    site.start(EVE)
+    site.start(ANN, BOB, follow=False)
+    wire, looks = Switch(site.store), []
+    wire.patience = 0.1
+
+    def cut(name: str, _what: Any) -> None:
+        """After a look that showed what two of them say."""
+        if name == "wait_keys" and len(site.networks.list(soon())[0][1]) == 2:
+            looks.append(name)
+            wire.off = len(looks) > 1
+
+    wire.before = cut
+    made = site.of(BOB, wire=wire).create(Wish(name=WEB), False, soon())
+    assert {one.host for one in made.held} == {ANN, BOB}
+    assert made.late == ("eve",)
+    assert made.warnings == (
+        "the network is defined, and what became of it is not known: the store is switched off",
+    )
+    assert site.networks.inspect(WEB, soon()).plan == made.plan
+
+
+def test_a_store_that_goes_while_a_removal_is_waited_for_undoes_nothing(site: Site) -> None:
+    """What was known before is told as what remains; the removal goes on."""
+    site.start()
+    site.create()
+    wire = Switch(site.store)
+
+    def cut(name: str, _what: Any) -> None:
+        wire.off = name == "wait_keys"
+
+    wire.before = cut
+    rest = site.of(BOB, wire=wire).remove(WEB, False, soon())
+    assert {one.host for one in rest.held} == set(NAMES)
+    assert rest.plan.going
+    until(lambda: not any(host.docker.names() for host in site.hosts.values()))
 
 
 def test_states_of_a_foreign_network_are_shown(site: Site) -> None:
