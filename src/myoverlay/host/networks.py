@@ -271,7 +271,7 @@ class ClusterNetworks:
     # -- removing --------------------------------------------------------------------------------------------------
 
     def remove(self, name: OverlayName, force: bool, deadline: float) -> Shown:
-        """Have all hosts remove a network; what remains after a moment is told (nothing: it is gone), and goes when it can.
+        """Have all hosts remove a network; what is still held after a moment is told, and goes when it can.
 
         Raises Clash, naming the users, while containers are on it and `force` is not given; with it they are taken off.
         """
