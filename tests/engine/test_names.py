@@ -27,6 +27,8 @@ from tests.engine.conftest import BOTH, IMAGE, eventually
 OURS, EMBEDDED = "169.254.77.53", "127.0.0.11"
 ASKING = str(Path(__file__).with_name("asking.py"))
 NAME = "names"
+#: Seconds that an answer may be kept.
+TTL = 2.0
 #: One on each host; Docker takes none of a single letter.
 NAMES = ("ann", "bob", "cid")
 
@@ -243,6 +245,8 @@ def test_other_overlays_internal_networks_and_containers_on_none(trio: Town) -> 
             eventually(name, lambda host=host, me=me, name=name: town.ask(host, f"two-{me}", name)["addresses"])
         eventually("in", lambda host=host, me=me, you=you: town.ask(host, f"in-{me}", f"in-{you}")["addresses"])
         assert town.ask(host, f"in-{me}", "www.example.com", server=OURS)["said"] == {"REFUSED": 1}
+        assert town.ask(host, f"in-{me}", f"kept-{me}.example.com")["addresses"] == []
+        assert town.ask(host, f"two-{me}", f"told-{me}.example.com")["addresses"] == [KNOWN]
         for place in (f"plain-{me}", f"two-{me}", f"else-{me}"):
             assert town.ask(host, place, "www.example.com")["addresses"] == [KNOWN], place
         assert town.ask(host, f"bridge-{me}", "www.example.com", server=OURS)["addresses"] == [KNOWN]
@@ -250,12 +254,62 @@ def test_other_overlays_internal_networks_and_containers_on_none(trio: Town) -> 
         gone = town.ask(host, f"two-{me}", "cid")
         assert gone["said"] == {"NXDOMAIN": 1}
         assert town.ask(host, f"two-{me}", f"else-{you}")["addresses"]
-    assert not [line for line in town.asked() if not line.endswith(".example.com")], (
-        "a name of ours was asked elsewhere"
-    )
+    asked = town.asked()
+    assert not [line for line in asked if not line.endswith(".example.com")], "a name of ours was asked elsewhere"
+    for me in ("h1", "h2"):
+        assert any(f"told-{me}" in line for line in asked)
+        assert not any(f"kept-{me}" in line for line in asked), "it leaked from the internal network"
+    _on_none_finds_nothing(town)
     town.clear()
     for host in town.engines[:2]:
         host.docker("network", "rm", "else", "in", "plain")
+
+
+def _on_none_finds_nothing(town: Town) -> None:
+    """Containers on no overlay are not told where one on an overlay is; the host's resolver knows no such name."""
+    for host in town.engines[:2]:
+        for place, server in ((f"plain-{host.name}", EMBEDDED), (f"plain-{host.name}", OURS), (f"bridge-{host.name}", OURS)):  # fmt: skip # noqa: E501
+            for name in ("ann", "bob", "cid"):
+                found = town.ask(host, place, name, server=server)
+                assert (found["said"], found["addresses"]) == ({"NXDOMAIN": 1}, []), (place, server, name)
+
+
+def _never_again(town: Town, name: str, old: str, new: str, since: float) -> None:
+    """From 1 s and a TTL after Docker answered on, no host answers with the old address: each answer counts."""
+    time.sleep(max(0.0, since + 1.0 + TTL - time.monotonic()))
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        for host, me in zip(town.engines, NAMES, strict=True):
+            for server in (OURS, EMBEDDED):
+                found = town.ask(host, me, name, server=server)["addresses"]
+                assert found == [new], f"{name} asked on {host.name} at {server}: {found}, was {old}, is {new}"
+
+
+def test_a_restarted_or_moved_container_is_never_answered_with_its_old_address(trio: Town) -> None:
+    """It comes back at a new address as its old one is taken meanwhile, then on another host; also a dead one."""
+    town = trio
+    form = "{{.NetworkSettings.Networks.web.IPAddress}}"
+    town.run(town.h1, "rover")
+    first = town.h1.docker("inspect", "-f", form, "rover")
+    for host, me in zip(town.engines, NAMES, strict=True):
+        eventually("its name", lambda host=host, me=me: town.ask(host, me, "rover")["addresses"] == [first])
+    town.h1.docker("stop", "-t", "0", "rover")
+    town.run(town.h2, "squatter", "--network", "web", "--ip", first)
+    town.h1.docker("start", "rover")
+    since = time.monotonic()
+    second = town.h1.docker("inspect", "-f", form, "rover")
+    assert second != first
+    _never_again(town, "rover", first, second, since)
+    town.h1.docker("rm", "-f", "rover")
+    town.run(town.h1, "second", "--network", "web", "--ip", second)
+    since = town.run(town.h3, "rover")
+    third = town.h3.docker("inspect", "-f", form, "rover")
+    assert third not in (first, second)
+    _never_again(town, "rover", second, third, since)
+    town.h3.docker("rm", "-f", "rover")
+    time.sleep(1.0 + TTL)
+    for host, me in zip(town.engines, NAMES, strict=True):
+        assert town.ask(host, me, "rover", 20)["said"] == {"NXDOMAIN": 20}
 
 
 def test_how_long_answers_take(trio: Town) -> None:
