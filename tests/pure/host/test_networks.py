@@ -65,9 +65,7 @@ class Site:
         self.hosts = {me: Host(self, me) for me in NAMES}
         self.networks = self.of(ANN)
 
-    def of(
-        self, me: HostId, allowed: Callable[[], None] = lambda: None, wire: Switch | None = None
-    ) -> ClusterNetworks:
+    def of(self, me: HostId, allowed: Callable[[], None] = lambda: None, wire: Switch | None = None) -> ClusterNetworks:
         store: Any = wire or self.store
         records = NetworkRecords(store, PREFIX, me)
         presence = Presence(store, PREFIX, me)
@@ -324,9 +322,7 @@ def test_a_store_that_goes_while_followers_are_waited_for_undoes_nothing(
     made = site.of(BOB, wire=wire).create(Wish(name=WEB), False, soon())
     assert {one.host for one in made.held} == {ANN, BOB}
     assert made.late == ("eve",)
-    assert made.warnings == (
-        "the network is defined, and what became of it is not known: the store is switched off",
-    )
+    assert made.warnings == ("the network is defined, and what became of it is not known: the store is switched off",)
     assert site.networks.inspect(WEB, soon()).plan == made.plan
 
 
