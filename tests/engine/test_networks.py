@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -277,6 +278,22 @@ def test_an_automatic_subnet_is_free_on_every_host(site: Site) -> None:
     site.say("h1", "network", "create", "auto")
     site.hosts["h2"].run(["ip", "route", "del", "10.128.0.0/16"])
     assert site.inspect("auto")["subnet"] == "10.129.0.0/24"
+
+
+def test_of_two_that_are_defined_at_once_none_has_what_the_other_has(site: Site) -> None:
+    """Of two hosts that choose in the same moment one is refused naming the other, and has its own at the next try."""
+    pairs = (("h1", "twin1"), ("h2", "twin2"))
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda pair: site.complete(pair[0], "network", "create", pair[1]), pairs))
+    assert any(one.returncode == 0 for one in done)
+    for (host, name), one in zip(pairs, done, strict=True):
+        print((one.stdout + one.stderr).strip())
+        if one.returncode:
+            assert "just now, was given subnet 10.128.0.0/24: try again" in one.stderr
+            site.say(host, "network", "create", name)
+    assert {site.inspect(name)["subnet"] for _, name in pairs} == {"10.128.0.0/24", "10.128.1.0/24"}
+    for name in FIRST:
+        assert all(site.has(name, twin) for _, twin in pairs)
 
 
 def test_a_network_of_the_same_overlay_made_by_hand_joins(site: Site) -> None:
