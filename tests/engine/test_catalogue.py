@@ -85,6 +85,16 @@ def test_containers_are_registered_and_go(site: Site) -> None:
     for name, address in there.items():
         eventually("each by its name", lambda name=name, address=address: site.registered(f"c-{name}") == {address})
     assert "names of this host in Consul's catalogue" in site.say(OLD, "names")
+    for name, host in site.hosts.items():
+        host.docker("stop", "-t", "0", f"c-{name}")
+        site.run(name, f"squatter-{name}", "--ip", there[name])
+        host.docker("start", f"c-{name}")
+        now = host.docker("inspect", "-f", "{{.NetworkSettings.Networks.web.IPAddress}}", f"c-{name}")
+        assert now != there[name]
+        eventually("it stands at its new address", lambda name=name, now=now: site.registered(f"c-{name}") == {now})
+        there[name] = now
+        host.docker("rm", "-f", f"squatter-{name}")
+    eventually("under its alias too", lambda: site.registered("db") == set(there.values()))
     site.hosts[OLD].docker("rm", "-f", f"c-{OLD}")
     eventually("one of two is left", lambda: site.registered("db") == {there[NEW]})
     site.hosts[NEW].docker("rm", "-f", f"c-{NEW}")

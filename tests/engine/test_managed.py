@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +19,13 @@ from lab import places
 from lab.engine import EngineHost
 from lab.lab import HostSpec, Lab
 from lab.processes import Known
+from tests.engine.asking import KNOWN
 from tests.engine.conftest import BOTH, IMAGE, eventually, ping
 
 FOLDER = places.REPOSITORY / "build" / "plugin"
 CREATE = ("network", "create", *BOTH, "--subnet", "10.8.0.0/24", "web")
-RESOLV_CONF = "nameserver 192.0.2.1\n"
+OURS, EMBEDDED = "169.254.77.53", "127.0.0.11"
+ASKING = str(Path(__file__).with_name("asking.py"))
 PIN = "/run/docker/plugins/myoverlay/netns/10.8.0.0-24"
 
 
@@ -33,13 +38,26 @@ class Managed:
         self.name = f"{lab.registry.address}/myoverlay-plugin:0.1"
         self.enabling: dict[str, float] = {}
 
+    def other(self, host: EngineHost) -> EngineHost:
+        return self.h2 if host is self.h1 else self.h1
+
+    def resolv_conf(self, host: EngineHost) -> str:
+        """A host's file: the other host is its DNS server."""
+        return f"nameserver {self.other(host).address}\n"
+
+    def ask(self, host: EngineHost, server: str, count: int = 1) -> Any:
+        """Questions for a name that only the host's server knows, from its container `talks`."""
+        argv = [sys.executable, ASKING, "ask", server, "www.example.com", str(count)]
+        return json.loads(host.in_container("talks", argv, timeout=120))
+
     def install(self) -> None:
         """Push from one host, install on both, with Docker's own commands."""
         self.h1.docker("plugin", "create", self.name, str(FOLDER), timeout=120)
         self.h1.docker("plugin", "push", self.name, timeout=120)
         self.h1.docker("plugin", "rm", self.name)
         for host in (self.h1, self.h2):
-            host.in_engine(["sh", "-c", f"echo -n '{RESOLV_CONF}' >/etc/resolv.conf"])
+            host.popen([sys.executable, ASKING, "serve", str(host.folder / "asked"), host.address])
+            host.in_engine(["sh", "-c", f"echo -n '{self.resolv_conf(host)}' >/etc/resolv.conf"])
             setting = f"CONSUL_HTTP_ADDR={self.lab.consul.url}"
             host.docker(
                 "plugin", "install", "--disable", "--grant-all-permissions", self.name, setting, timeout=120
@@ -97,7 +115,10 @@ def address(host: EngineHost, name: str) -> str:
 
 def test_the_short_name_works_and_containers_talk(managed: Managed) -> None:
     """`-d myoverlay` finds the managed plugin by its second socket; the first contact works both ways."""
-    there = {host.name: run(host, "talks", "--label", "x=1") for host in (managed.h1, managed.h2)}
+    there = {}
+    for host in (managed.h1, managed.h2):
+        dns = ("--dns", OURS, "--dns", managed.other(host).address)
+        there[host.name] = run(host, "talks", "--label", "x=1", *dns)
     assert len(set(there.values())) == 2
     assert len(ping(managed.h1, "talks", there["h2"])) == 3
     assert len(ping(managed.h2, "talks", there["h1"])) == 3
@@ -145,7 +166,14 @@ def test_traffic_flows_while_the_plugin_is_away(managed: Managed, name: str) -> 
     for one in (host, other):
         one.docker("start", "talks")
     near, far = address(host, "talks"), address(other, "talks")
+    before = managed.ask(host, EMBEDDED, 30)
     host.docker("plugin", "disable", "-f", managed.name)
+    after = managed.ask(host, EMBEDDED, 30)
+    medians = [statistics.median(found["ms"]) for found in (before, after)]
+    print(f"{name}: other names {medians[0]:.2f} ms, with the plugin disabled {medians[1]:.2f} ms (median)")
+    assert before["said"] == after["said"] == {"NOERROR": 30}, "the second server answers"
+    assert medians[1] - medians[0] <= 5.0
+    assert managed.ask(host, OURS)["said"] == {"ConnectionRefusedError": 1}
     assert len(ping(host, "talks", far)) == 3
     assert len(ping(other, "talks", near)) == 3
     assert host.run(["nsenter", f"--net={PIN}", "ip", "-o", "link", "show", "vxlan1"])
@@ -171,7 +199,8 @@ def test_the_managed_plugins_resolver_answers(managed: Managed, name: str) -> No
     inside = host.run(["nsenter", f"--net={PIN}", "ss", "-Hlnu", "src", "169.254.77.53"])
     assert "169.254.77.53:53" in inside
     root = f"/proc/{managed.resolver(host)}/root/etc/resolv.conf"
-    assert (host.fs / root.lstrip("/")).read_text() == RESOLV_CONF
+    assert (host.fs / root.lstrip("/")).read_text() == managed.resolv_conf(host)
+    assert managed.ask(host, OURS)["addresses"] == [KNOWN]
 
 
 def test_all_is_gone_with_the_networks(managed: Managed) -> None:

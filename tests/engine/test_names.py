@@ -27,6 +27,8 @@ from tests.engine.conftest import BOTH, IMAGE, eventually
 OURS, EMBEDDED = "169.254.77.53", "127.0.0.11"
 ASKING = str(Path(__file__).with_name("asking.py"))
 NAME = "names"
+#: Seconds that an answer may be kept.
+TTL = 2.0
 #: One on each host; Docker takes none of a single letter.
 NAMES = ("ann", "bob", "cid")
 
@@ -43,7 +45,7 @@ class Town:
         self.second = ".".join([*self.first.split(".")[:3], "200"])
         self.log = self.h4.folder / "asked"
         settings = {"CONSUL_HTTP_ADDR": lab.consul.url, "MYOVERLAY_DOCKER_SOCKET": "/run/docker.sock"}
-        settings["MYOVERLAY_LOG_LEVEL"] = "info"
+        settings |= {"MYOVERLAY_LOG_LEVEL": "info", "MYOVERLAY_FOLLOW": "on"}
         self.plugins = {host.name: PluginProcess(host, settings) for host in self.engines}
         self.measured: list[tuple[str, str, str]] = []
 
@@ -58,13 +60,18 @@ class Town:
             host.run(["sh", "-c", f"rm -f /etc/resolv.conf; echo nameserver {self.first} > /etc/resolv.conf"])
             self.plugins[host.name].start()
             eventually("the resolver", lambda host=host: self.state(host)["resolver"]["process"], 30)
-        for host in self.engines:
-            host.docker("network", "create", *BOTH, "--subnet", "10.5.0.0/24", "-o", "overlay=web", "web")
+        eventually("all are there", lambda: len(self.lab.consul.keys("myoverlay/alive/")) == len(self.engines), 20)
+        said = self.say(self.h1, "network", "create", "web", "--subnet", "10.5.0.0/24")
+        assert said == "network web (10.5.0.0/24) is defined; h1, h2, h3 have it"
+
+    def say(self, host: EngineHost, *words: str) -> str:
+        """What `myoverlay …` says there."""
+        environment = {"PYTHONPATH": str(places.REPOSITORY / "src")}
+        return host.run([sys.executable, "-m", "myoverlay", *words], env=environment)
 
     def state(self, host: EngineHost) -> Any:
         """What `myoverlay names --json` says there."""
-        environment = {"PYTHONPATH": str(places.REPOSITORY / "src")}
-        return json.loads(host.run([sys.executable, "-m", "myoverlay", "names", "--json"], env=environment))
+        return json.loads(self.say(host, "names", "--json"))
 
     def run(self, host: EngineHost, name: str, *arguments: str) -> float:
         """Start a container that asks us first; when it was there, on this process's clock."""
@@ -122,8 +129,9 @@ def town() -> Iterator[Town]:
             town.prepare()
             yield town
             town.clear()
+            assert town.say(town.h1, "network", "rm", "web", "--force") == "network web is removed"
             for host in town.engines:
-                host.docker("network", "rm", "web")
+                assert "web" not in host.docker("network", "ls", "--format", "{{.Name}}").split()
                 town.plugins[host.name].stop()
                 assert "myoverlay0" not in host.run(["ip", "-br", "link"])
                 assert "Traceback" not in town.plugins[host.name].words()
@@ -156,12 +164,12 @@ def p99(found: Any) -> float:
     return float(sorted(found["ms"])[int(len(found["ms"]) * 0.99) - 1])
 
 
-def quickest(ask: Callable[[], Any], bound: float = 1.0, batches: int = 30) -> Any:
-    """What the machine is busy with besides is not ours: the batch with the least tail shows what it costs."""
+def quickest(ask: Callable[[], Any], bound: float = 1.0, batches: int = 30) -> tuple[Any, int]:
+    """What else the machine does is not ours: the batch with the least tail, and of how many it is the best."""
     found = [ask()]
     while len(found) < batches and p99(found[-1]) > bound:
         found.append(ask())
-    return min(found, key=p99)
+    return min(found, key=p99), len(found)
 
 
 #: Ping each name until it answers, then note when, by the clock that all processes of the machine have.
@@ -173,7 +181,10 @@ def uptime(text: str) -> float:
 
 
 def test_all_pairs_reach_each_other_by_name_within_a_second(town: Town) -> None:
-    """Each container pings the others by name as soon as it can; 1 s after the last `docker run` all have arrived."""
+    """Each container pings the others by name as soon as it can; 1 s after the last `docker run` all have arrived.
+
+    The network is that of one `myoverlay network create`.
+    """
     late: list[float] = []
     for number in range(3):
         names = [f"{name}{number}" for name in NAMES]
@@ -189,7 +200,7 @@ def test_all_pairs_reach_each_other_by_name_within_a_second(town: Town) -> None:
         late.append(max(map(uptime, done)) - since)
     measured = ", ".join(f"{seconds:.2f} s" for seconds in late)
     town.note("last `docker run` returned to all pairs having pinged by name", measured, "1 s")
-    assert min(late) < 1.0
+    assert max(late) < 1.0
     town.clear()
 
 
@@ -234,6 +245,8 @@ def test_other_overlays_internal_networks_and_containers_on_none(trio: Town) -> 
             eventually(name, lambda host=host, me=me, name=name: town.ask(host, f"two-{me}", name)["addresses"])
         eventually("in", lambda host=host, me=me, you=you: town.ask(host, f"in-{me}", f"in-{you}")["addresses"])
         assert town.ask(host, f"in-{me}", "www.example.com", server=OURS)["said"] == {"REFUSED": 1}
+        assert town.ask(host, f"in-{me}", f"kept-{me}.example.com")["addresses"] == []
+        assert town.ask(host, f"two-{me}", f"told-{me}.example.com")["addresses"] == [KNOWN]
         for place in (f"plain-{me}", f"two-{me}", f"else-{me}"):
             assert town.ask(host, place, "www.example.com")["addresses"] == [KNOWN], place
         assert town.ask(host, f"bridge-{me}", "www.example.com", server=OURS)["addresses"] == [KNOWN]
@@ -241,12 +254,62 @@ def test_other_overlays_internal_networks_and_containers_on_none(trio: Town) -> 
         gone = town.ask(host, f"two-{me}", "cid")
         assert gone["said"] == {"NXDOMAIN": 1}
         assert town.ask(host, f"two-{me}", f"else-{you}")["addresses"]
-    assert not [line for line in town.asked() if not line.endswith(".example.com")], (
-        "a name of ours was asked elsewhere"
-    )
+    asked = town.asked()
+    assert not [line for line in asked if not line.endswith(".example.com")], "a name of ours was asked elsewhere"
+    for me in ("h1", "h2"):
+        assert any(f"told-{me}" in line for line in asked)
+        assert not any(f"kept-{me}" in line for line in asked), "it leaked from the internal network"
+    _on_none_finds_nothing(town)
     town.clear()
     for host in town.engines[:2]:
         host.docker("network", "rm", "else", "in", "plain")
+
+
+def _on_none_finds_nothing(town: Town) -> None:
+    """Containers on no overlay are not told where one on an overlay is; the host's resolver knows no such name."""
+    for host in town.engines[:2]:
+        for place, server in ((f"plain-{host.name}", EMBEDDED), (f"plain-{host.name}", OURS), (f"bridge-{host.name}", OURS)):  # fmt: skip # noqa: E501
+            for name in ("ann", "bob", "cid"):
+                found = town.ask(host, place, name, server=server)
+                assert (found["said"], found["addresses"]) == ({"NXDOMAIN": 1}, []), (place, server, name)
+
+
+def _never_again(town: Town, name: str, old: str, new: str, since: float) -> None:
+    """From 1 s and a TTL after Docker answered on, no host answers with the old address: each answer counts."""
+    time.sleep(max(0.0, since + 1.0 + TTL - time.monotonic()))
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        for host, me in zip(town.engines, NAMES, strict=True):
+            for server in (OURS, EMBEDDED):
+                found = town.ask(host, me, name, server=server)["addresses"]
+                assert found == [new], f"{name} asked on {host.name} at {server}: {found}, was {old}, is {new}"
+
+
+def test_a_restarted_or_moved_container_is_never_answered_with_its_old_address(trio: Town) -> None:
+    """It comes back at a new address as its old one is taken meanwhile, then on another host; also a dead one."""
+    town = trio
+    form = "{{.NetworkSettings.Networks.web.IPAddress}}"
+    town.run(town.h1, "rover")
+    first = town.h1.docker("inspect", "-f", form, "rover")
+    for host, me in zip(town.engines, NAMES, strict=True):
+        eventually("its name", lambda host=host, me=me: town.ask(host, me, "rover")["addresses"] == [first])
+    town.h1.docker("stop", "-t", "0", "rover")
+    town.run(town.h2, "squatter", "--network", "web", "--ip", first)
+    town.h1.docker("start", "rover")
+    since = time.monotonic()
+    second = town.h1.docker("inspect", "-f", form, "rover")
+    assert second != first
+    _never_again(town, "rover", first, second, since)
+    town.h1.docker("rm", "-f", "rover")
+    town.run(town.h1, "second", "--network", "web", "--ip", second)
+    since = town.run(town.h3, "rover")
+    third = town.h3.docker("inspect", "-f", form, "rover")
+    assert third not in (first, second)
+    _never_again(town, "rover", second, third, since)
+    town.h3.docker("rm", "-f", "rover")
+    time.sleep(1.0 + TTL)
+    for host, me in zip(town.engines, NAMES, strict=True):
+        assert town.ask(host, me, "rover", 20)["said"] == {"NXDOMAIN": 20}
 
 
 def test_how_long_answers_take(trio: Town) -> None:
@@ -255,10 +318,10 @@ def test_how_long_answers_take(trio: Town) -> None:
     for host, me, other in ((town.h1, "ann", "cid"), (town.h2, "bob", "ann")):
         eventually(other, lambda host=host, me=me, other=other: town.ask(host, me, other)["addresses"])
         age = host.engine_version
-        ours = quickest(lambda host=host, me=me, other=other: town.ask(host, me, other, 500, OURS))
+        ours, batches = quickest(lambda host=host, me=me, other=other: town.ask(host, me, other, 500, OURS))
         through = town.ask(host, me, other, 1000)
         known = town.ask(host, me, me, 1000)
-        town.note(f"{age}: a name of another host at our socket", ms(ours), "p99 1 ms")
+        town.note(f"{age}: a name of another host at our socket", f"{ms(ours)} (best of {batches})", "p99 1 ms")
         town.note(f"{age}: the same through {EMBEDDED}", ms(through), "p50 1 ms")
         town.note(f"{age}: a name that Docker knows itself, through {EMBEDDED}", ms(known))
         forwarded = town.ask(host, me, "www.example.com", 500, OURS)

@@ -92,7 +92,7 @@ class NetworkFollower(Loop):
 
     def _look(self) -> bool:
         """Wait for a change of the plans, or until Docker's networks are to be compared again."""
-        if self._index == 0 or self._plans is None or not self._plans.marked:
+        if self._index == 0 or self._plans is None or not self._plans.mark:
             self._networks.mark()  # without it, and without a plan, the store wakes a wait for whatever is written
         left = max(0.1, self._due - self._now())
         seen = self._networks.wait(self._index, timeout=3.0 if self._index == 0 else min(WAIT, left))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 
 import msgspec
 
-from myoverlay.errors import Clash, Refused, Unknown
+from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
 from myoverlay.host.deadline import check, left
 from myoverlay.host.preflight import Asked, Asker
 from myoverlay.networks import HeldNetwork, NetworkPlan, Question, fresh_id, plain
@@ -19,6 +21,8 @@ from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records, believed
 from myoverlay.store.typed import Held
 from myoverlay.values import HostId, OverlayName, Peer, Subnet
+
+log = logging.getLogger(__name__)
 
 #: How long hosts are waited for that are to have made, or removed, a network, seconds; what is left for the answer.
 FOLLOWING, SPARE = 3.0, 0.7
@@ -34,17 +38,10 @@ class Made(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """All that the store tells of a network. `names`: of the hosts that are there, and of those that said something."""
+    """All that the store tells of a network, or what remains of one that is to be removed.
 
-    plan: NetworkPlan
-    held: tuple[HeldNetwork, ...]
-    users: tuple[Peer, ...]
-    names: dict[HostId, str]
-    present: frozenset[HostId]
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """What remains of a network that is to be removed; nothing: it is gone."""
+    `names`: of the hosts that are there, and of those that said something.
+    """
 
     plan: NetworkPlan
     held: tuple[HeldNetwork, ...]
@@ -107,13 +104,12 @@ class ClusterNetworks:
         known = self._known(wish, deadline)
         blueprint.agree(wish, options, known)
         plan, asked, verdict = self._choose(wish, options, known, force, deadline)
-        if not self._networks.write(held, plan, timeout=left(deadline)):
-            raise Clash(f"network {wish.name} was defined or removed by another host just now: look and try again")
+        self._define(held, plan, known, deadline)
         waits_for = {host for host, answer in asked.answers.items() if answer.follows}
-        said = self._await_followers(plan, waits_for, deadline)
+        said, unheard = self._await_followers(plan, waits_for, deadline)
         late = tuple(sorted(asked.names[host] for host in waits_for - {one.host for one in said}))
         none = () if waits_for else ("no host that answered follows (MYOVERLAY_FOLLOW=on): none makes the network",)
-        return Made(plan, (*verdict, *none), said, late)
+        return Made(plan, (*verdict, *none, *unheard), said, late)
 
     def _check_free(self, name: OverlayName, held: Held[NetworkPlan] | None, force: bool, deadline: float) -> None:
         if held is None:
@@ -187,14 +183,40 @@ class ClusterNetworks:
             raise Refused(f"{'; '.join(verdict.refusals)} (--force defines the network all the same)")
         return (*verdict.refusals, *verdict.warnings)
 
-    def _await_followers(self, plan: NetworkPlan, hosts: set[HostId], deadline: float) -> tuple[HeldNetwork, ...]:
-        """What the hosts say became of the plan, once all have said something, or the time is over."""
+    def _define(self, held: Held[NetworkPlan] | None, plan: NetworkPlan, known: Known, deadline: float) -> None:
+        """Write the plan. Raises Clash where somebody changed its name's, or was given what it was to have.
+
+        Of two at once, of whatever names, the store lets one pass; the other looks at what that one took. So no host
+        ever hears of a plan that is to be taken back.
+        """
+        looked_at = {one.id for one in known.plans}
+        for tries in itertools.count(1):
+            seen = self._networks.plans(timeout=left(deadline))
+            now = seen.plans.get(plan.name)
+            if (now.index if now else 0) != (held.index if held else 0):
+                raise Clash(f"network {plan.name} was defined or removed by another host just now: look and try again")
+            others = (one.value for one in seen.plans.values())
+            blueprint.check_newcomers(plan, (one for one in others if one.id not in looked_at))
+            if self._networks.define(held, plan, seen.mark, timeout=left(deadline)):
+                return
+            check(deadline, f"network {plan.name}", tries)
+
+    def _await_followers(
+        self, plan: NetworkPlan, hosts: set[HostId], deadline: float
+    ) -> tuple[tuple[HeldNetwork, ...], tuple[str, ...]]:
+        """What the hosts say became of the plan, once all have said something, or the time is over.
+
+        And why no more is known: the plan is written, so a store that goes away now makes nothing undone.
+        """
         said: tuple[HeldNetwork, ...] = ()
-        for everywhere in self._rounds(deadline):
-            said = tuple(one for one in following.remaining(plan, everywhere) if one.plan == plan.id)
-            if hosts <= {one.host for one in said}:
-                break
-        return said
+        try:
+            for everywhere in self._rounds(deadline):
+                said = tuple(one for one in following.remaining(plan, everywhere) if one.plan == plan.id)
+                if hosts <= {one.host for one in said}:
+                    break
+        except (Late, Unavailable) as error:
+            return said, (f"the network is defined, and what became of it is not known: {error}",)
+        return said, ()
 
     def _rounds(self, deadline: float) -> Iterator[dict[OverlayName, dict[HostId, HeldNetwork]]]:
         """What all hosts say, now and at each change, for as long as hosts are waited for."""
@@ -248,8 +270,8 @@ class ClusterNetworks:
 
     # -- removing --------------------------------------------------------------------------------------------------
 
-    def remove(self, name: OverlayName, force: bool, deadline: float) -> Removed:
-        """Have all hosts remove a network; what remains after a moment is told, and goes when it can.
+    def remove(self, name: OverlayName, force: bool, deadline: float) -> Shown:
+        """Have all hosts remove a network; what is still held after a moment is told, and goes when it can.
 
         Raises Clash, naming the users, while containers are on it and `force` is not given; with it they are taken off.
         """
@@ -267,19 +289,23 @@ class ClusterNetworks:
                 tries += 1
                 check(deadline, f"network {name}", tries)
             held = self._find(name, deadline)
-        return self._await_removal(held, deadline)
+        return self._await_removal(held, shown, deadline)
 
-    def _await_removal(self, held: Held[NetworkPlan], deadline: float) -> Removed:
-        rest: tuple[HeldNetwork, ...] = ()
-        for everywhere in self._rounds(deadline):
-            rest = following.remaining(held.value, everywhere)
-            if not rest:
-                self._networks.drop(held, timeout=left(deadline))
-                break
-        alive = self._presence.alive(timeout=left(deadline))
-        names = self._members(held.value, deadline) | {host: plain(one.value.name) for host, one in alive.items()}
-        users = self._users(held.value, deadline)
-        return Removed(held.value, rest, users, names, frozenset(alive))
+    def _await_removal(self, held: Held[NetworkPlan], shown: Shown, deadline: float) -> Shown:
+        """What remains, as far as it is known: `shown` was before. The plan says already that it is to go."""
+        rest = shown.held
+        try:
+            for everywhere in self._rounds(deadline):
+                rest = following.remaining(held.value, everywhere)
+                if not rest:
+                    self._networks.drop(held, timeout=left(deadline))
+                    break
+            alive = self._presence.alive(timeout=left(deadline))
+            names = self._members(held.value, deadline) | {host: plain(one.value.name) for host, one in alive.items()}
+            return Shown(held.value, rest, self._users(held.value, deadline), names, frozenset(alive))
+        except (Late, Unavailable) as error:
+            log.warning("network %s is to be removed, and what remains of it is not known: %s", held.value.name, error)
+            return msgspec.structs.replace(shown, plan=held.value, held=rest)
 
 
 def _sorted(plans: dict[OverlayName, Held[NetworkPlan]]) -> list[tuple[OverlayName, tuple[NetworkPlan, int]]]:

@@ -15,6 +15,7 @@ from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
 from myoverlay.host.deadline import check, left
 from myoverlay.host.journal import Journal
 from myoverlay.plan import pools as plan
+from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.records import Records
 from myoverlay.values import Address, Network, OverlayName, Pool, PoolUse, Subnet
 
@@ -40,6 +41,7 @@ class Pools:
     ) -> None:
         self._journal = journal
         self._records = records
+        self._networks = NetworkRecords(records.store, records.prefix, records.me)
         self._base = base
         self._routes = routes
         self._now = now
@@ -58,10 +60,11 @@ class Pools:
         """A pool for a network that is about to be created. The same question again gets the same answer.
 
         Without a subnet: that of the overlay's definition, else one that overlaps neither a route of this host nor
-        any overlay. Raises Clash where it is somebody else's, Refused where it makes no sense.
+        any overlay, nor a network that is defined for all hosts. Raises Clash where it is somebody else's, Refused
+        where it makes no sense.
         """
         with self._alone(deadline):
-            subnet = asked or self._defined(overlay, deadline) or self._automatic(deadline)
+            subnet = asked or self._defined(overlay, deadline) or self._automatic(overlay, deadline)
             if within is not None and not subnet.covers(within):
                 raise Refused(f"the range {within} is outside the pool {subnet}: choose an --ip-range inside it")
             use = PoolUse(
@@ -82,9 +85,12 @@ class Pools:
         held = self._records.definition(overlay, strict=True, timeout=left(deadline)) if overlay else None
         return held.value.subnet if held else None
 
-    def _automatic(self, deadline: float) -> Subnet:
+    def _automatic(self, overlay: OverlayName | None, deadline: float) -> Subnet:
         taken = [held.value.subnet for held in self._records.pools(timeout=left(deadline))]
         taken += [holder.subnet for holder in self._records.vnis(timeout=left(deadline)).values() if holder is not None]
+        # A plan that no host has made yet has no pool: whoever took its subnet would keep it from all of them.
+        plans = self._networks.plans(timeout=left(deadline)).plans.values()
+        taken += [held.value.subnet for held in plans if held.value.overlay != overlay]
         taken += self._routes(deadline)
         taken += [network.subnet for network in self._journal.networks.all()]
         return plan.choose_pool(self._base, taken)

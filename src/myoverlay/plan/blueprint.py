@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -84,6 +84,9 @@ def agree(wish: Wish, options: Options, known: Known) -> None:
     if options.vni is not None and options.vni in known.vnis:
         holder = known.vnis[options.vni]
         raise plan.vni_taken(options.vni, f"overlay {holder[0]}" if holder else "a key that cannot be read")
+    for other in known.plans:
+        if options.vni is not None and other.options.get("vni") == str(options.vni) and _is_other(other, overlay):
+            raise plan.vni_taken(options.vni, f"network {other.name}")
     if wish.subnet is None:
         return
     pools.check_pool(wish.subnet, overlay, known.pools)
@@ -94,8 +97,29 @@ def agree(wish: Wish, options: Options, known: Known) -> None:
 
 def _others(overlay: OverlayName, known: Known) -> list[tuple[str, Subnet]]:
     found = [(f"overlay {one[0]}", one[1]) for one in known.vnis.values() if one is not None and one[0] != overlay]
-    found += [(f"network {one.name}", one.subnet) for one in known.plans if one.overlay != overlay and not one.going]
+    found += [(f"network {one.name}", one.subnet) for one in known.plans if _is_other(one, overlay)]
     return found
+
+
+def _is_other(plan: NetworkPlan, overlay: OverlayName) -> bool:
+    """Has a network for itself what it was given? One that is being removed does not."""
+    return plan.overlay != overlay and not plan.going
+
+
+def check_newcomers(new: NetworkPlan, others: Iterable[NetworkPlan]) -> None:
+    """Raises Clash where one that was defined while hosts were asked was given what the new one was to have."""
+    for other in others:
+        if other.going or other.name == new.name:
+            continue
+        if other.overlay == new.overlay:
+            what = f"overlay {new.overlay}"
+        elif other.subnet.overlaps(new.subnet):
+            what = f"subnet {other.subnet}"
+        elif other.options.get("vni") == new.options.get("vni"):
+            what = f"VNI {new.options['vni']}"
+        else:
+            continue
+        raise Clash(f"network {other.name}, defined on host {other.maker} just now, was given {what}: try again")
 
 
 def taken(known: Known) -> list[Subnet]:

@@ -1,6 +1,6 @@
 """Networks that are defined once for all hosts, as the store holds them, and the questions asked of all hosts.
 
-    <prefix>/networks                        that somebody waits for plans; says nothing
+    <prefix>/networks                        the mark: that somebody waits for plans, and which was the last defined
     <prefix>/networks/<name>                 the plan; one that is to be removed stays until no host has it any more
     <prefix>/hosts/<host>/networks/<name>    what became of it there, written by that host alone
     <prefix>/incarnation/asks/<id>           a question to all hosts
@@ -26,13 +26,13 @@ from myoverlay.values import HostId, OverlayName, encode
 class Plans(msgspec.Struct, frozen=True):
     """All plans at an index. `unreadable` are names whose key is there, and which nothing is known of.
 
-    `marked`: is the key there that lets a wait sleep though there is no plan?
+    `mark`: the index of the key that lets a wait sleep though there is no plan; 0: it is not there.
     """
 
     plans: dict[OverlayName, Held[NetworkPlan]]
     unreadable: frozenset[str]
     index: int
-    marked: bool = True
+    mark: int = 0
 
 
 class Questions(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class NetworkRecords(Typed):
         return self._plans_in(listing.entries, listing.index)
 
     def wait(self, index: int, *, timeout: float) -> Plans | Unchanged | Reset:
-        """Wait until a plan changed after `index` (0: answer at once). Sleeps only where it is `marked`."""
+        """Wait until a plan changed after `index` (0: answer at once). Sleeps only where there is a `mark`."""
         seen = self.store.wait(self.key("networks"), index, timeout=timeout)
         return seen if isinstance(seen, Unchanged | Reset) else self._plans_in(seen.entries, seen.index)
 
@@ -75,7 +75,7 @@ class NetworkRecords(Typed):
         plans: dict[OverlayName, Held[NetworkPlan]] = {}
         unreadable = set()
         below = {entry.key: entry for entry in entries}
-        marked = below.pop(self.key("networks"), None) is not None
+        mark = below.pop(self.key("networks"), None)
         for entry in below.values():
             if not entry.key.startswith(self._plan_key("")):
                 continue  # the prefix of a wait is that of words that begin alike, too
@@ -84,7 +84,7 @@ class NetworkRecords(Typed):
                 plans[held.value.name] = held
             else:
                 unreadable.add(entry.key.removeprefix(self.key("networks", "")))
-        return Plans(plans, frozenset(unreadable), index, marked)
+        return Plans(plans, frozenset(unreadable), index, mark.index if mark is not None else 0)
 
     def _read_plan(self, entry: Entry | None) -> Held[NetworkPlan] | None:
         held = self.read(NetworkPlan, entry)
@@ -97,6 +97,14 @@ class NetworkRecords(Typed):
         """A plan. Raises Unreadable where there is a key and nothing could be read from it."""
         entry = self.store.get(self._plan_key(name), timeout=timeout)
         return self.firmly(entry, self._read_plan(entry))
+
+    def define(self, held: Held[NetworkPlan] | None, new: NetworkPlan, mark: int, *, timeout: float = 3.0) -> bool:
+        """Write a plan and the mark beside it, by compare-and-set of both: whoever looked at the plans before another
+        was defined is not told True. (A value of its own: Consul keeps the index of a key that is written as it is.)
+        """
+        marked = Put(self.key("networks"), new.id.encode(), index=mark)
+        put = Put(self._plan_key(new.name), encode(new), index=held.index if held else 0)
+        return not isinstance(self.store.commit([marked, put], timeout=timeout), Conflict)
 
     def write(self, held: Held[NetworkPlan] | None, new: NetworkPlan, *, timeout: float = 3.0) -> bool:
         """By compare-and-set; False where somebody was faster."""

@@ -18,7 +18,7 @@ from myoverlay.docker.app import create_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import Clash
-from myoverlay.host.networks import Made, Removed, Shown
+from myoverlay.host.networks import Made, Shown
 from myoverlay.networks import Became, HeldNetwork, NetworkPlan
 from myoverlay.operate.networks import Networks
 from myoverlay.plan.blueprint import Wish
@@ -61,10 +61,10 @@ class Cluster:
         self._check()
         return Shown(PLAN, (HELD, FAILED), (USER,), NAMES, frozenset((ANN, EVE)))
 
-    def remove(self, name: OverlayName, force: bool, deadline: float) -> Removed:
+    def remove(self, name: OverlayName, force: bool, deadline: float) -> Shown:
         self._check()
         self.force = force
-        return Removed(PLAN, self.held, (USER,) if self.held else (), NAMES, frozenset((BOB, EVE)))
+        return Shown(PLAN, self.held, (USER,) if self.held else (), NAMES, frozenset((BOB, EVE)))
 
 
 class Plugin:

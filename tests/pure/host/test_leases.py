@@ -14,11 +14,13 @@ from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown, Unreada
 from myoverlay.host.holdings import ABANDONED
 from myoverlay.host.leases import OWED
 from myoverlay.host.pools import CREATING
+from myoverlay.networks import NetworkPlan, fresh_id
+from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Changes, Member
 from myoverlay.store.sqlite import SqliteStore
-from myoverlay.values import Address, HostId, Lease, Network, Pool, PoolUse, Subnet, encode
-from tests.pure.kit import DEMO, PREFIX, Clock, Host, definition, every, put, soon, together
+from myoverlay.values import Address, HostId, Lease, Network, OverlayName, Pool, PoolUse, Subnet, encode
+from tests.pure.kit import DEMO, EVE, PREFIX, Clock, Host, definition, every, put, soon, together
 
 
 class Elsewhere:
@@ -164,6 +166,16 @@ def test_automatic_pools_avoid_routes_overlays_and_each_other(host: Make, store:
     put(store, f"{PREFIX}/vni/10", b'{"overlay":"wide","subnet":"10.128.0.0/16"}')
     with pytest.raises(Refused, match=r"no /24 of 10\.128\.0\.0/20 is free"):
         ann.pool(None)
+
+
+def test_an_automatic_pool_avoids_networks_that_no_host_has_made_yet(host: Make, store: SqliteStore) -> None:
+    """What is defined for all hosts has its subnet from the start; a plan of the same overlay takes nothing from it."""
+    ann = host("ann", base="10.128.0.0/20")
+    for name, subnet in (("web", "10.128.0.0/24"), ("demo", "10.128.1.0/24")):
+        plan = NetworkPlan(name=OverlayName(name), id=fresh_id(), subnet=Subnet(subnet))
+        assert NetworkRecords(store, PREFIX, EVE).write(None, plan)
+    assert ann.pool(None, overlay="demo").subnet == "10.128.1.0/24"
+    assert ann.pool(None).subnet == "10.128.2.0/24"
 
 
 def test_two_hosts_at_once_get_different_automatic_pools(host: Make) -> None:

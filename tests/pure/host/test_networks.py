@@ -23,7 +23,7 @@ from myoverlay.store.sqlite import SqliteStore
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Alive, HostId, HostList, OverlayName, Subnet
 from tests.pure.host.test_follow import Docker
-from tests.pure.kit import ANN, BOB, EVE, PREFIX, definition, put, record, soon
+from tests.pure.kit import ANN, BOB, EVE, PREFIX, Switch, definition, put, record, soon, until
 
 WEB = OverlayName("web")
 NAMES = {ANN: "ann", BOB: "bob", EVE: "eve"}
@@ -65,12 +65,13 @@ class Site:
         self.hosts = {me: Host(self, me) for me in NAMES}
         self.networks = self.of(ANN)
 
-    def of(self, me: HostId, allowed: Callable[[], None] = lambda: None) -> ClusterNetworks:
-        records = NetworkRecords(self.store, PREFIX, me)
-        presence = Presence(self.store, PREFIX, me)
+    def of(self, me: HostId, allowed: Callable[[], None] = lambda: None, wire: Switch | None = None) -> ClusterNetworks:
+        store: Any = wire or self.store
+        records = NetworkRecords(store, PREFIX, me)
+        presence = Presence(store, PREFIX, me)
         return ClusterNetworks(
             records,
-            Records(self.store, PREFIX, me),
+            Records(store, PREFIX, me),
             presence,
             Asker(records, presence),
             allowed,
@@ -193,6 +194,60 @@ def test_a_name_is_given_once(site: Site) -> None:
     assert not second.going
 
 
+@pytest.mark.parametrize(
+    ("mine", "other", "taken"),
+    [
+        ({}, {}, "subnet 10.128.0.0/24"),
+        ({"subnet": Subnet("10.5.0.0/24")}, {"subnet": Subnet("10.5.0.0/16")}, "subnet 10.5.0.0/16"),
+        ({"options": {"overlay": "one"}}, {"options": {"overlay": "one"}}, "overlay one"),
+        (
+            {"options": {"vni": "77"}, "subnet": Subnet("10.5.0.0/24")},
+            {"options": {"vni": "77"}, "subnet": Subnet("10.6.0.0/24")},
+            "VNI 77",
+        ),
+        ({"subnet": Subnet("10.5.0.0/24")}, {"subnet": Subnet("10.6.0.0/24")}, ""),
+    ],
+)
+def test_of_two_at_once_one_is_refused_where_they_overlap(
+    site: Site, mine: dict[str, Any], other: dict[str, Any], taken: str
+) -> None:
+    """In the last moment before the one is written another is: what it took is named, and nothing is written."""
+    site.start(follow=False)
+    wire, other_name = Switch(site.store), OverlayName("db")
+
+    def meanwhile(name: str, what: Any) -> None:
+        if name == "commit" and any(op.key == f"{PREFIX}/networks/web" for op in what):
+            wire.before = lambda _name, _what: None
+            site.create(name=other_name, **other)
+
+    wire.before = meanwhile
+    networks = site.of(BOB, wire=wire)
+    wish = Wish(name=WEB, **mine)
+    if taken:
+        with pytest.raises(Clash, match=f"network db, defined on host ann just now, was given {taken}: try again"):
+            networks.create(wish, True, soon())
+        assert [one.name for one, _ in site.networks.list(soon())] == ["db"]
+    else:
+        networks.create(wish, False, soon())
+        assert [one.name for one, _ in site.networks.list(soon())] == ["db", "web"]
+
+
+def test_of_two_at_once_with_one_name_one_is_refused(site: Site) -> None:
+    """However different they are otherwise."""
+    site.start(follow=False)
+    wire = Switch(site.store)
+
+    def meanwhile(name: str, what: Any) -> None:
+        if name == "commit" and any(op.key == f"{PREFIX}/networks/web" for op in what):
+            wire.before = lambda _name, _what: None
+            site.create(subnet=Subnet("10.6.0.0/24"))
+
+    wire.before = meanwhile
+    with pytest.raises(Clash, match="network web was defined or removed by another host just now"):
+        site.of(BOB, wire=wire).create(Wish(name=WEB, subnet=Subnet("10.5.0.0/24")), True, soon())
+    assert site.networks.inspect(WEB, soon()).plan.maker == "ann"
+
+
 def test_what_stands_in_the_way_is_named(site: Site) -> None:
     """A key that cannot be read, and a host that may not take part."""
     put(site.store, f"{PREFIX}/networks/web", b"{")
@@ -245,6 +300,46 @@ def test_a_removal_can_be_asked_for_again(site: Site) -> None:
     again = site.networks.remove(WEB, True, soon())
     assert again.plan.forced
     assert again.held[0].said == "Docker says: has active endpoints"
+
+
+def test_a_store_that_goes_while_followers_are_waited_for_undoes_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is defined; what was heard is told, the others are late, and the reason is a warning."""
+    monkeypatch.setattr(host_networks, "FOLLOWING", 5.0)
+    site.start(EVE)
+    site.start(ANN, BOB, follow=False)
+    wire, looks = Switch(site.store), []
+    wire.patience = 0.1
+
+    def cut(name: str, _what: Any) -> None:
+        """After a look that showed what two of them say."""
+        if name == "wait_keys" and len(site.networks.list(soon())[0][1]) == 2:
+            looks.append(name)
+            wire.off = len(looks) > 1
+
+    wire.before = cut
+    made = site.of(BOB, wire=wire).create(Wish(name=WEB), False, soon())
+    assert {one.host for one in made.held} == {ANN, BOB}
+    assert made.late == ("eve",)
+    assert made.warnings == ("the network is defined, and what became of it is not known: the store is switched off",)
+    assert site.networks.inspect(WEB, soon()).plan == made.plan
+
+
+def test_a_store_that_goes_while_a_removal_is_waited_for_undoes_nothing(site: Site) -> None:
+    """What was known before is told as what remains; the removal goes on."""
+    site.start()
+    site.create()
+    wire = Switch(site.store)
+
+    def cut(name: str, _what: Any) -> None:
+        wire.off = name == "wait_keys"
+
+    wire.before = cut
+    rest = site.of(BOB, wire=wire).remove(WEB, False, soon())
+    assert {one.host for one in rest.held} == set(NAMES)
+    assert rest.plan.going
+    until(lambda: not any(host.docker.names() for host in site.hosts.values()))
 
 
 def test_states_of_a_foreign_network_are_shown(site: Site) -> None:

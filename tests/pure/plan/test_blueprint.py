@@ -76,6 +76,11 @@ def test_good_words_are_options() -> None:
         ({}, {"plans": (plan("db", "10.6.0.0/16", options={"overlay": "web"}),)}, "overlay web is that of network db"),
         ({"options": {"vni": "9"}}, {"vnis": {9: None}}, "VNI 9 is taken by a key that cannot be read"),
         (
+            {"options": {"vni": "9"}},
+            {"plans": (plan("db", "10.6.0.0/16", options={"vni": "9"}),)},
+            "VNI 9 is taken by network db",
+        ),
+        (
             {},
             {"definition": definition(overlay=WEB, subnet=Subnet("10.6.0.0/24"), gateway=None)},
             "is defined with subnet",
