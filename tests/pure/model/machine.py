@@ -374,6 +374,8 @@ class Machine:
         self.next_fuse: int | None = None
         #: What `--restart always` starts at boot: networks, with the address that was asked for.
         self.always: list[tuple[Any, Address | None]] = []
+        #: What ran when the power went, of networks whose addresses are Docker's own.
+        self.lost: list[Any] = []
         self.run: Run | None = None
         self.daemon: Any = None
         self.loops: list[Driven] = []

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.pure.model.world import Overlay, World
 
 _JSON = decoder(dict)
+#: How long a watcher may take for what was listed, seconds.
+IN_TIME = 15.0
 
 
 class Truth:
@@ -34,8 +36,8 @@ class Truth:
         self._last_word: dict[str, set[str]] = {}
         #: Whose the leases in the store are, by their keys.
         self._owners: dict[str, tuple[str, ...]] = {}
-        #: Containers that their host has listed in the store.
-        self._told: set[Container] = set()
+        #: Containers that their host has listed in the store, and since when.
+        self._told: dict[Container, float] = {}
         #: Did a person say that the dead will not come back? Then nothing of them is excused any more.
         self.forgotten = False
 
@@ -102,8 +104,33 @@ class Truth:
             for container in self.live(space.name):
                 if not self._was_programmed(space, row, container) or container.machine is machine:
                     continue
-                if not self._may_go(machine, container):
+                if not self._may_go(machine, container) and not self._is_left_listed(container):
                     self.fail("no living row is withdrawn", f"{machine.name}: {row} of {container}: {why}")
+
+    def check_in_time(self) -> None:
+        """What a host listed a while ago is known to all who reached the store all the while, whoever lists it too."""
+        now = self._world.scheduler.now
+        if now - self._world.lost_at < self._world.grace + IN_TIME:
+            return
+        for engine in self._world.engines:
+            machine = engine.machine
+            if machine.daemon is None or machine.reaching_since is None or now - machine.reaching_since < IN_TIME:
+                continue
+            for network in engine.networks.values():
+                local, space = machine.daemon.overlays.find(network.id), machine.kernel.pins.get(network.overlay.name)
+                if local is not None and space is not None and machine.daemon.discovery.watch_of(local) is not None:
+                    self._check_in_time(machine, space)
+
+    def _check_in_time(self, machine: Machine, space: Space) -> None:
+        for container in self.live(space.name):
+            told = self._told.get(container, float("inf"))
+            if container.machine is machine or self._world.scheduler.now - told < IN_TIME:
+                continue
+            if not self._is_listed(container) or self._may_go(machine, container):
+                continue
+            for row in container.rows:
+                if row not in space.rows() and (machine.name, space.name, row) not in self._world.tampered:
+                    self.fail("reachable", f"{machine.name} does not reach {container} in time: no {row}")
 
     def _was_programmed(self, space: Space, row: Row, container: Container) -> bool:
         """Had the host both its rows? A move with the same MAC finds the neighbour's there before its own is known."""
@@ -124,7 +151,7 @@ class Truth:
         # Docker gave up on one that the plugin has: it stays until that is found out.
         journal = machine.daemon.journal.endpoints.all() if machine.daemon is not None else ()
         joining = joining or any(one.address == container.address or one.mac == container.mac for one in journal)
-        joining = joining or (promised and self._is_started_elsewhere(container)) or self._is_left_listed(container)
+        joining = joining or (promised and self._is_started_elsewhere(container))
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
         # A row of a former container with the same address says nothing of one that its host could not publish yet.
         untold = container not in self._told
@@ -269,7 +296,7 @@ class Truth:
 
     def _note_told(self, container: Container) -> None:
         if self._is_listed(container):
-            self._told.add(container)
+            self._told.setdefault(container, self._world.scheduler.now)
 
     def _is_listed(self, container: Container) -> bool:
         value = self._value(f"hosts/{container.machine.id}/overlays/{container.overlay.name}")

@@ -83,6 +83,7 @@ KINDS = {
     "doom": 1,
     "tamper": 3,
     "run together": 5,
+    "rescue": 4,
 }
 #: Kinds that only make sense once hosts find each other dead and doubt the store.
 HARD = ("wipe", "roll back", "doom", "power off")
@@ -207,6 +208,7 @@ class World:
             machine.start()
         for event in events:
             self.scheduler.run_until(self.scheduler.now + event.gap)
+            self.truth.check_in_time()
             getattr(self, "_" + event.kind.replace(" ", "_"))(Random(event.seed))
         self._heal_all()
         self.scheduler.run_until(self.scheduler.now + 60, lambda: not any(e.working for e in self.engines))
@@ -347,6 +349,18 @@ class World:
             engine, container.going = self.engine(container.machine), True
             engine.begin(engine.move(container, random.choice(others), mac))
 
+    def _rescue(self, random: Random) -> None:
+        """What ran on a machine without power is started on another one, with its address."""
+        lost = [container for machine in self.machines if not machine.powered for container in machine.lost]
+        if not lost:
+            return
+        container = random.choice(lost)
+        places = [(engine, engine.network_of(container.overlay)) for engine in self.engines if engine.machine.powered]
+        found = [(engine, network) for engine, network in places if network is not None and not network.going]
+        if found:
+            engine, network = random.choice(found)
+            engine.begin(engine.run(network, container.address, random.choice((None, container.mac))))
+
     def _machine(self, random: Random) -> Machine:
         return random.choice(self.machines)
 
@@ -380,6 +394,7 @@ class World:
         machine.power_off()
         ran = engine.power_lost()
         machine.always = [(c.network, c.asked) for c in ran]
+        machine.lost = [c for c in ran if not c.overlay.ours]
 
     def _power_on(self, random: Random) -> None:
         for machine in self.machines:
@@ -397,7 +412,7 @@ class World:
         for network, asked in machine.always:
             if not network.going and asked is None:
                 engine.begin(engine.run(network, asked))
-        machine.always = []
+        machine.always, machine.lost = [], []
 
     def _doom(self, random: Random) -> None:
         """A machine that never comes back; never more than one."""
