@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
@@ -18,37 +17,22 @@ _INSIDE = (
 )
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(self._path)
-        except BaseException:
-            self.sock.close()
-            raise
-
-
 def ask(method: str, timeout: float = TIMEOUT, **body: Any) -> dict[str, Any]:
     """One request to the daemon, as `Control.Gc`; its answer.
 
     The sockets of MYOVERLAY_SOCKETS are tried in order. Raises MyoverlayError with the daemon's sentence where it
     refused, Unavailable where nobody answers.
     """
+    import http.client  # 40 ms, which `--help` does not need
+
     from myoverlay.settings import load
 
     paths = [path.strip() for path in load(os.environ).sockets.split(",")]
     failures = []
     for path in paths:
-        connection = _Connection(path, timeout)
+        connection = http.client.HTTPConnection("localhost", timeout=timeout)
         try:
-            connection.connect()
+            connection.sock = _dialled(path, timeout)
         except OSError as error:
             failures.append(f"{path} ({error.strerror or error})")
             continue
@@ -64,6 +48,17 @@ def ask(method: str, timeout: float = TIMEOUT, **body: Any) -> dict[str, Any]:
         f"no plugin answers on {', '.join(failures)}: is it running (`docker plugin ls`, or `myoverlay serve`), are you"
         f" root, and does MYOVERLAY_SOCKETS name its socket? Inside a managed plugin the command runs by `{_INSIDE}`"
     )
+
+
+def _dialled(path: str, timeout: float) -> socket.socket:
+    dialled = socket.socket(socket.AF_UNIX)
+    dialled.settimeout(timeout)
+    try:
+        dialled.connect(path)
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
 
 
 def _read(status: int, raw: bytes, path: str) -> dict[str, Any]:

@@ -155,7 +155,8 @@ def inspect(name: str, as_json: bool) -> None:
         for one in answer["hosts"]
     ]
     print_table(("HOST", "ID", "STATE", "", "WHY"), rows)
-    print_table(("ADDRESS", "MAC", "HOST"), [(one["address"], one["mac"], one["host"]) for one in answer["containers"]])
+    users = [(" ".join(one["names"]), one["address"], one["mac"], one["host"]) for one in answer["containers"]]
+    print_table(("NAMES", "ADDRESS", "MAC", "HOST"), users)
 
 
 @network.command("rm")
@@ -180,5 +181,5 @@ def rm(name: str, force: bool, as_json: bool) -> None:
         why = one["said"] or ("not done yet" if one["present"] else "that host is away, and removes it when it is back")
         warn(f"still on host {one['name']}: {why}")
     for one in answer["containers"]:
-        warn(f"still on its overlay: {one['address']} on host {one['host']}")
+        warn(f"still on its overlay: {' '.join([*one['names'][:1], one['address']])} on host {one['host']}")
     say(f"network {name} is {'being removed' if answer['hosts'] else 'removed'}")

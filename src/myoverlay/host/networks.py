@@ -20,7 +20,7 @@ from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records, believed
 from myoverlay.store.typed import Held
-from myoverlay.values import HostId, OverlayName, Peer, Subnet
+from myoverlay.values import Address, HostId, Mac, OverlayName, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,19 @@ class Made(msgspec.Struct, frozen=True):
     late: tuple[str, ...]
 
 
+class User(msgspec.Struct, frozen=True):
+    """A container on a network's overlay. `names`: what it is called, where that is known; its own name first."""
+
+    address: Address
+    mac: Mac
+    host: HostId
+    names: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        return f"{self.names[0]} at {self.address}" if self.names else self.address
+
+
 class Shown(msgspec.Struct, frozen=True):
     """All that the store tells of a network, or what remains of one that is to be removed.
 
@@ -45,7 +58,7 @@ class Shown(msgspec.Struct, frozen=True):
 
     plan: NetworkPlan
     held: tuple[HeldNetwork, ...]
-    users: tuple[Peer, ...]
+    users: tuple[User, ...]
     names: dict[HostId, str]
     present: frozenset[HostId]
 
@@ -254,15 +267,21 @@ class ClusterNetworks:
             )
         return held
 
-    def _users(self, plan: NetworkPlan, deadline: float) -> tuple[Peer, ...]:
+    def _users(self, plan: NetworkPlan, deadline: float) -> tuple[User, ...]:
         """The containers on the network's overlay, by the lists of their hosts."""
         definition = self._records.definition(plan.overlay, timeout=left(deadline))
         if definition is None:
             return ()
         hosts = self._records.hosts_of(plan.overlay, timeout=left(deadline))
         lists = self._records.lists(plan.overlay, hosts, timeout=left(deadline))
-        peers = believed(definition.value, {host: held.value for host, held in lists.items()})
-        return tuple(sorted(peers, key=lambda peer: peer.address.number))
+        known = {host: held.value for host, held in lists.items()}
+        names = {(host, one.address): one.names for host, listed in known.items() for one in listed.records}
+        users = [
+            User(one.address, one.mac, one.host, names[one.host, one.address])
+            for one in believed(definition.value, known)
+            if one.host is not None
+        ]
+        return tuple(sorted(users, key=lambda user: user.address.number))
 
     def _members(self, plan: NetworkPlan, deadline: float) -> dict[HostId, str]:
         members = self._records.members(plan.overlay, timeout=left(deadline))
@@ -312,11 +331,7 @@ def _sorted(plans: dict[OverlayName, Held[NetworkPlan]]) -> list[tuple[OverlayNa
     return sorted((name, (held.value, held.index)) for name, held in plans.items())
 
 
-def _where(users: tuple[Peer, ...], names: dict[HostId, str]) -> str:
+def _where(users: tuple[User, ...], names: dict[HostId, str]) -> str:
     """A few of the users, each with its host."""
-    few = [f"{user.address} on host {_name(user.host, names)}" for user in users[:8]]
+    few = [f"{user.called} on host {names.get(user.host) or user.host.short}" for user in users[:8]]
     return ", ".join(few) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
-
-
-def _name(host: HostId | None, names: dict[HostId, str]) -> str:
-    return "?" if host is None else names.get(host) or host.short

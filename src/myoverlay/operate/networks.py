@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from myoverlay.errors import Refused
-from myoverlay.host.networks import ClusterNetworks
+from myoverlay.host.networks import ClusterNetworks, User
 from myoverlay.networks import HeldNetwork, NetworkPlan
 from myoverlay.operate.control import Answer, Method, Nothing
 from myoverlay.plan.blueprint import Wish
-from myoverlay.values import Address, HostId, OverlayName, Peer, Subnet
+from myoverlay.values import Address, HostId, OverlayName, Subnet
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ class Networks:
         return {"networks": [{**_plan(plan), "hosts": [_held(one) for one in held]} for plan, held in listed]}
 
     def inspect(self, call: Named, deadline: float) -> Answer:
-        """One of them: hosts with what became of it there, containers with address and host."""
+        """One of them: hosts with what became of it there, containers with names, address and host."""
         shown = self._networks.inspect(call.network(), deadline)
         return {
             **_plan(shown.plan),
@@ -132,9 +132,14 @@ def _hosts(held: tuple[HeldNetwork, ...], names: dict[HostId, str], present: fro
     return sorted(rows, key=lambda row: (row["name"], row["id"]))
 
 
-def _users(users: tuple[Peer, ...], names: dict[HostId, str]) -> list[Answer]:
+def _users(users: tuple[User, ...], names: dict[HostId, str]) -> list[Answer]:
     return [
-        {"address": one.address, "mac": one.mac, "host": names.get(one.host) or one.host.short, "host_id": one.host}
+        {
+            "names": list(one.names),
+            "address": one.address,
+            "mac": one.mac,
+            "host": names.get(one.host) or one.host.short,
+            "host_id": one.host,
+        }
         for one in users
-        if one.host is not None
     ]

@@ -40,7 +40,7 @@ FAULTS = (
         "myoverlay/host/peers.py",
         "        self._grace = grace\n",
         "        self._grace = 0.0\n",
-        {"unplugged": "packets lost"},
+        {"unplugged": "h1's row of a container of h2"},
     ),
     Fault(
         "no-lease-grace",

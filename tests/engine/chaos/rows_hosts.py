@@ -16,11 +16,17 @@ KEPT = ("k0", "k1", "k2")
 
 
 def unplugged(scene: Scene) -> None:
-    """h2's cable is pulled at the switch for 40 s; only what was sent meanwhile may be lost."""
+    """h2's cable is pulled at the switch for 40 s; only what was sent meanwhile may be lost.
+
+    It is dead by then, and its rows stay for the grace: what comes back is reached without a word of the store's.
+    """
     ground = scene.ground
     with scene.excused():
         ground.lab.switch.cut("h2")
         scene.last(UNPLUGGED)
+        _, neigh = ground.rows(ground.h1)
+        there = ground.addresses["h2", "flow"] in neigh
+        scene.check(f"h1's row of a container of h2 after {UNPLUGGED} s", "there" if there else "gone", there, "there")
         ground.lab.switch.heal("h2")
         healed = time.monotonic()
         # The underlay carries when both hosts' kernels have found each other again (ARP asks once a second): before

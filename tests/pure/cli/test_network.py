@@ -18,12 +18,12 @@ from myoverlay.docker.app import create_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import Clash
-from myoverlay.host.networks import Made, Shown
+from myoverlay.host.networks import Made, Shown, User
 from myoverlay.networks import Became, HeldNetwork, NetworkPlan
 from myoverlay.operate.networks import Networks
 from myoverlay.plan.blueprint import Wish
 from myoverlay.tally import Tally
-from myoverlay.values import Address, Mac, OverlayName, Peer, Subnet
+from myoverlay.values import Address, Mac, OverlayName, Subnet
 from tests.pure.kit import ANN, BOB, EVE
 
 WEB = OverlayName("web")
@@ -31,7 +31,7 @@ PLAN = NetworkPlan(
     name=WEB, id="1" * 32, subnet=Subnet("10.5.0.0/24"), options={"vni": "7", "mtu": "1450"}, maker="ann"
 )
 NAMES = {ANN: "ann", BOB: "bob", EVE: "eve"}
-USER = Peer(address=Address("10.5.0.7"), mac=Mac("02:42:0a:05:00:07"), vtep=Address("192.0.2.1"), host=BOB)
+USER = User(Address("10.5.0.7"), Mac("02:42:0a:05:00:07"), BOB, ("shop", "web"))
 HELD = HeldNetwork(host=ANN, network=WEB, plan=PLAN.id, became=Became.HELD, host_name="ann")
 FAILED = HeldNetwork(host=BOB, network=WEB, plan=PLAN.id, became=Became.FAILED, said="no", host_name="bob")
 
@@ -148,9 +148,11 @@ def test_ls_and_inspect_are_tables(plugin: Plugin) -> None:
         ["bob", BOB[:12], "failed", "away", "no"],
         ["eve", EVE[:12], "none", "-", "-"],
     ]
-    assert shown[-1].split() == ["10.5.0.7", "02:42:0a:05:00:07", "bob"]
+    assert shown[-1].split() == ["shop", "web", "10.5.0.7", "02:42:0a:05:00:07", "bob"]
     whole = json.loads(plugin.say("inspect", "web", "--json")[0])
-    assert whole["containers"] == [{"address": "10.5.0.7", "mac": USER.mac, "host": "bob", "host_id": BOB}]
+    assert whole["containers"] == [
+        {"names": ["shop", "web"], "address": "10.5.0.7", "mac": USER.mac, "host": "bob", "host_id": BOB}
+    ]
     assert [one["state"] for one in whole["hosts"]] == ["held", "failed", "none"]
     assert json.loads(plugin.say("ls", "--json")[0])["networks"][0]["options"] == {"vni": "7", "mtu": "1450"}
 
@@ -162,7 +164,7 @@ def test_rm_says_what_remains(plugin: Plugin) -> None:
     assert out == "network web is being removed\n"
     assert err.splitlines() == [
         "myoverlay: still on host ann: that host is away, and removes it when it is back",
-        "myoverlay: still on its overlay: 10.5.0.7 on host bob",
+        "myoverlay: still on its overlay: shop 10.5.0.7 on host bob",
     ]
     plugin.cluster.held = ()
     assert plugin.say("rm", "web") == ("network web is removed\n", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from myoverlay.errors import Clash, Refused, Unknown, Unreadable
@@ -93,14 +94,23 @@ class Site:
     def create(self, force: bool = False, **words: Any) -> Made:
         return self.networks.create(Wish(**({"name": WEB} | words)), force, soon())
 
-    def use(self, me: HostId, address: str, overlay: OverlayName = WEB, subnet: str = "10.5.0.0/24") -> None:
+    def use(
+        self,
+        me: HostId,
+        address: str,
+        overlay: OverlayName = WEB,
+        subnet: str = "10.5.0.0/24",
+        names: tuple[str, ...] = (),
+    ) -> None:
         """A container of the host on the overlay."""
         records = Records(self.store, PREFIX, me)
         of = definition(overlay=overlay, subnet=Subnet(subnet), gateway=None, holders=(me,))
         vtep = Address("192.0.2.9")
         if records.definition(overlay) is None:
             assert records.found(of, Member(name=NAMES[me], vtep=vtep)) is None
-        new = HostList(host=me, overlay=overlay, vtep=vtep, records=(record(address),))
+        new = HostList(
+            host=me, overlay=overlay, vtep=vtep, records=(msgspec.structs.replace(record(address), names=names),)
+        )
         records.publish(of, new, records.own_list(overlay, vtep), records.ring(overlay), (), ())
 
 
@@ -281,8 +291,11 @@ def test_who_uses_it_is_named_and_taken_off_by_force(site: Site) -> None:
     site.use(BOB, "10.5.0.7")
     with pytest.raises(Clash, match=r"network web is in use by 10\.5\.0\.7 on host bob: stop them, or --force"):
         site.networks.remove(WEB, False, soon())
+    site.use(BOB, "10.5.0.7", names=("shop", "web"))
+    with pytest.raises(Clash, match=r"network web is in use by shop at 10\.5\.0\.7 on host bob: stop"):
+        site.networks.remove(WEB, False, soon())
     shown = site.networks.inspect(WEB, soon())
-    assert [(user.address, user.host) for user in shown.users] == [("10.5.0.7", BOB)]
+    assert [(user.names, user.address, user.host) for user in shown.users] == [(("shop", "web"), "10.5.0.7", BOB)]
     gone = site.networks.remove(WEB, True, soon())
     assert gone.held == ()
     assert [user.address for user in gone.users] == ["10.5.0.7"], "what is still listed is told"
