@@ -73,6 +73,11 @@ FAULTS = {
         "        left = gone | (lost & known)\n",
     ),
     "an old list is believed": Fault("plan.believe", "    if not incarnation:\n", "    if True:\n"),
+    "generations do not count": Fault(
+        "plan.rows",
+        '    return (peer.generation, peer.host or "", peer.vtep)\n',
+        '    return (0, peer.host or "", peer.vtep)\n',
+    ),
     "what was read in a doubt is all there is": Fault("host.local", "whole=anew and not doubt)\n", "whole=True)\n"),
     "rows are compared with what we remember": Fault(
         "host.converge", "        there = _rows_of(ground.tables)\n", "        there = ground.rows\n"

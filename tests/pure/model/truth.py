@@ -99,8 +99,6 @@ class Truth:
         if not any(network.overlay.name == space.name and not network.going for network in engine.networks.values()):
             return
         for row in gone:
-            if (machine.name, space.name, row) in self._world.tampered:
-                continue
             for container in self.live(space.name):
                 if not self._was_programmed(space, row, container) or container.machine is machine:
                     continue
@@ -122,6 +120,8 @@ class Truth:
                     self._check_in_time(machine, space)
 
     def _check_in_time(self, machine: Machine, space: Space) -> None:
+        if self._world.scheduler.now - self._world.spoilt_at.get((machine.name, space.name), float("-inf")) < IN_TIME:
+            return
         for container in self.live(space.name):
             told = self._told.get(container, float("inf"))
             if container.machine is machine or self._world.scheduler.now - told < IN_TIME:
@@ -129,7 +129,7 @@ class Truth:
             if not self._is_listed(container) or self._may_go(machine, container):
                 continue
             for row in container.rows:
-                if row not in space.rows() and (machine.name, space.name, row) not in self._world.tampered:
+                if row not in space.rows():
                     self.fail("reachable", f"{machine.name} does not reach {container} in time: no {row}")
 
     def _was_programmed(self, space: Space, row: Row, container: Container) -> bool:

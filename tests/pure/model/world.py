@@ -126,7 +126,8 @@ class World:
         #: The keys that are none of ours, as they are; the names of all that ever were.
         self.foreign: dict[str, bytes] = {}
         self.ever_foreign: set[str] = set()
-        self.tampered: set[tuple[str, str, Neigh | Fdb]] = set()
+        #: When somebody spoilt a host's rows of an overlay by hand last.
+        self.spoilt_at: dict[tuple[str, str], float] = {}
         self.notes: list[str] = []
         self.refusals = 0
         self.truth = Truth(self)
@@ -520,6 +521,7 @@ class World:
             del space.neigh[address]
         else:
             space.neigh[address] = self._fresh_mac()
+        self.spoilt_at[machine.name, space.name] = self.scheduler.now
         self.note(f"{machine.name}: the row of {address} in {space.name} is spoilt by hand")
 
     def _wipe(self, random: Random) -> None:
