@@ -116,7 +116,10 @@ class Truth:
                 continue
             for network in engine.networks.values():
                 local, space = machine.daemon.overlays.find(network.id), machine.kernel.pins.get(network.overlay.name)
-                if local is not None and space is not None and machine.daemon.discovery.watch_of(local) is not None:
+                # Who has no container there does not watch; the first one begins it.
+                if local is None or space is None or machine.daemon.discovery.watch_of(local) is None:
+                    continue
+                if local.listed.is_set():
                     self._check_in_time(machine, space)
 
     def _check_in_time(self, machine: Machine, space: Space) -> None:
