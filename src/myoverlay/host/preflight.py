@@ -151,7 +151,9 @@ class Respondent(Loop):
 
     def step(self, wait: float = WAIT) -> bool:
         """One answer of the store; True where it told of a question. Raises Unavailable."""
-        seen = self._networks.questions(self._index, timeout=3.0 if self._index == 0 else wait)
+        # Nothing may be done before this host is announced: what comes first shall not wait for a question then.
+        soon = self._index == 0 or self._at_first is not None
+        seen = self._networks.questions(self._index, timeout=min(1.0, wait) if soon else wait)
         if isinstance(seen, Reset):
             self._on_loss()
             self._index = 0
