@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -289,6 +290,9 @@ def test_a_host_that_no_longer_follows_takes_back_what_it_said(site: Site) -> No
         site.records(BOB), observe, lambda: may_act, lambda: None, site.tally, site.clock, tidy
     )  # fmt: skip
     answerer.step(0.01)
+    began = time.monotonic()
+    answerer.step(30.0)
+    assert time.monotonic() - began < 10, "what is to be done first waited for a question"
     assert done == []
     may_act = True
     with pytest.raises(Unavailable):
