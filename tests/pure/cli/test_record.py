@@ -18,14 +18,6 @@ MAC = "02:42:c0:a8:00:03"
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeConsul]:
-    fake = FakeConsul().start()
-    yield fake
-    fake.close()
-    assert fake.crashes == []
-
-
-@pytest.fixture
 def store(fake: FakeConsul) -> Iterator[ConsulStore]:
     store = ConsulStore(fake.address)
     yield store

@@ -19,14 +19,6 @@ DB = services_of(WEB, Address("10.5.0.2"), ("db", "db-1"))
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeConsul]:
-    fake = FakeConsul().start()
-    yield fake
-    fake.close()
-    assert fake.crashes == []
-
-
-@pytest.fixture
 def catalogue(fake: FakeConsul) -> Iterator[Catalogue]:
     store = ConsulStore(fake.address)
     yield Catalogue(store, PREFIX)

@@ -32,14 +32,6 @@ TOKEN = "6e1c9cd8-secret-of-this-host"
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeConsul]:
-    fake = FakeConsul().start()
-    yield fake
-    fake.close()
-    assert fake.crashes == []
-
-
-@pytest.fixture
 def store(fake: FakeConsul) -> Iterator[ConsulStore]:
     store = ConsulStore(fake.address)
     yield store
