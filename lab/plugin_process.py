@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -45,7 +48,16 @@ class PluginProcess:
     def _bound(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             raise LabError(f"the plugin on {self.host.name} ended: {self.words()[-500:]}")
-        return (self.host.fs / SOCKET).is_socket()
+        # The file alone says nothing: one that was killed leaves its own behind.
+        socket_file = self.host.fs / SOCKET
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as dialled:
+            folder = os.open(socket_file.parent, os.O_PATH)  # a path of any length is dialled by it
+            try:
+                dialled.connect(f"/proc/self/fd/{folder}/{socket_file.name}")
+                return True
+            finally:
+                os.close(folder)
+        return False
 
     @property
     def pid(self) -> int:

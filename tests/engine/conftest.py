@@ -89,12 +89,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A failure here says nothing without both hosts' state."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    cluster = getattr(item, "funcargs", {}).get("cluster")
-    if report.failed and report.when == "call" and isinstance(cluster, Cluster):
-        try:
-            report.sections.append(("hosts", cluster.dump()))
-        except (LabError, OSError) as error:
-            report.sections.append(("hosts", f"no state could be read: {error}"))
+    if report.failed and report.when == "call":
+        for name, thing in getattr(item, "funcargs", {}).items():
+            if callable(dump := getattr(thing, "dump", None)):
+                report.sections.append((name, _dumped(dump)))
+
+
+def _dumped(dump: Callable[[], str]) -> str:
+    try:
+        return dump()
+    except (LabError, OSError) as error:
+        return f"no state could be read: {error}"
 
 
 class Nets:

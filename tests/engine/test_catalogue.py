@@ -38,6 +38,10 @@ class Site:
             self.plugins[name].start()
             host.docker("network", "create", *BOTH, "--subnet", "10.5.0.0/24", "-o", "overlay=web", "web")
 
+    def dump(self) -> str:
+        words = [f"=== {name} plugin\n{plugin.words()[-6000:]}" for name, plugin in self.plugins.items()]
+        return "\n".join([self.lab.dump(), *words])
+
     def run(self, host: str, name: str, *words: str) -> str:
         self.hosts[host].docker("run", "-d", "--name", name, "--network", "web", *words, IMAGE)
         return self.hosts[host].docker("inspect", "-f", "{{.NetworkSettings.Networks.web.IPAddress}}", name)
@@ -71,7 +75,7 @@ def site() -> Iterator[Site]:
             site.prepare()
             yield site
         except BaseException:
-            print(lab.dump(), *(plugin.words()[-4000:] for plugin in site.plugins.values()), sep="\n")
+            print(site.dump())
             raise
         for plugin in site.plugins.values():
             plugin.stop()

@@ -138,7 +138,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     specs = [HostSpec("h1", engine="old"), HostSpec("h2", engine="new")]
     with Lab("life", specs, consul=True, registry=True) as lab:
         site = Site(lab)
-        at_once(*(lambda version=version: site.push(version, folder / version) for version in (OLD, NEW)))
+        # One after the other: docker 20.10.24 dies of, or fails, two `docker plugin push` at once.
+        for version in (OLD, NEW):
+            site.push(version, folder / version)
         shutil.rmtree(folder)
         at_once(*(lambda host=host: _settle(site, host) for host in site.hosts))
         yield site

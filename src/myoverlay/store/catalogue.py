@@ -20,6 +20,7 @@ import msgspec
 
 from myoverlay.errors import Unavailable
 from myoverlay.store import MAX_OPS
+from myoverlay.store.waits import CONSISTENT
 from myoverlay.values import Address, HostId, OverlayName
 
 if TYPE_CHECKING:  # whoever has the embedded store does without Consul's client
@@ -87,9 +88,9 @@ class Catalogue:
         self._prefix = prefix
 
     def read(self, host: HostId, *, timeout: float = 3.0) -> Registered | None:
-        """What stands there of a host."""
-        path = f"/v1/catalog/node/{_NODE}{host}"
-        found = self._decoded(_whole, self._store.look(path, f"reading node {_NODE}{host}", timeout=timeout))
+        """What stands there of a host; a leader that was just made has not all of it yet, so it is waited for that."""
+        path, what = f"/v1/catalog/node/{_NODE}{host}", f"reading node {_NODE}{host}"
+        found = self._decoded(_whole, self._store.look(path, what, CONSISTENT, timeout=timeout))
         if found is None:
             return None
         services = (

@@ -91,6 +91,8 @@ class FakeConsul:
     index: int = 10
     #: Nodes of the catalogue by name, as `/v1/catalog/node` shows them.
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: A leader that has not replayed its log: who does not ask it to make sure finds an empty catalogue.
+    replaying: bool = False
     #: A service that a token may not register.
     refused: str | None = None
 
@@ -162,7 +164,8 @@ class FakeConsul:
             ops = json.loads(seen.body)
             return self.txn(ops) if all("KV" in op for op in ops) else self.catalogue_txn(ops)
         if seen.method == "GET" and path.startswith("/v1/catalog/node/"):
-            node = self.nodes.get(path.removeprefix("/v1/catalog/node/"))
+            behind = self.replaying and "consistent" not in query
+            node = None if behind else self.nodes.get(path.removeprefix("/v1/catalog/node/"))
             return Reply(200, json.dumps(node).encode(), self.index)
         if seen.method == "GET" and path == "/v1/catalog/nodes":
             key, _, value = query["node-meta"].partition(":")

@@ -52,6 +52,15 @@ def test_what_is_written_is_read_and_goes(fake: FakeConsul, catalogue: Catalogue
     assert fake.nodes == {}
 
 
+def test_a_leader_that_replays_its_log_is_waited_for(fake: FakeConsul, catalogue: Catalogue) -> None:
+    """Else a host took what stands there for nothing, and did not withdraw who went while Consul was away."""
+    catalogue.write(ANN, "192.0.2.1", DB, frozenset())
+    fake.replaying = True
+    there = catalogue.read(ANN)
+    assert there is not None
+    assert there.services == DB
+
+
 def test_more_services_than_a_transaction_takes(fake: FakeConsul, catalogue: Catalogue) -> None:
     """A full host's: all are there, in few requests."""
     many = frozenset(one for n in range(1, 251) for one in services_of(WEB, Address(f"10.5.0.{n}"), (f"c{n}", "all")))
