@@ -80,6 +80,8 @@ class Loop:
             except Exception:
                 self.tally.add("bugs", name.partition("-")[0])
                 log.exception("%s: a bug in myoverlay", name)
-            if self._again.wait(delay * random.uniform(0.5, 1.0)) and not self.stopping.is_set():
+            if not self._again.wait(delay * random.uniform(0.5, 1.0)):
+                delay = min(self.longest, delay * 2)
+            elif not self.stopping.is_set():
                 self._again.clear()
-            delay = min(self.longest, delay * 2)
+                delay = RETRY[0]  # a store that has just come back may fail once more: that costs no long pause

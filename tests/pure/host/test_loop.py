@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from myoverlay.errors import Late, Unavailable
-from myoverlay.host.loop import Loop
+from myoverlay.host.loop import RETRY, Loop
 from myoverlay.tally import COUNTERS, Tally
 from tests.pure.kit import together, until
 
@@ -94,6 +94,29 @@ def test_the_wait_after_a_failure_hears_the_stop() -> None:
     loop.stop(5)
     assert not loop._thread.is_alive()
     assert len(loop.steps) > 90
+
+
+class Told(threading.Event):
+    """No pause takes any time; the sixth is ended by `retry`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout or 0.0)
+        return len(self.pauses) == 6
+
+
+def test_a_store_that_came_back_may_fail_once_more() -> None:
+    """Told to try again, a loop's pauses are as short as at first: else one failure more cost the longest of all."""
+    loop = Rounds(*[fail(Unavailable("away"))] * 7)
+    loop._again = told = Told()
+    loop.start()
+    assert loop.idle.wait(5)
+    loop.stop(5)
+    assert told.pauses[5] > 10 * RETRY[0] > 0
+    assert told.pauses[6] <= RETRY[0]
 
 
 def test_a_failure_because_of_the_stop_is_silent() -> None:

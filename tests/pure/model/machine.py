@@ -176,8 +176,9 @@ class Driven:
         self.wake()
 
     def _retry(self) -> None:
-        """Whoever waits out the pause after a failure goes on at once."""
+        """Whoever waits out the pause after a failure goes on at once, and pauses shortly anew."""
         if self._failed:
+            self._delay = loops.RETRY[0]
             self.wake(0.001)
 
     def wake(self, seconds: float = 0.0) -> None:
