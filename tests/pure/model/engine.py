@@ -46,6 +46,8 @@ class Container:
         self.machine, self.network, self.endpoint, self.address = machine, network, endpoint, address
         self.overlay = network.overlay
         self.mac = Mac.of(address)
+        #: The least generation of its record, in ms.
+        self.born = int(machine.world.scheduler() * 1000)
         self.asked: Address | None = None
         self.promised = False
         self.live = False

@@ -79,7 +79,7 @@ def test_a_name_that_is_none(fake: FakeConsul) -> None:
 
 def test_a_silent_address_leaves_time_for_the_next(fake: FakeConsul, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two addresses the first swallows the SYN: the second is reached within the same call."""
-    monkeypatch.setattr("myoverlay.store.wire.CONNECT_TIMEOUT", 0.4)
+    monkeypatch.setattr("myoverlay.store.wire.CONNECT_TIMEOUT", 2.0)
     with socket.socket() as deaf, contextlib.ExitStack() as fillers:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
