@@ -79,7 +79,7 @@ class Watch(Loop):
         if self._anew or self._is_part():
             self._anew, self._index = False, 0
         fresh = self._index == 0
-        if fresh and self._local.view.lists is None:
+        if fresh and not self._local.listed.is_set():
             # The first listing of a run has nothing to be compared with: was a snapshot brought back just now?
             self._epoch.look()
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)

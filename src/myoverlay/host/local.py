@@ -60,8 +60,8 @@ class LocalOverlay:
         self.network = network
         self._on_news = on_news
         self.view = View()
-        #: Set when the peers were listed once.
-        self.listed = threading.Event()
+        #: Set when all peers were listed once; what is heard of one host before that sets nothing.
+        self.listed, self._has_listing = threading.Event(), False
         self._journal = journal
         self._converger = converger
         self._eager = eager
@@ -324,12 +324,13 @@ class LocalOverlay:
         incarnation: str = "",
         doubt: bool = False,
     ) -> None:
-        """These hosts' lists read so, and these hosts have left the overlay: program it.
+        """These hosts' lists read so, and these hosts have left the overlay: program it. `anew`: these are all.
 
-        A list that was read before a newer one is passed over; `anew`: the store's order began again. One that was not
-        written under the store's `incarnation` withdraws nothing: a snapshot may have brought it back.
+        A list read before a newer one is passed over. One not written under the store's `incarnation` withdraws
+        nothing: a snapshot may have brought it back.
         """
         with self._lock:
+            self._has_listing = self._has_listing or anew
             merged = {
                 # In a new order any list is newer than what the old one left behind.
                 host: Held(held.value, 0) if anew else held
@@ -338,11 +339,10 @@ class LocalOverlay:
             }
             for host, held in lists.items():
                 known = merged.get(host)
-                if known is not None and held.index < known.index:
-                    continue
-                if known is not None:
-                    held = Held(believe.latest(known.value, held.value, incarnation, doubt), held.index)
-                merged[host] = held
+                if known is None:
+                    merged[host] = held
+                elif held.index >= known.index:
+                    merged[host] = Held(believe.latest(known.value, held.value, incarnation, doubt), held.index)
             self._see(msgspec.structs.replace(self.view, lists=merged), whole=anew and not doubt)
 
     def learn_outsiders(self, outsiders: tuple[Peer, ...]) -> None:
@@ -355,7 +355,7 @@ class LocalOverlay:
         lists = {host: held.value for host, held in (view.lists or {}).items()}
         peers = rows.newest((*believed(self.network.definition, lists), *(view.outsiders or ())))
         macs = {peer.mac: peer for peer in peers.values()}
-        listed = view.lists is not None and (view.outsiders is not None or not self.network.outsiders)
+        listed = self._has_listing and (view.outsiders is not None or not self.network.outsiders)
         # What the kernel holds from before this run may be all that is left of peers whom the store lost.
         whole = whole or view.whole
         complete = listed and whole

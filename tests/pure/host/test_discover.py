@@ -122,6 +122,19 @@ def test_the_first_round_lists_everybody(ann: Watcher, others: list[Host]) -> No
     assert ann.kinds() == {"listing": 1}
 
 
+def test_what_is_heard_of_one_host_is_no_listing(ann: Watcher, others: list[Host]) -> None:
+    """One that died, or was asked for, before the first listing: a Join waits for that all the same."""
+    ann.local.learn({}, anew=False, left=[others[0].me])
+    assert not ann.local.listed.is_set()
+    ann.watch.fetch([others[1].me])
+    assert ann.local.addresses() == {"10.5.0.12"}
+    assert not ann.local.listed.is_set()
+    assert not ann.local.view.complete
+    ann.round()
+    assert ann.local.addresses() == ALL
+    assert ann.local.listed.is_set()
+
+
 def test_an_empty_overlay_is_complete(ann: Watcher) -> None:
     """Nobody is there: that is an answer too, and the first container does not wait for more."""
     ann.round()

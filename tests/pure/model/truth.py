@@ -36,8 +36,9 @@ class Truth:
         self._last_word: dict[str, set[str]] = {}
         #: Whose the leases in the store are, by their keys.
         self._owners: dict[str, tuple[str, ...]] = {}
-        #: Containers that their host has listed in the store, and since when.
-        self._told: dict[Container, float] = {}
+        #: Containers that their host has ever listed in the store; those that it lists now, and since when.
+        self._told: set[Container] = set()
+        self._listed: dict[Container, float] = {}
         #: Did a person say that the dead will not come back? Then nothing of them is excused any more.
         self.forgotten = False
 
@@ -126,10 +127,10 @@ class Truth:
         if self._world.scheduler.now - self._world.spoilt_at.get((machine.name, space.name), float("-inf")) < IN_TIME:
             return
         for container in self.live(space.name):
-            told = self._told.get(container, float("inf"))
-            if container.machine is machine or self._world.scheduler.now - told < IN_TIME:
+            listed = self._listed.get(container, float("inf"))
+            if container.machine is machine or self._world.scheduler.now - listed < IN_TIME:
                 continue
-            if not self._is_listed(container) or self._may_go(machine, container):
+            if self._may_go(machine, container):
                 continue
             for row in container.rows:
                 if row not in space.rows():
@@ -210,14 +211,17 @@ class Truth:
                 self._last_word[place] = {record["address"] for record in listed.get("records", ())}
         if any("/hosts/" in key for key in keys):
             for container in self.live():
-                if container not in self._told:
-                    self._note_told(container)
+                self._note_told(container)
         entries = self._world.store.entries()
         self._note_freed(keys - entries.keys())
         for key in keys & self._world.foreign.keys():
             entry = entries.get(key)
             if entry is None or entry.value != self._world.foreign[key] or entry.flags == MARK:
                 self.fail("foreign keys stay", f"{self._world.actor} changed {key}")
+
+    def store_lost(self) -> None:
+        """It was emptied or rolled back: what a host has listed may stand there no more."""
+        self._listed.clear()
 
     def _note_freed(self, keys: set[str]) -> None:
         """Others free only addresses of a host that nobody who shares the overlay, and reaches the store, can reach."""
@@ -299,7 +303,10 @@ class Truth:
 
     def _note_told(self, container: Container) -> None:
         if self._is_listed(container):
-            self._told.setdefault(container, self._world.scheduler.now)
+            self._told.add(container)
+            self._listed.setdefault(container, self._world.scheduler.now)
+        else:
+            self._listed.pop(container, None)
 
     def _is_listed(self, container: Container) -> bool:
         value = self._value(f"hosts/{container.machine.id}/overlays/{container.overlay.name}")

@@ -533,6 +533,7 @@ class World:
     def _note_loss(self) -> None:
         """A host that could not write again what it lost before goes on being lost since then."""
         self.lost_at, self.rolled_back_to = self.scheduler.now, ""
+        self.truth.store_lost()
         for machine in self.machines:
             if machine.lost_since is None or machine.writes():
                 machine.lost_since = self.lost_at
