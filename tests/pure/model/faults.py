@@ -94,7 +94,9 @@ FAULTS = {
         '            if lease.use == "releasing" and not self._leases.is_owed(lease):\n',
         "            if False:\n",
     ),
-    "a promise is not written": Fault("host.upkeep", "            elif lease.promised:\n", "            elif False:\n"),
+    "a promise is not written": Fault(
+        "host.leases", "            self._keep_promise(lease, deadline)\n", "            pass\n"
+    ),
     "an index key stays": Fault(
         "host.publish",
         "        return [entry for key, entry in sorted(known.entries.items()) if key not in keep]\n",

@@ -484,11 +484,12 @@ class Truth:
                 )
             self._check_pool(overlay, told)
 
-    def _unkept(self, machine: Machine) -> set[Address]:
+    def _unkept(self, machine: Machine, leases: list[dict[str, Any]]) -> set[Address]:
         """Addresses it promised while the store was away, and that are another's there: both are named."""
         if not machine.runs:
             return set()
-        return {one.address for one in machine.daemon.journal.leases.all() if one.promised}
+        others = {lease["address"] for lease in leases if machine.id not in lease["hosts"]}
+        return {one.address for one in machine.daemon.journal.leases.all() if one.promised and one.address in others}
 
     def _check_pool(self, overlay: Overlay, users: set[str]) -> None:
         leases = [_JSON(entry.value) for entry in self._entries(f"pools/{overlay.subnet.key}/").values()]
@@ -497,7 +498,8 @@ class Truth:
             mine = {lease["address"] for lease in leases if machine.id in lease["hosts"] and lease["use"] == "endpoint"}
             spare = {lease["address"] for lease in leases if machine.id in lease["hosts"] and lease["use"] == "reserve"}
             held = {address for (name, address) in engine.held if name == overlay.name and machine.powered}
-            lost = {address for (name, address) in self.promised if name == overlay.name} | self._unkept(machine)
+            lost = {address for (name, address) in self.promised if name == overlay.name}
+            lost |= self._unkept(machine, leases)
             if not machine.runs and not self.forgotten and machine.id not in users:
                 continue  # it ended before it was announced in a store that had lost it: a lease alone tells of it
             if mine - lost != held - lost:
