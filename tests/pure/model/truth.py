@@ -39,6 +39,8 @@ class Truth:
         #: Containers that their host has ever listed in the store; those that it lists now, and since when.
         self._told: set[Container] = set()
         self._listed: dict[Container, float] = {}
+        #: Who reached the store while it listed which container.
+        self._heard: set[tuple[str, Container]] = set()
         #: Did a person say that the dead will not come back? Then nothing of them is excused any more.
         self.forgotten = False
 
@@ -108,6 +110,7 @@ class Truth:
 
     def check_in_time(self) -> None:
         """What a host listed a while ago is known to all who reached the store all the while, whoever lists it too."""
+        self._note_heard()
         now = self._world.scheduler.now
         if now - self._world.lost_at < self._world.grace + IN_TIME:
             return
@@ -157,16 +160,28 @@ class Truth:
         joining = joining or any(one.address == container.address or one.mac == container.mac for one in journal)
         joining = joining or (promised and self._is_started_elsewhere(container))
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
-        # A row of a former container with the same address says nothing of one that its host could not publish yet.
-        untold = container not in self._told
-        return joining or unheard or untold or self.contested(container) or self._is_unknown(machine, container.machine)
+        # A row of a former container with the same address says nothing of one that its host could not publish yet, or
+        # that this one could not hear of: the store may have told it meanwhile that the former is gone.
+        untold = container not in self._told or (machine.name, container) not in self._heard
+        # The store lost what the one had there, so the other could take it: Docker's own IPAM gives an address twice.
+        taken = not container.overlay.ours and not self._is_listed(container) and self._is_listed_elsewhere(container)
+        if joining or unheard or untold or taken:
+            return True
+        return self.contested(container) or self._is_unknown(machine, container.machine)
 
     def _is_started_elsewhere(self, container: Container) -> bool:
-        return any(
-            c.address == container.address and c.overlay is container.overlay and c is not container
-            for engine in self._world.engines
-            for c in engine.containers.values()
-        )
+        return any(self._like(container))
+
+    def _is_listed_elsewhere(self, container: Container) -> bool:
+        return any(self._is_listed(other) for other in self._like(container))
+
+    def _like(self, container: Container) -> Iterator[Container]:
+        """Others that were given its address."""
+        for engine in self._world.engines:
+            for other in engine.containers.values():
+                alike = other.address == container.address and other.overlay is container.overlay
+                if alike and other is not container:
+                    yield other
 
     def _is_left_listed(self, container: Container) -> bool:
         """Is it had, by its last word, by a host that cannot take that back just now? Then it clashes with that."""
@@ -212,6 +227,7 @@ class Truth:
         if any("/hosts/" in key for key in keys):
             for container in self.live():
                 self._note_told(container)
+            self._note_heard()
         entries = self._world.store.entries()
         self._note_freed(keys - entries.keys())
         for key in keys & self._world.foreign.keys():
@@ -300,6 +316,11 @@ class Truth:
             for container in several:
                 if container not in listed and not container.machine.daemon.tally.get("published", "clash"):
                     self.fail("a clash is named", f"{container} lost {address} and nobody said so")
+
+    def _note_heard(self) -> None:
+        for machine in self._world.machines:
+            if machine.daemon is not None and machine.reaching_since is not None:
+                self._heard.update((machine.name, container) for container in self._listed)
 
     def _note_told(self, container: Container) -> None:
         if self._is_listed(container):
