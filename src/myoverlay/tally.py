@@ -1,9 +1,16 @@
-"""Counters: every outcome has one, faults beside their benign twins. One table gives name and meaning."""
+"""Counters: every outcome has one, faults beside their benign twins. One table gives name and meaning.
+
+Beside them durations, as how many were at most so long, which is what a histogram of Prometheus is.
+"""
 
 from __future__ import annotations
 
+import bisect
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
 
 #: name: meaning. `{…}` is what the label of the counter stands for.
 COUNTERS = {
@@ -40,24 +47,85 @@ COUNTERS = {
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 
+#: name: meaning, as with counters.
+DURATIONS = {
+    "docker_call": "calls on the plugin's sockets, by {method}",
+    "store_call": "calls to the store that wait for no change, by {operation} and outcome (answered, failed)",
+}
+#: Upper bounds of durations, seconds; Docker's calls end within 8, the store's within 3 mostly.
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: So many labels a name may have. Labels come from our own code, so that this is a belt beside the braces.
+LABELS = 200
+#: What stands for the labels beyond that.
+OTHER = "other"
+
+
+@dataclass(slots=True)
+class Spread:
+    """How many durations were at most as long as each of BOUNDS but longer than the one before, and beyond the last."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    total: float = 0.0
+
 
 class Tally:
-    """Counts by (name, label); safe for many threads."""
+    """Counts by (name, label); safe for many threads. `now`: seconds that only grow."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._last: dict[tuple[str, str], float] = {}
+        self._spreads: dict[tuple[str, str], Spread] = {}
+        self._labels: Counter[str] = Counter()
 
     def add(self, name: str, label: str = "", by: int = 1) -> None:
         if name not in COUNTERS:
             raise KeyError(name)
         with self._lock:
-            self._counts[name, label] += by
+            key = self._known(name, label, self._counts)
+            self._counts[key] += by
+            if by:
+                self._last[key] = self._now()
+
+    def took(self, name: str, label: str, seconds: float) -> None:
+        """Something lasted so long."""
+        if name not in DURATIONS:
+            raise KeyError(name)
+        with self._lock:
+            spread = self._spreads.setdefault(self._known(name, label, self._spreads), Spread())
+            spread.counts[bisect.bisect_left(BOUNDS, seconds)] += 1
+            spread.total += seconds
+
+    def _known(self, name: str, label: str, table: Container[tuple[str, str]]) -> tuple[str, str]:
+        key = (name, label)
+        if key in table:
+            return key
+        if self._labels[name] >= LABELS:
+            return name, OTHER
+        self._labels[name] += 1
+        return key
 
     def get(self, name: str, label: str = "") -> int:
         with self._lock:
             return self._counts[name, label]
 
+    def total(self, name: str) -> int:
+        """The counts of all labels together."""
+        with self._lock:
+            return sum(count for (one, _), count in self._counts.items() if one == name)
+
     def all(self) -> dict[tuple[str, str], int]:
         with self._lock:
             return dict(self._counts)
+
+    def ages(self) -> dict[tuple[str, str], float]:
+        """Seconds since each was counted last."""
+        with self._lock:
+            now = self._now()
+            return {key: now - at for key, at in self._last.items()}
+
+    def durations(self) -> dict[tuple[str, str], Spread]:
+        """A copy of all durations, by (name, label)."""
+        with self._lock:
+            return {key: Spread(list(one.counts), one.total) for key, one in self._spreads.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,7 @@ class Typed:
         self.store = store
         self.me = me
         self.quarantine: dict[str, str] = {}
+        self._distrusted: dict[str, float] = {}
         self.prefix = prefix
         self._decoders: dict[type, Callable[[bytes], Any]] = {}
 
@@ -49,6 +51,8 @@ class Typed:
         except ValueError as error:
             self.distrust(entry.key, str(error))
             return None
+        if self.quarantine:
+            self.quarantine.pop(entry.key, None)  # somebody repaired it
         return Held(value, entry.index)
 
     def named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:
@@ -71,6 +75,12 @@ class Typed:
     def distrust(self, key: str, reason: str) -> None:
         if len(self.quarantine) < _QUARANTINE:
             self.quarantine[key] = reason
+            self._distrusted[key] = time.monotonic()
+
+    def unreadable(self, recent: float) -> dict[str, str]:
+        """The keys that could not be read within so many seconds, and why. One that was deleted goes by itself."""
+        now = time.monotonic()
+        return {key: why for key, why in dict(self.quarantine).items() if now - self._distrusted.get(key, 0.0) < recent}
 
     def _decoder(self, kind: type[T]) -> Callable[[bytes], T]:
         if kind not in self._decoders:
