@@ -34,6 +34,7 @@ from myoverlay.operate.control import Method
 from myoverlay.operate.networks import Networks
 from myoverlay.plan.definition import carries
 from myoverlay.settings import Settings
+from myoverlay.store.metered import Metered
 from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
@@ -120,7 +121,8 @@ class Clusterwide:
         from myoverlay.store.catalogue import Catalogue
         from myoverlay.store.consul import ConsulStore
 
-        store, of = self._of.records.store, self._of
+        metered, of = self._of.records.store, self._of
+        store = metered.inner if isinstance(metered, Metered) else metered
         if not isinstance(store, ConsulStore):
             return None
         return Registrar(

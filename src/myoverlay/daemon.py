@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    preflight, follow, catalogue: see clusterwide.py
+    preflight, follow, catalogue: see clusterwide.py; metrics: see insight.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
@@ -64,6 +64,7 @@ from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler, Settler
 from myoverlay.host.underlay import Underlay
 from myoverlay.host.upkeep import Upkeep
+from myoverlay.insight import Insight
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
@@ -71,13 +72,16 @@ from myoverlay.kernel.probe import Prober
 from myoverlay.operate.control import Control
 from myoverlay.operate.hosts import Hosts
 from myoverlay.operate.names import Names
+from myoverlay.operate.sight import Of as Seen
+from myoverlay.plan.concerns import Terms
 from myoverlay.settings import Settings
 from myoverlay.store import Store
+from myoverlay.store.metered import Metered
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, OverlayName, Subnet
-from myoverlay.wiring import Naming, open_store
+from myoverlay.wiring import Naming, open_store, place_of
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +128,8 @@ class Daemon:
         self.tally = parts.tally
         self.leftovers = Leftovers(self.tally, parts.now)
         self.journal = parts.journal
-        self.store = store or open_store(settings)
+        stored = store or open_store(settings)
+        self.store = Metered(stored, lambda what, took, well: self.tally.took("store_call", _call(what, well), took))
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
         self.links = parts.links
         self._begin = parts.begin
@@ -147,17 +152,12 @@ class Daemon:
         )  # fmt: skip
         self.clusterwide = Clusterwide(settings, of)
         self._connect()
-        self._make_app(settings, parts)
+        self._make_app(settings, parts, place_of(stored, settings))
 
     def _make_holders(self, settings: Settings, parts: Parts) -> None:
         """What this host holds: pools, addresses, overlays."""
-        self.pools = Pools(
-            self.journal,
-            self.records,
-            settings.pools,
-            lambda deadline: self.links.routes(deadline=deadline),
-            parts.wall,
-        )
+        routes = lambda deadline: self.links.routes(deadline=deadline)  # noqa: E731 - it has no other user
+        self.pools = Pools(self.journal, self.records, settings.pools, routes, parts.wall)
         claiming = Claiming()
         self.ceding = Ceding(self.journal, self.records, claiming, self.pools.wanted, self._name_of)
         self.leases = Leases(
@@ -180,15 +180,8 @@ class Daemon:
             settings.eager,
         )
         self.holdings = Holdings(
-            self.journal,
-            self.records,
-            self.pools,
-            self.leases,
-            claiming,
-            self.leftovers,
-            self._name_of,
-            parts.wall,
-        )
+            self.journal, self.records, self.pools, self.leases, claiming, self.leftovers, self._name_of, parts.wall
+        )  # fmt: skip
         self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
         self.graves = Graves(
             self.records,
@@ -254,17 +247,12 @@ class Daemon:
         self.reconciler = Reconciler(self.overlays, self.underlay, self.leftovers, self.tally, parts.now)
         self.mirror = MirrorKeeper(self.journal.mend, self.tally)
 
-    def _make_app(self, settings: Settings, parts: Parts) -> None:
+    def _make_app(self, settings: Settings, parts: Parts, where: tuple[str, str]) -> None:
         """Who answers: Docker's calls, and a person's."""
         self.naming = Naming(
-            settings,
-            self.overlays,
-            self.fates,
-            self.links,
-            self.tally,
-            self.publisher.offer,
+            settings, self.overlays, self.fates, self.links, self.tally, self.publisher.offer,
             self.clusterwide.names_changed,
-        )
+        )  # fmt: skip
         self.driver = NetworkDriver(self.overlays, self.publisher, self.naming.called, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases, self.naming.called)
         self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
@@ -281,10 +269,17 @@ class Daemon:
             settings.host_name, self.overlays, self.peers, self.naming.resolver, self.naming.follower,
             self.clusterwide.registrar if settings.catalogue else None,
         )  # fmt: skip
+        terms = Terms(settings.grace, settings.lease_grace, settings.port)
+        seen = Seen(
+            self.records, self.store, where, self.journal, self.overlays, self.discovery, self.peers, self.fates,
+            self.beat, self.liveness, self.epoch, self.leftovers, self.reconciler, names, self.tally, terms, parts.now
+        )  # fmt: skip
+        self.insight = Insight(settings, seen)
         own = {
-            **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods()
+            **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
+            **self.insight.methods(),
         }  # fmt: skip
-        self.app = create_app(self.driver, self.ipam, self.tally, own)
+        self.app = create_app(self.driver, self.ipam, self.tally, own, self.insight.pages())
 
     def _heartbeat(self, parts: Parts, port: int) -> Beat:
         prober = Prober(self.links, parts.pins, self.records.me, port, self._vteps, FOREIGN_PINS)
@@ -406,6 +401,7 @@ class Daemon:
             self.mirror,
             *self.clusterwide.loops(),
             *self.naming.loops(),
+            *self.insight.loops(),
         )
         return (*own, self.beat) if isinstance(self.beat, Loop) else own
 
@@ -422,6 +418,10 @@ class Daemon:
         self.farewell.tidy()
         self.links.stop(_JOIN)
         self.journal.close()
+
+
+def _call(operation: str, answered: bool) -> str:
+    return f"{operation} {'answered' if answered else 'failed'}"
 
 
 class NoDaemon:

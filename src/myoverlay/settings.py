@@ -79,6 +79,23 @@ def _resolver(text: str) -> Address | None:
     return address
 
 
+def _listening(text: str) -> str:
+    """`ADDRESS:PORT`, or nothing. Names are not looked up: who may scrape is not to depend on a resolver."""
+    if not text:
+        return ""
+    host, colon, port = text.rpartition(":")
+    address = Address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    if not colon or (address.version == 6) != host.startswith("[") or not 0 < _count(port) < 65536:
+        raise ValueError(f"{text!r} is not ADDRESS:PORT, as 127.0.0.1:9555 or [::1]:9555")
+    return text
+
+
+def _format(text: str) -> str:
+    if text.lower() not in ("text", "json"):
+        raise ValueError(f"{text!r} is neither text nor json")
+    return text.lower()
+
+
 def _text(text: str) -> str:
     return text
 
@@ -103,6 +120,8 @@ SETTINGS = (
     Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
+    Setting("log_format", "MYOVERLAY_LOG_FORMAT", _format, "text", "text, or json: an object a line, with the fields of each Docker call"),
+    Setting("metrics", "MYOVERLAY_METRICS", _listening, "", "address and port that metrics are served at for Prometheus, as `127.0.0.1:9555`; empty: on the plugin's own socket alone"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
     Setting("run", "MYOVERLAY_RUN", _absolute, "/run/docker/plugins/myoverlay", "directory that overlay namespaces are pinned in"),
     Setting("sockets", "MYOVERLAY_SOCKETS", _text, "/run/docker/plugins/myoverlay.sock", "plugin sockets, joined by commas"),
@@ -131,6 +150,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     docker_socket: str
     host_name: str
     log_level: str
+    log_format: str
+    metrics: str
     state: str
     run: str
     sockets: str

@@ -44,6 +44,15 @@ def open_store(settings: Settings) -> Store:
     return SqliteStore(Path(settings.state) / "store.db")
 
 
+def place_of(store: Store, settings: Settings) -> tuple[str, str]:
+    """The store's kind, and where it is, without secrets, as a sentence begins with it."""
+    if settings.consul:
+        from myoverlay.store.consul import ConsulStore
+
+        return "consul", f"Consul at {store.address}" if isinstance(store, ConsulStore) else "the store"
+    return "embedded", f"the embedded store in {settings.state}"
+
+
 def _path(text: str) -> Path | None:
     return Path(text) if text else None
 

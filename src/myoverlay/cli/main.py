@@ -23,6 +23,7 @@ LATE = {
     "record": "myoverlay.cli.record:record",
     "watch": "myoverlay.cli.watch:watch_command",
     "arpd": "myoverlay.cli.arpd:arpd_command",
+    "status": "myoverlay.cli.status:status_command",
     "host": "myoverlay.cli.host:host",
     "network": "myoverlay.cli.network:network",
     "names": "myoverlay.cli.names:names_command",
@@ -59,7 +60,8 @@ def cli() -> None:
     """One network for the containers of many plain Docker hosts.
 
     \b
-    Exit codes: 0 done (also when it was so already), 1 refused or failed, in one sentence, 2 bad usage.
+    Exit codes: 0 done (also when it was so already), 1 refused or failed, in one sentence, 2 bad usage; `status` ends
+    with 3 where something needs a person.
     Example:
       myoverlay overlay create && myoverlay attach web 192.168.0.10
     """

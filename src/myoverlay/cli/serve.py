@@ -74,19 +74,11 @@ def run(environ: Mapping[str, str]) -> None:
 
 
 def _serve(settings: Settings, doors: list[Door]) -> None:
-    import logging
-    import sys
-
     from gunicorn.app.base import BaseApplication
 
-    # dockerd notes a plugin's standard error at its own level "error", standard output at "info".
-    common, serious = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
-    common.addFilter(lambda record: record.levelno < logging.WARNING)
-    serious.setLevel(logging.WARNING)
-    words = "%(asctime)s %(levelname)s %(threadName)s %(message)s"
-    logging.basicConfig(level="WARNING", format=words, handlers=[common, serious])
-    logging.getLogger("myoverlay").setLevel(settings.log_level.upper())
-    logging.captureWarnings(True)
+    from myoverlay.cli.logs import begin_log
+
+    begin_log(settings)
 
     class Server(BaseApplication):  # type: ignore[misc]
         """One worker, many threads; the daemon lives in the worker, after the fork."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,9 +178,49 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; nothing for what is None."""
+    """Columns as wide as their widest cell; nothing for what is None.
+
+    On a terminal what is too wide is folded within its column, and states have colours; elsewhere a row is a line,
+    however long, so that `grep` and `awk` read it.
+    """
     cells = [[str(cell) for cell in head]]
-    cells += [["-" if cell is None or cell == "" else str(cell) for cell in row] for row in rows]
+    cells += [["-" if cell is None or cell == "" else printable(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_folded(cells)
+        return
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+#: What a cell begins with that is coloured on a terminal.
+_COLOURS = {
+    "alive": "green",
+    "up": "green",
+    "pending": "yellow",
+    "cut off": "yellow",
+    "dead": "red",
+    "NOT BUILT": "red",
+}
+
+
+def _print_folded(cells: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # 90 ms, which neither --help nor a pipe needs
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in cells[0]:
+        table.add_column(Text(name), overflow="fold")
+    for row in cells[1:]:
+        table.add_row(*(Text(cell, _colour(cell)) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _colour(cell: str) -> str:
+    return next((colour for word, colour in _COLOURS.items() if cell == word or cell.startswith(f"{word} ")), "")
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: names and sentences may come from a store that anybody writes."""
+    return "".join(char if char.isprintable() else "?" for char in text)

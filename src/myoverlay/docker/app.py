@@ -27,6 +27,7 @@ CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 Answer = dict[str, Any]
 ACTIVATED: Answer = {"Implements": ["NetworkDriver", "IpamDriver"]}
 Method = tuple[type[msgspec.Struct] | None, Callable[..., Answer]]
+Page = Callable[[], tuple[str, bytes]]
 
 
 def methods(network: NetworkDriver, ipam: IpamDriver) -> dict[str, Method]:
@@ -58,9 +59,16 @@ def methods(network: NetworkDriver, ipam: IpamDriver) -> dict[str, Method]:
 
 
 def create_app(
-    network: NetworkDriver, ipam: IpamDriver, tally: Tally, more: Mapping[str, Method] | None = None
+    network: NetworkDriver,
+    ipam: IpamDriver,
+    tally: Tally,
+    more: Mapping[str, Method] | None = None,
+    pages: Mapping[str, Page] | None = None,
 ) -> flask.Flask:
-    """The WSGI application that Docker talks to; `more` are methods that are not Docker's, called in the same way."""
+    """The WSGI application that Docker talks to; `more` are methods that are not Docker's, called in the same way.
+
+    `pages` are what is only read, by GET: the type and the text of each.
+    """
     app = flask.Flask("myoverlay")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     table = {**methods(network, ipam), **(more or {})}
@@ -71,12 +79,19 @@ def create_app(
             return _answer(404, _error(f"{method} is not a method of this plugin"))
         kind, act = table[method]
         started = time.monotonic()
-        status, body = _call(kind, act, started + DEADLINE)
-        took = (time.monotonic() - started) * 1000
-        outcome = "ok" if status == 200 else f"{status} {body['Err']}"
-        log.log(logging.INFO if status < 500 else logging.ERROR, "%s %.1f ms %s", method, took, outcome)
+        status, body, about = _call(kind, act, started + DEADLINE)
+        took = time.monotonic() - started
+        _note(method, about, took, status, body)
         tally.add("docker_calls", f"{method} {'ok' if status == 200 else status}")
+        tally.took("docker_call", method, took)
         return _answer(status, body)
+
+    @app.get("/<page>")
+    def read(page: str) -> flask.Response:
+        if pages is None or page not in pages:
+            return _answer(404, _error(f"{page} is no page of this plugin"))
+        kind, text = pages[page]()
+        return flask.Response(text, 200, {"Content-Type": kind, "Connection": "close"})
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> flask.Response:
@@ -109,18 +124,33 @@ def create_refusing_app(reason: str) -> flask.Flask:
     return app
 
 
-def _call(kind: type[msgspec.Struct] | None, act: Callable[..., Answer], deadline: float) -> tuple[int, Answer]:
+def _call(
+    kind: type[msgspec.Struct] | None, act: Callable[..., Answer], deadline: float
+) -> tuple[int, Answer, dict[str, str]]:
+    """Status, answer, and what the call was about."""
+    about: dict[str, str] = {}
     try:
         if kind is None:
-            return 200, act(deadline)
-        return 200, act(wire.read(kind, flask.request.get_data()), deadline)
+            return 200, act(deadline), about
+        call = wire.read(kind, flask.request.get_data())
+        about = wire.about(call)
+        return 200, act(call, deadline), about
     except MyoverlayError as error:
-        return error.status, _error(str(error))
+        return error.status, _error(str(error)), about
     except HTTPException:
         raise
     except Exception as error:  # the one place where a bug of ours becomes an answer: Docker shows raw HTML otherwise
         log.exception("a bug in myoverlay")
-        return 500, _error(f"myoverlay failed, see its log: {type(error).__name__}: {error}")
+        return 500, _error(f"myoverlay failed, see its log: {type(error).__name__}: {error}"), about
+
+
+def _note(method: str, about: dict[str, str], took: float, status: int, body: Answer) -> None:
+    """One line for each call: what, about which network or endpoint, how long, how it ended. Options stay out of it."""
+    outcome = f"ok {body.get('Address', '')}".rstrip() if status == 200 else f"{status} {body['Err']}"
+    words = " ".join((method, *(f"{name} {text}" for name, text in about.items())))
+    fields = {"method": method, **about, "ms": round(took * 1000, 1), "status": status, "outcome": outcome}
+    level = logging.INFO if status < 500 else logging.ERROR
+    log.log(level, "%s %.1f ms %s", words, took * 1000, outcome, extra={"fields": fields})
 
 
 def _error(sentence: str) -> Answer:

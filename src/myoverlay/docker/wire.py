@@ -134,6 +134,24 @@ def read(kind: type[M], body: bytes) -> M:
         raise Refused(f"the request is not understood: {error}") from None
 
 
+#: The fields of a call that its line in the log shows, in that order, and as what.
+_ABOUT = {"network": "network", "endpoint": "endpoint", "pool": "pool", "address": "address"}
+_SHOWN = 64
+
+
+def about(call: msgspec.Struct) -> dict[str, str]:
+    """What a call is about: ids are cut as Docker's own are, and what is no plain text of a sane length is left out."""
+    found = {}
+    for name, label in _ABOUT.items():
+        text = getattr(call, name, None)
+        if isinstance(text, str) and text and text.isascii() and text.isprintable():
+            found[label] = text[:12] if name in ("network", "endpoint") else text[:_SHOWN]
+    interface = getattr(call, "interface", None)
+    if isinstance(interface, Interface) and interface.address.isascii() and interface.address.isprintable():
+        found["address"] = interface.address[:_SHOWN]
+    return found
+
+
 def value(kind: type[V], text: str) -> V:
     """A text of Docker's as a value. Raises Refused."""
     try:

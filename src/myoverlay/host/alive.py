@@ -66,6 +66,11 @@ class Liveness(Loop):
         with self._lock:
             return self._barred
 
+    @property
+    def has_session(self) -> bool:
+        """Is this host announced under a session, as far as the last round could tell?"""
+        return self._announced is not None and not self._away
+
     def member(self, vtep: Address) -> Member:
         return Member(name=self.name, vtep=vtep)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from myoverlay.errors import KernelRefused, MyoverlayError
 from myoverlay.host.loop import Loop
 from myoverlay.host.measure import Measures
+from myoverlay.host.peers import Standing
 from myoverlay.kernel.probe import Heard, Prober
 from myoverlay.plan.measure import Reach
 from myoverlay.plan.pulse import Pulse, Pulses
@@ -79,6 +80,10 @@ class Beat(Loop):
     def measure(self, targets: Mapping[HostId, Address], size: int, patience: float) -> dict[HostId, Reach]:
         """How far small packets and packets of `size` bytes get to these hosts at these VTEPs. From any thread."""
         return self._measures.run(targets, size, patience, self.wake)
+
+    def state(self) -> Standing:
+        """Can others be asked at all, and by packets of which size? From any thread."""
+        return Standing(self._trouble, self._prober.mtu)
 
     def wake(self) -> None:
         os.eventfd_write(self._wake, 1)

@@ -62,6 +62,8 @@ class Watch(Loop):
         self._listed_at = 0.0
         #: When `_rings` and `_index` were read.
         self._read_at = now()
+        #: When the store answered last, whatever it said.
+        self.heard_at = now()
 
     def round(self) -> None:
         # An emptied store must not be listed before it is known to be one.
@@ -83,6 +85,7 @@ class Watch(Loop):
             # The first listing of a run has nothing to be compared with: was a snapshot brought back just now?
             self._epoch.look()
         seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
+        self.heard_at = self._now()
         if self.stopping.is_set():
             return False  # the overlay is left: its last holder takes the rings along, and that is no loss
         if isinstance(seen, Reset):
@@ -245,6 +248,11 @@ class Discovery:
         with self._lock:
             found = self._loops.get(local.network.network)
         return found[0] if found else None
+
+    def heard(self, local: LocalOverlay) -> float | None:
+        """Seconds since the store answered the overlay's watch; None where it is not watched."""
+        watch = self.watch_of(local)
+        return self._now() - watch.heard_at if watch is not None else None
 
     def _watches(self) -> list[Watch]:
         with self._lock:

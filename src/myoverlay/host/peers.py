@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -44,6 +44,15 @@ class Heard(Protocol):
     def silent(self) -> bool: ...
     @property
     def rtt(self) -> float | None: ...
+    @property
+    def carries(self) -> bool | None: ...
+
+
+class Standing(NamedTuple):
+    """How the heartbeat itself stands: what keeps it from asking, if anything, and its full size in bytes."""
+
+    trouble: str
+    mtu: int
 
 
 class Heartbeat(Protocol):
@@ -53,6 +62,7 @@ class Heartbeat(Protocol):
 
     def suspect(self, hosts: Collection[HostId]) -> None: ...
     def pulse(self, host: HostId) -> Heard: ...
+    def state(self) -> Standing: ...
     def measure(self, targets: Mapping[HostId, Address], size: int, patience: float) -> dict[HostId, Reach]: ...
     def retire(self, timeout: float) -> bool: ...
 
@@ -65,6 +75,7 @@ class Known(msgspec.Struct, frozen=True):
 
     present: frozenset[HostId] | None = None
     names: Mapping[HostId, str] = {}
+    versions: Mapping[HostId, str] = {}
     vteps: Mapping[HostId, Address] = {}
     listed: Mapping[HostId, frozenset[OverlayName]] = {}
 
@@ -129,6 +140,7 @@ class PeerWatch(Loop):
         others = present - {me}
         alive = self._presence.alive_of(others)
         names = {**old.names, **{host: one.name for host, one in alive.items()}}
+        versions = {**old.versions, **{host: one.version for host, one in alive.items()}}
         vteps = {**old.vteps, **{host: one.vteps[0] for host, one in alive.items() if one.vteps}}
         listed = {host: frozenset(found) for host, found in self._records.hosts_and_overlays().items() if host != me}
         for host, overlay in self._named_elsewhere():
@@ -137,7 +149,7 @@ class PeerWatch(Loop):
         for host, overlays in listed.items():
             if (shared := overlays & self._seen().keys()) and not (host in names and host in vteps):
                 self._look_up(host, min(shared), names, vteps)
-        self.known = Known(others, names, vteps, listed)
+        self.known = Known(others, names, versions, vteps, listed)
 
     def _named_elsewhere(self) -> Iterator[tuple[HostId, OverlayName]]:
         """Holders of this host's overlays and users of their pools: one that died before it published is one."""

@@ -100,6 +100,9 @@ class Reconciler(Loop):
         self._said: dict[str, str] = {}
         self._lying: dict[str, float] = {}
         self._strays: set[str] = set()
+        #: When a round ended last, by `now`, and how many things it put right.
+        self.compared_at: float | None = None
+        self.drift = 0
 
     def wake(self) -> None:
         """Have a round at once."""
@@ -116,11 +119,13 @@ class Reconciler(Loop):
 
         What cannot be done for one overlay keeps nobody from the others.
         """
+        before = self.tally.total("repairs")
         self._attempt("the underlay", lambda: self._underlay.follow(self._overlays.all(), _soon()))
         for local in self._overlays.all():
             self._attempt(f"overlay {local.network.overlay}", lambda local=local: self._compare(local))  # type: ignore[misc]
         self._attempt("pinned namespaces", lambda: self._overlays.sweep(_soon()))
         self._attempt("cables in the host's namespace", self._collect)
+        self.compared_at, self.drift = self._now(), self.tally.total("repairs") - before
 
     def _attempt(self, what: str, act: Callable[[], None]) -> None:
         """A failure is said when it is another than the last time."""

@@ -36,11 +36,14 @@ class Names:
     def show(self, call: Nothing, deadline: float) -> Answer:
         """The resolver, whether Docker's events are heard, and every name this host knows."""
         rows = [row for local in self._overlays.all() for row in self._of(local)]
+        return {**self.standing(), "names": sorted(rows, key=lambda row: (row["overlay"], row["address"]))}
+
+    def standing(self) -> Answer:
+        """The same without the names."""
         return {
             "resolver": self._resolver.state() if self._resolver is not None else None,
             "docker": self._follower.state() if self._follower is not None else None,
             "catalogue": self._registrar.state() if self._registrar is not None else None,
-            "names": sorted(rows, key=lambda row: (row["overlay"], row["address"])),
         }
 
     def _of(self, local: LocalOverlay) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
-"""The tables of README.md, from the code: `.venv/bin/python -m tests.pure.house.tables` prints them.
+"""The tables of README.md and docs/, from the code: `.venv/bin/python -m tests.pure.house.tables` prints them.
 
-README holds them between `<!-- options -->` and `<!-- /options -->`, `<!-- settings -->` and `<!-- /settings -->`; with
-`--write` they are put there.
+A page holds a table between `<!-- NAME -->` and `<!-- /NAME -->`; with `--write` they are put there.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT / "src")] if __name__ == "__main__" else []
 
+from myoverlay.operate.metrics import ANY, METRICS, Metric  # noqa: E402
 from myoverlay.plan.definition import OPTIONS  # noqa: E402
 from myoverlay.settings import SETTINGS  # noqa: E402
 
@@ -38,7 +38,26 @@ def settings() -> str:
     return markdown(("variable", "default", "meaning"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"options": options, "settings": settings}
+def metrics() -> str:
+    """What Prometheus reads."""
+    rows = (
+        (code(one.exported), one.kind, ", ".join(map(code, one.labels)), one.meaning, _faults(one), one.remedy)
+        for one in METRICS
+    )
+    return markdown(("metric", "type", "labels", "meaning", "a fault is", "what to do"), rows)
+
+
+def _faults(metric: Metric) -> str:
+    return "each" if metric.faults == (ANY,) else ", ".join(map(code, metric.faults))
+
+
+TABLES: dict[str, Callable[[], str]] = {"options": options, "settings": settings, "metrics": metrics}
+#: Where a table stands that does not stand in README.
+ELSEWHERE = {"metrics": "docs/metrics.md"}
+
+
+def page_of(name: str) -> Path:
+    return ROOT / ELSEWHERE.get(name, "README.md")
 
 
 def block(name: str) -> str:
@@ -46,9 +65,9 @@ def block(name: str) -> str:
     return f"<!-- {name} -->\n{TABLES[name]()}<!-- /{name} -->\n"
 
 
-def renewed(text: str) -> str:
+def renewed(text: str, names: Iterable[str] = TABLES) -> str:
     """The text with each table between its markers as the code has it. Raises ValueError where a marker is missing."""
-    for name in TABLES:
+    for name in names:
         before, first, rest = text.partition(f"<!-- {name} -->\n")
         _, last, after = rest.partition(f"<!-- /{name} -->\n")
         if not first or not last:
@@ -59,7 +78,7 @@ def renewed(text: str) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
-        readme = ROOT / "README.md"
-        readme.write_text(renewed(readme.read_text()))
+        for page in {page_of(name) for name in TABLES}:
+            page.write_text(renewed(page.read_text(), [name for name in TABLES if page_of(name) == page]))
     else:
         print("\n".join(map(block, TABLES)), end="")

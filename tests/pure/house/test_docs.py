@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pure.house.tables import ROOT, TABLES, block, markdown, renewed
-
-README = ROOT / "README.md"
+from tests.pure.house.tables import TABLES, block, markdown, page_of, renewed
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_readme_holds_the_table_of_the_code(name: str) -> None:
-    """Between its markers README has each row as the code has it (`python -m tests.pure.house.tables --write`)."""
-    text = README.read_text()
-    assert text.count(f"<!-- {name} -->\n") == text.count(f"<!-- /{name} -->\n") == 1, f"README lacks markers of {name}"
+def test_a_page_holds_the_table_of_the_code(name: str) -> None:
+    """Between its markers a page has each row as the code has it (`python -m tests.pure.house.tables --write`)."""
+    page = page_of(name)
+    text = page.read_text()
+    assert text.count(f"<!-- {name} -->\n") == text.count(f"<!-- /{name} -->\n") == 1, f"{page} lacks markers of {name}"
     assert block(name) in text
 
 

@@ -23,10 +23,11 @@ ROOMS = {
     "docker": LEAVES | {"tally", "plan", "host"},
     "engine": LEAVES | {"tally", "plan", "host"},
     "operate": LEAVES | {"tally", "plan", "store", "kernel", "host", "engine"},
+    "insight": LEAVES | {"tally", "settings", "plan", "store", "host", "docker", "operate"},
     "wiring": LEAVES | {"tally", "settings", "store", "kernel", "host", "engine"},
     "clusterwide": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "engine", "operate"},
     "daemon": LEAVES
-    | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate", "clusterwide", "wiring"},
+    | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate", "clusterwide", "insight", "wiring"},
     "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon"},
     "__main__": {"cli"},
     "myoverlay": set(),
@@ -53,7 +54,7 @@ COLLABORATORS = {
     "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
     "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Respondent", "Asker", "Observer",
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
-    "Registrar", "Catalogue",
+    "Registrar", "Catalogue", "Metered", "Lookout", "Exposition", "Exporter", "Status",
 }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def violations(module: str, text: str) -> list[str]:
                 wrong.append(f"{module} imports {name}")
         elif rest and rest != "__version__" and room(rest) not in ROOMS[here] | {here}:
             wrong.append(f"{module} imports {name}")
-    if here not in ("daemon", "clusterwide", "wiring", "cli"):
+    if here not in ("daemon", "clusterwide", "insight", "wiring", "cli"):
         wrong += [f"{module} makes a {name}" for name in calls(text) if name in COLLABORATORS]
     return wrong
 

@@ -19,6 +19,7 @@ from myoverlay.host import loop as loops
 from myoverlay.host import reconcile
 from myoverlay.host.alive import TTL
 from myoverlay.host.journal import Journal
+from myoverlay.host.peers import Standing
 from myoverlay.plan.measure import Reach
 from myoverlay.settings import load
 from myoverlay.store import Unchanged
@@ -295,6 +296,8 @@ _TURNS: dict[str, Callable[[Driven], float | None]] = {
 class Pulse(NamedTuple):
     heard: float | None
     silent: bool
+    rtt: float | None = None
+    carries: bool | None = None
 
 
 class Alarm(threading.Event):
@@ -343,6 +346,10 @@ class FakeBeat:
             return Pulse(now, False)
         since = max(self._suspected[host], self._heard.get(host, 0.0))
         return Pulse(self._heard.get(host), now - since >= self.SURE)
+
+    def state(self) -> Standing:
+        """It can always ask, and knows no MTU."""
+        return Standing("", 0)
 
     def measure(self, targets: Mapping[HostId, Address], size: int, patience: float) -> dict[HostId, Reach]:
         """No schedule asks for it."""
