@@ -86,12 +86,8 @@ def create_app(
         tally.took("docker_call", method, took)
         return _answer(status, body)
 
-    @app.get("/<page>")
-    def read(page: str) -> flask.Response:
-        if pages is None or page not in pages:
-            return _answer(404, _error(f"{page} is no page of this plugin"))
-        kind, text = pages[page]()
-        return flask.Response(text, 200, {"Content-Type": kind, "Connection": "close"})
+    for name, page in (pages or {}).items():
+        app.add_url_rule(f"/{name}", f"page {name}", lambda page=page: _shown(page))  # type: ignore[misc]
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> flask.Response:
@@ -151,6 +147,11 @@ def _note(method: str, about: dict[str, str], took: float, status: int, body: An
     fields = {"method": method, **about, "ms": round(took * 1000, 1), "status": status, "outcome": outcome}
     level = logging.INFO if status < 500 else logging.ERROR
     log.log(level, "%s %.1f ms %s", words, took * 1000, outcome, extra={"fields": fields})
+
+
+def _shown(page: Page) -> flask.Response:
+    kind, text = page()
+    return flask.Response(text, 200, {"Content-Type": kind, "Connection": "close"})
 
 
 def _error(sentence: str) -> Answer:

@@ -20,7 +20,7 @@ from tests.pure.house.source import PACKAGE, imports, modules
 
 #: Milliseconds that `--help` may take.
 HELP = 150
-HEAVY = ("pyroute2", "flask", "consul", "docker", "gunicorn", "msgspec", "requests")
+HEAVY = ("pyroute2", "flask", "consul", "docker", "gunicorn", "msgspec", "requests", "rich", "prometheus_client")
 
 
 def run(*words: str, **more: str) -> Result:

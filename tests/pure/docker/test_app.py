@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from types import SimpleNamespace
@@ -290,14 +291,63 @@ def test_every_answer_closes_the_connection(docker: Docker) -> None:
 
 
 def test_each_call_is_one_line_in_the_log(docker: Docker, caplog: pytest.LogCaptureFixture) -> None:
-    """Method, duration and outcome stand in one line."""
+    """Method, network or endpoint, duration and outcome stand in one line, and apart for machines; no option does."""
+    network, end = "n" * 64, "e" * 64
     with caplog.at_level(logging.INFO, "myoverlay.docker.app"):
-        docker.create()
-        docker.refusal("NetworkDriver.Join", 404, NetworkID="n2", EndpointID="e1")
-    one, two = (entry.getMessage() for entry in caplog.records)
-    assert one.startswith("NetworkDriver.CreateNetwork ")
-    assert one.endswith(" ok")
-    assert "404 network n2 is not one of this host" in two
+        docker.create(Options={"com.docker.network.generic": {"overlay": "s3cret"}})
+        docker.refusal("NetworkDriver.Join", 404, NetworkID=network, EndpointID=end)
+        docker.call("IpamDriver.RequestAddress", PoolID="p1", Options={"x": "s3cret"})
+    one, two, three = caplog.records
+    assert re.fullmatch(r"NetworkDriver\.CreateNetwork network n1 \d+\.\d ms ok", one.getMessage())
+    assert re.fullmatch(
+        rf"NetworkDriver\.Join network {'n' * 12} endpoint {'e' * 12} \d+\.\d ms 404 network {network} is not one of"
+        " this host",
+        two.getMessage(),
+    )
+    assert re.fullmatch(r"IpamDriver\.RequestAddress pool p1 \d+\.\d ms ok 10\.5\.0\.7/24", three.getMessage())
+    fields = two.fields  # type: ignore[attr-defined]
+    assert fields.pop("ms") >= 0
+    assert fields == {
+        "method": "NetworkDriver.Join",
+        "network": "n" * 12,
+        "endpoint": "e" * 12,
+        "status": 404,
+        "outcome": f"404 network {network} is not one of this host",
+    }
+    assert "s3cret" not in caplog.text
+
+
+def test_what_docker_sends_forges_no_line(docker: Docker, caplog: pytest.LogCaptureFixture) -> None:
+    """An id with a newline, or of any length, stays out of the line or is cut."""
+    with caplog.at_level(logging.INFO, "myoverlay.docker.app"):
+        docker.refusal("NetworkDriver.Join", 404, NetworkID="n2\nNetworkDriver.Join ok", EndpointID="é" * 9)
+        docker.call("IpamDriver.ReleasePool", PoolID="p" * 5000)
+    one, two = caplog.records
+    assert one.fields.keys() & {"network", "endpoint"} == set()  # type: ignore[attr-defined]
+    assert two.fields["pool"] == "p" * 64  # type: ignore[attr-defined]
+
+
+def test_each_call_is_timed(docker: Docker) -> None:
+    """By its method, however it ended."""
+    docker.create()
+    docker.refusal("NetworkDriver.Join", 404, NetworkID="n2", EndpointID="e1")
+    spreads = docker.tally.durations()
+    assert {name for _, name in spreads} == {"NetworkDriver.CreateNetwork", "NetworkDriver.Join"}
+    assert all(sum(spread.counts) == 1 for spread in spreads.values())
+
+
+def test_pages_are_read_by_get() -> None:
+    """What there is to be read has its own type; nothing else is answered to GET, and pages not to POST."""
+    nobody: Any = SimpleNamespace()
+    network, ipam = NetworkDriver(nobody, nobody, nobody), IpamDriver(nobody, nobody, nobody)
+    app = create_app(network, ipam, Tally(), pages={"metrics": lambda: ("text/plain; version=0.0.4", b"x 1\n")})
+    client = app.test_client()
+    answer = client.get("/metrics")
+    assert (answer.status_code, answer.data) == (200, b"x 1\n")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4"
+    assert answer.headers["Connection"] == "close"
+    assert client.get("/Plugin.Activate").status_code == 405
+    assert client.post("/metrics", data="{}").status_code == 404
 
 
 # -- networks ------------------------------------------------------------------------------------------------------

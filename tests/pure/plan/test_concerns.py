@@ -67,7 +67,7 @@ def test_a_host_that_is_well_calls_nobody() -> None:
         ({"store": {"failed": 5.0, "failure": "it did not answer"}}, []),
         ({"session": False}, ["no session in the store"]),
         ({"session": False, "started": 10.0}, []),
-        ({"store": {"unreadable": {"a/b": "no JSON", "a/c": "x"}}}, ["the key a/b in the store cannot be read (no JSON)"]),
+        ({"store": {"unreadable": {"a/b": "no JSON", "a/c": "x"}}}, ["the key a/b in the store cannot be read"]),
         ({"peers": (peer("x", state=State.DEAD), peer("y", state=State.DEAD))}, ["2 hosts are dead: x, y"]),
         ({"peers": (peer("x", state=State.CUT_OFF),)}, ["1 host is cut off: x"]),
         ({"peers": (peer("x", state=State.PENDING),)}, []),
