@@ -87,7 +87,7 @@ def create_app(
         return _answer(status, body)
 
     for name, page in (pages or {}).items():
-        app.add_url_rule(f"/{name}", f"page {name}", lambda page=page: _shown(page))  # type: ignore[misc]
+        app.add_url_rule(f"/{name}", f"page {name}", lambda page=page: _shown(page))
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> flask.Response:

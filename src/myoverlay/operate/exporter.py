@@ -119,7 +119,7 @@ class Exporter(Loop):
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][0]
             self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+            reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
             said = f"{host} port {port} cannot be listened on: {reason}"
             if said != self.trouble:
                 log.error("metrics: %s", said)
