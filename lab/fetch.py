@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -49,11 +50,18 @@ class Recipe:
     suite: str
     packages: tuple[str, ...]
     shown: tuple[str, ...]
+    name: str = ""
+    """What tells it from another one of the same suite."""
+
+    @property
+    def place(self) -> str:
+        """The name of its folder and of its stamp."""
+        return self.name or self.suite
 
     @property
     def root(self) -> Path:
         """The folder it is unpacked in."""
-        return places.ROOTS / self.suite
+        return places.ROOTS / self.place
 
     def digest(self) -> str:
         """Changes with everything that makes the result another one."""
@@ -68,7 +76,9 @@ NEW = Recipe(
     "sid", (*_COMMON, "docker-cli", "docker-compose", "systemd-standalone-sysusers"), ("docker.io", "docker-compose")
 )
 STORE = Recipe("bullseye", ("base-files", "base-passwd", "dash", "coreutils", "consul"), ("consul",))
-RECIPES = (OLD, NEW, STORE)
+TOOLS = Recipe("bookworm", ("base-files", "base-passwd", "dash", "coreutils", "prometheus"), ("prometheus",), "tools")
+"""Programs that are run as they lie there, on the machine's own libc: it is of the same suite, or a newer one."""
+RECIPES = (OLD, NEW, STORE, TOOLS)
 ENGINES = {"old": OLD, "new": NEW}
 
 
@@ -80,9 +90,10 @@ def fetch(report: bool = True) -> dict[str, str]:
         missing = [recipe for recipe in RECIPES if not _fits(recipe)]
         downloads: dict[str, float] = {}
         if missing:
+            suites = {recipe.suite: threading.Lock() for recipe in missing}
             with ThreadPoolExecutor(len(missing)) as pool:
-                got = {recipe.suite: pool.submit(_download, recipe, downloads) for recipe in missing}
-                built = [pool.submit(_build, recipe, got[recipe.suite].result()) for recipe in missing]
+                got = {one: pool.submit(_download, one, suites[one.suite], downloads) for one in missing}
+                built = [pool.submit(_build, recipe, got[recipe].result()) for recipe in missing]
             for step in built:
                 step.result()
         images.build_base(OLD.root)
@@ -111,6 +122,13 @@ def engine_root(age: str) -> Path:
     return recipe.root
 
 
+def tool(command: str) -> Path:
+    """A program of TOOLS, fetched if it is not there yet."""
+    if not _fits(TOOLS):
+        fetch(report=False)
+    return TOOLS.root / "usr/bin" / command
+
+
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
     places.HOME.mkdir(parents=True, exist_ok=True)
@@ -135,7 +153,7 @@ def _machine_tools() -> None:
 
 
 def _stamp(recipe: Recipe) -> Path:
-    return places.STAMPS / f"root-{recipe.suite}.json"
+    return places.STAMPS / f"root-{recipe.place}.json"
 
 
 def _read_stamp(recipe: Recipe) -> dict[str, dict[str, str]]:
@@ -150,15 +168,17 @@ def _fits(recipe: Recipe) -> bool:
     return recipe.root.is_dir() and _read_stamp(recipe).get("recipe", {}).get("digest") == recipe.digest()
 
 
-def _download(recipe: Recipe, spent: dict[str, float]) -> list[apt.Package]:
+def _download(recipe: Recipe, alone: threading.Lock, spent: dict[str, float]) -> list[apt.Package]:
+    """`alone`: one apt at a time works on a suite's lists."""
     began = time.monotonic()
-    packages = apt.Suite(recipe.suite, places.CACHE).download(recipe.packages)
-    spent[recipe.suite] = time.monotonic() - began
+    with alone:
+        packages = apt.Suite(recipe.suite, places.CACHE).download(recipe.packages)
+    spent[recipe.place] = time.monotonic() - began
     return packages
 
 
 def _build(recipe: Recipe, packages: list[apt.Package]) -> None:
-    unfinished = places.ROOTS / f".{recipe.suite}.unfinished"
+    unfinished = places.ROOTS / f".{recipe.place}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     apt.unpack(packages, unfinished)
