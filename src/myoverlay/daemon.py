@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    preflight, follow, catalogue: see clusterwide.py; metrics: see insight.py
+    preflight, follow, catalogue: see clusterwide.py; metrics: see overview.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
@@ -64,15 +64,15 @@ from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler, Settler
 from myoverlay.host.underlay import Underlay
 from myoverlay.host.upkeep import Upkeep
-from myoverlay.insight import Insight
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.probe import Prober
 from myoverlay.operate.control import Control
 from myoverlay.operate.hosts import Hosts
+from myoverlay.operate.lookout import Of as Seen
 from myoverlay.operate.names import Names
-from myoverlay.operate.sight import Of as Seen
+from myoverlay.overview import Overview
 from myoverlay.plan.concerns import Terms
 from myoverlay.settings import Settings
 from myoverlay.store import Store
@@ -274,12 +274,12 @@ class Daemon:
             self.records, self.store, where, self.journal, self.overlays, self.discovery, self.peers, self.fates,
             self.beat, self.liveness, self.epoch, self.leftovers, self.reconciler, names, self.tally, terms, parts.now
         )  # fmt: skip
-        self.insight = Insight(settings, seen)
+        self.overview = Overview(settings, seen)
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
-            **self.insight.methods(),
+            **self.overview.methods(),
         }  # fmt: skip
-        self.app = create_app(self.driver, self.ipam, self.tally, own, self.insight.pages())
+        self.app = create_app(self.driver, self.ipam, self.tally, own, self.overview.pages())
 
     def _heartbeat(self, parts: Parts, port: int) -> Beat:
         prober = Prober(self.links, parts.pins, self.records.me, port, self._vteps, FOREIGN_PINS)
@@ -401,7 +401,7 @@ class Daemon:
             self.mirror,
             *self.clusterwide.loops(),
             *self.naming.loops(),
-            *self.insight.loops(),
+            *self.overview.loops(),
         )
         return (*own, self.beat) if isinstance(self.beat, Loop) else own
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from myoverlay.operate.lookout import Lookout
 from myoverlay.operate.metrics import ANY, METRICS, OVERLAYS, PEERS, Metric
-from myoverlay.operate.sight import Lookout
 from myoverlay.plan.concerns import concerns
 from myoverlay.plan.fates import State
 from myoverlay.plan.sight import OverlaySight, PeerSight, Sight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from myoverlay.operate.control import Answer, Method, Nothing
-from myoverlay.operate.sight import Lookout, shown
+from myoverlay.operate.lookout import Lookout, shown
 from myoverlay.plan.concerns import concerns
 
 

@@ -25,8 +25,8 @@ from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.peers import Fates, Known, PeerWatch, Standing
+from myoverlay.operate.lookout import Lookout, Of
 from myoverlay.operate.names import Names
-from myoverlay.operate.sight import Lookout, Of
 from myoverlay.operate.status import Status
 from myoverlay.plan.concerns import Terms
 from myoverlay.plan.pulse import Pulse

@@ -23,11 +23,23 @@ ROOMS = {
     "docker": LEAVES | {"tally", "plan", "host"},
     "engine": LEAVES | {"tally", "plan", "host"},
     "operate": LEAVES | {"tally", "plan", "store", "kernel", "host", "engine"},
-    "insight": LEAVES | {"tally", "settings", "plan", "store", "host", "docker", "operate"},
+    "overview": LEAVES | {"tally", "settings", "plan", "store", "host", "docker", "operate"},
     "wiring": LEAVES | {"tally", "settings", "store", "kernel", "host", "engine"},
     "clusterwide": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "engine", "operate"},
     "daemon": LEAVES
-    | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate", "clusterwide", "insight", "wiring"},
+    | {
+        "tally",
+        "settings",
+        "plan",
+        "store",
+        "kernel",
+        "host",
+        "docker",
+        "operate",
+        "clusterwide",
+        "overview",
+        "wiring",
+    },
     "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon"},
     "__main__": {"cli"},
     "myoverlay": set(),
@@ -73,7 +85,7 @@ def violations(module: str, text: str) -> list[str]:
                 wrong.append(f"{module} imports {name}")
         elif rest and rest != "__version__" and room(rest) not in ROOMS[here] | {here}:
             wrong.append(f"{module} imports {name}")
-    if here not in ("daemon", "clusterwide", "insight", "wiring", "cli"):
+    if here not in ("daemon", "clusterwide", "overview", "wiring", "cli"):
         wrong += [f"{module} makes a {name}" for name in calls(text) if name in COLLABORATORS]
     return wrong
 

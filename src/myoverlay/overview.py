@@ -11,12 +11,12 @@ from myoverlay.host.loop import Loop
 from myoverlay.operate.control import Method
 from myoverlay.operate.exporter import Exporter, split_address
 from myoverlay.operate.exposition import CONTENT_TYPE, Exposition
-from myoverlay.operate.sight import Lookout, Of
+from myoverlay.operate.lookout import Lookout, Of
 from myoverlay.operate.status import Status
 from myoverlay.settings import Settings
 
 
-class Insight:
+class Overview:
     """What there is to be seen, and who shows it."""
 
     def __init__(self, settings: Settings, of: Of) -> None:
