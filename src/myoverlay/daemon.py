@@ -106,9 +106,11 @@ class Parts:
     #: None: by the kernel, through VXLAN.
     heartbeat: Heartbeat | None = None
     tally: Tally = field(default_factory=Tally)
+    #: The log's last lines.
+    log_lines: Callable[[], list[str]] = list
 
 
-def parts_of(settings: Settings) -> Parts:
+def parts_of(settings: Settings, log_lines: Callable[[], list[str]] = list) -> Parts:
     """This machine's own. Raises Refused where the journal, or the only copy of it, cannot be used."""
     pins, tally = Pins(Path(settings.run) / "netns"), Tally()
 
@@ -117,7 +119,7 @@ def parts_of(settings: Settings) -> Parts:
         return any(name[0].isalnum() and pins.is_there(name) for name in pins.names())
 
     mirror = Mirror(Path(settings.run) / "state", tally, in_use)
-    return Parts(Journal(Path(settings.state), mirror=mirror), Links(), pins, tally=tally)
+    return Parts(Journal(Path(settings.state), mirror=mirror), Links(), pins, tally=tally, log_lines=log_lines)
 
 
 class Daemon:
@@ -274,7 +276,7 @@ class Daemon:
             self.records, self.store, where, self.journal, self.overlays, self.discovery, self.peers, self.fates,
             self.beat, self.liveness, self.epoch, self.leftovers, self.reconciler, names, self.tally, terms, parts.now
         )  # fmt: skip
-        self.overview = Overview(settings, seen)
+        self.overview = Overview(settings, seen, parts.log_lines)
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
             **self.overview.methods(),
@@ -438,9 +440,9 @@ class NoDaemon:
         pass
 
 
-def begin(settings: Settings) -> Daemon | NoDaemon:
+def begin(settings: Settings, log_lines: Callable[[], list[str]] = list) -> Daemon | NoDaemon:
     """This host's daemon, not started yet; NoDaemon where its state or its settings do not allow one."""
     try:
-        return Daemon(settings)
+        return Daemon(settings, parts=parts_of(settings, log_lines))
     except MyoverlayError as error:
         return NoDaemon(error)

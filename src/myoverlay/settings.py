@@ -42,6 +42,13 @@ def _seconds(text: str) -> float:
     return float(seconds)
 
 
+def _kilobytes(text: str) -> int:
+    count = _count(text)
+    if count > 65536:
+        raise ValueError(f"{text!r} is more than 65536 kB")
+    return count
+
+
 def _port(text: str) -> int:
     return check_port(_count(text))
 
@@ -121,11 +128,16 @@ SETTINGS = (
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("log_format", "MYOVERLAY_LOG_FORMAT", _format, "text", "text, or json: an object a line, with the fields of each Docker call"),
+    Setting("log_kept", "MYOVERLAY_LOG_KEPT", _kilobytes, "512", "kB of memory for the log's last lines, for `myoverlay report`; 0: none are kept"),
     Setting("metrics", "MYOVERLAY_METRICS", _listening, "", "address and port that metrics are served at for Prometheus, as `127.0.0.1:9555`; empty: on the plugin's own socket alone"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
     Setting("run", "MYOVERLAY_RUN", _absolute, "/run/docker/plugins/myoverlay", "directory that overlay namespaces are pinned in"),
     Setting("sockets", "MYOVERLAY_SOCKETS", _text, "/run/docker/plugins/myoverlay.sock", "plugin sockets, joined by commas"),
 )  # fmt: skip
+
+
+#: Settings whose values are secrets: they are shown to nobody.
+SECRET = frozenset({"token"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,10 +163,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host_name: str
     log_level: str
     log_format: str
+    log_kept: int
     metrics: str
     state: str
     run: str
     sockets: str
+
+    def shown(self) -> dict[str, str]:
+        """Each variable with its value, for a report; of a secret only whether it is set."""
+        values = {row.env: getattr(self, row.field) for row in SETTINGS}
+        hidden = {row.env for row in SETTINGS if row.field in SECRET}
+        return {env: ("(set)" if value else "") if env in hidden else str(value) for env, value in values.items()}
 
     def __repr__(self) -> str:
         return "Settings(…)"  # it holds a token

@@ -31,6 +31,7 @@ DEFAULTS = {
     "host_name": socket.gethostname(),
     "log_level": "info",
     "log_format": "text",
+    "log_kept": 512,
     "metrics": "",
     "state": "/var/lib/myoverlay",
     "run": "/run/docker/plugins/myoverlay",
@@ -49,6 +50,7 @@ GOOD = {
     "docker_socket": ("/run/docker.sock", "/run/docker.sock"),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("JSON", "json"),
+    "log_kept": ("0", 0),
     "metrics": ("[::1]:9555", "[::1]:9555"),
     "state": ("/srv/state", "/srv/state"),
     "run": ("/srv/run", "/srv/run"),
@@ -66,6 +68,7 @@ BAD = {
     "docker_socket": ("docker.sock", "unix:///run/docker.sock"),
     "log_level": ("loud", "trace"),
     "log_format": ("xml", "logfmt"),
+    "log_kept": ("-1", "65537", "1 MB"),
     "metrics": (
         "9555",
         ":9555",
@@ -120,6 +123,15 @@ def test_the_token_is_never_in_a_repr() -> None:
     settings = load({"CONSUL_HTTP_TOKEN": "s3cret"})
     assert settings.token == "s3cret"
     assert "s3cret" not in f"{settings!r} {settings} {[settings]}"
+
+
+def test_what_is_shown_holds_no_secret() -> None:
+    """A report has every variable with its value; of the token only that there is one."""
+    shown = load({"CONSUL_HTTP_TOKEN": "s3cret", "MYOVERLAY_GRACE": "30"}).shown()
+    assert list(shown) == [row.env for row in SETTINGS]
+    assert shown["CONSUL_HTTP_TOKEN"] == "(set)"
+    assert shown["MYOVERLAY_GRACE"] == "30.0"
+    assert load({}).shown()["CONSUL_HTTP_TOKEN"] == ""
 
 
 def test_who_follows_needs_docker_s_socket() -> None:

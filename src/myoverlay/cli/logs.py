@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from myoverlay.operate.loglines import LogLines
 from myoverlay.operate.veil import Veil
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ class Objects(logging.Formatter):
         )
 
 
-def begin_log(settings: Settings) -> None:
-    """Have everything written as the settings say: what is serious to standard error, the rest to output."""
+def begin_log(settings: Settings) -> LogLines:
+    """Have everything written as the settings say: what is serious to standard error, the rest to output.
+
+    Returns what keeps the last lines, as text.
+    """
     veil = veil_of(settings)
     form = Objects(veil) if settings.log_format == "json" else Lines(veil)
     # dockerd notes a plugin's standard error at its own level "error", standard output at "info".
@@ -66,9 +70,11 @@ def begin_log(settings: Settings) -> None:
     serious.setLevel(logging.WARNING)
     for handler in (common, serious):
         handler.setFormatter(form)
-    logging.basicConfig(level="WARNING", handlers=[common, serious])
+    kept = LogLines(settings.log_kept * 1024, Lines(veil))
+    logging.basicConfig(level="WARNING", handlers=[common, serious, kept])
     logging.getLogger("myoverlay").setLevel(settings.log_level.upper())
     logging.captureWarnings(True)
+    return kept
 
 
 def veil_of(settings: Settings) -> Veil:

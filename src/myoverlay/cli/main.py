@@ -27,6 +27,7 @@ LATE = {
     "host": "myoverlay.cli.host:host",
     "network": "myoverlay.cli.network:network",
     "names": "myoverlay.cli.names:names_command",
+    "report": "myoverlay.cli.report:report_command",
     "gc": "myoverlay.cli.gc:gc_command",
     "counters": "myoverlay.cli.gc:counters_command",
 }

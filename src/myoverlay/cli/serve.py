@@ -78,7 +78,7 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
 
     from myoverlay.cli.logs import begin_log
 
-    begin_log(settings)
+    kept = begin_log(settings)
 
     class Server(BaseApplication):  # type: ignore[misc]
         """One worker, many threads; the daemon lives in the worker, after the fork."""
@@ -105,7 +105,7 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
         def load(self) -> Any:
             from myoverlay.daemon import begin
 
-            daemon = begin(settings)
+            daemon = begin(settings, kept.kept)
             _running.append(daemon)
             daemon.start()
             return daemon.app

@@ -11,21 +11,25 @@ REMOVED = "[removed]"
 #: Shorter ones would be found in every other word; no token is.
 _LEAST = 6
 #: Words that a secret follows, whoever wrote them: headers, assignments, and a URL's user with its password.
+#: Quotes may stand behind backslashes: a text may be inside another one's JSON.
 _TELLTALE = re.compile(
     r"""(?ix)
-    ( \b (?: x-consul-token | authorization ) ["']? \s* [:=] \s* ["']? (?: (?:bearer|basic) \s+ )?
-    | \b [\w.-]* (?: token | secret | passw(?:or)?d | api_?key | private_?key ) ["']? \s* [:=] \s* ["']?
+    ( \b (?: x-consul-token | authorization ) (?:\\*["'])? \s* [:=] \s* (?:\\*["'])? (?: (?:bearer|basic) \s+ )?
+    | \b [\w.-]* (?: token | secret | passw(?:or)?d | api_?key | private_?key ) (?:\\*["'])? \s* [:=] \s* (?:\\*["'])?
     | \b [a-z][a-z0-9+.-]* :// [^\s/:@]* :
     )
-    ( [^\s"',;&@\]}]+ )
-    (?= @ | [\s"',;&\]}] | $ )
+    ( [^\s"',;&@\]}\\]+ )
+    (?= @ | [\s"',;&\]}\\] | $ )
     """
 )
 _PEM = re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIVATE KEY-----|\Z)", re.S)
 
 
 class Veil:
-    """Hides the secrets it is told, and the token in `file` as it was each time that it was looked at."""
+    """Hides the secrets it is told, and the token in `file` as it was each time that it was looked at.
+
+    From any thread: what is known only grows, by values that are put in whole.
+    """
 
     def __init__(self, secrets: Iterable[str] = (), file: Path | None = None) -> None:
         self._secrets = {secret for secret in secrets if len(secret) >= _LEAST}

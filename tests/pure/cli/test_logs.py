@@ -101,6 +101,7 @@ def test_the_token_of_a_file_is_hidden_when_it_changes(tmp_path: Path) -> None:
         ("Authorization: Bearer abc.def", f"Authorization: Bearer {REMOVED}"),
         ("CONSUL_HTTP_TOKEN=abc-def next", f"CONSUL_HTTP_TOKEN={REMOVED} next"),
         ('{"token": "abc", "x": 1}', f'{{"token": "{REMOVED}", "x": 1}}'),
+        ('"x {\\"token\\": \\"abc\\"}"', f'"x {{\\"token\\": \\"{REMOVED}\\"}}"'),
         ("db_password=hunter2", f"db_password={REMOVED}"),
         ("http://user:pa55@10.0.0.1:8500/v1", f"http://user:{REMOVED}@10.0.0.1:8500/v1"),
         ("http://10.0.0.1:8500/v1", "http://10.0.0.1:8500/v1"),
