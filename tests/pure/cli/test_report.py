@@ -155,7 +155,7 @@ def test_no_secret_is_in_the_archive(stage: Path, plugin: Plugin) -> None:
         "host/docker-info.txt",
     )
     assert all("[removed]" in of[name] and "10.0.0.9:8500" in of[name] for name in told)
-    assert json.loads(of["daemon/settings.json"])["CONSUL_HTTP_TOKEN"] == "(set)"
+    assert json.loads(of["daemon/settings.json"])["CONSUL_HTTP_TOKEN"] == "[removed]"
     assert json.loads(of["daemon/journal.json"])["endpoints"][0]["address"] == "10.5.0.2"
     assert "5e55-10n" not in of["daemon/journal.json"]
     assert "collect" in of["daemon/threads.txt"]
