@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,20 @@ def test_it_takes_the_configuration_and_the_rules() -> None:
 
 
 def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
-    """The unit tests hold; with a rule made deaf, or one that always fires, they do not."""
+    """The unit tests hold; with a rule made deaf, or one that calls when all is well, they do not."""
     assert "SUCCESS" in promtool("test", "rules", "alerts.test.yml")
-    (tmp_path / "alerts.test.yml").write_text(UNIT_TESTS.read_text())
+    (tmp_path / "alerts.test.yml").write_text(only("no session", "another host has this one's id"))
     for right, wrong in (("myoverlay_barred == 1", "myoverlay_barred == 2"), ("has_session == 0", "has_session == 1")):
         (tmp_path / "alerts.yml").write_text(ALERTS.read_text().replace(right, wrong))
         assert "FAILED" in promtool("test", "rules", tmp_path / "alerts.test.yml", code=1)
+
+
+def only(*names: str) -> str:
+    """The unit tests with these cases alone: all of them take 20 s."""
+    head, *cases = re.split(r"^(?=  - name: )", UNIT_TESTS.read_text(), flags=re.M)
+    chosen = [case for case in cases if case.partition("'")[2].partition("'\n")[0].replace("''", "'") in names]
+    assert len(chosen) == len(names)
+    return head + "".join(chosen)
 
 
 def test_each_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
