@@ -94,7 +94,8 @@ def _names(names: dict[str, Any]) -> str:
     resolver, docker = names["resolver"], names["docker"]
     if resolver is None:
         return "not answered (MYOVERLAY_NAMES is off)"
-    places = f"{len(resolver['overlays'])} overlays{' and on the host itself' if resolver['host'] else ''}"
+    count = len(resolver["overlays"])
+    places = f"{count} overlay{'' if count == 1 else 's'}{' and on the host itself' if resolver['host'] else ''}"
     answered = f"answered at {resolver['address']} in {places}" if resolver["process"] else "not answered just now"
     if docker is None:
         return f"{answered}; without Docker's socket only container names work, from Engine 29 on"
