@@ -108,7 +108,7 @@ class Day:
 
 
 def test_a_hundred_thousand_calls(plugin: PluginProcess) -> None:
-    """After 100,000 calls the plugin takes 5 % more memory at most than after 10,000; the kept log is within its cap."""
+    """After 100,000 calls the plugin takes at most 5 % more memory than after 10,000; the kept log is in its cap."""
     dockers = [Docker(plugin.host) for _ in range(ALL_AT_ONCE)]  # type: ignore[arg-type]
     network, pool = dockers[0].create_network("10.9.0.0/24")
     days = [Day(plugin, docker, network, pool) for docker in dockers]

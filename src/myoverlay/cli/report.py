@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,6 +71,7 @@ def report_command(ctx: click.Context, file: str) -> None:
       myoverlay report
       myoverlay report - > report.tar.gz
     """
+    import socket
     import time
 
     now = time.time()
@@ -128,6 +127,8 @@ def _commands(pins: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _run(command: tuple[str, ...]) -> tuple[str, str]:
     """What a command says, both streams; and a sentence where it could not be asked."""
+    import subprocess
+
     line = " ".join(command)
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL)
