@@ -220,7 +220,7 @@ class Host:
         """Be announced as alive; returns the session."""
         session = self.wire.open_session(self.name, 10.0)
         vteps = (Address("192.0.2.1"),)
-        assert self.presence.announce(Alive(host=self.me, name=self.name, vteps=vteps), session, None)
+        assert self.presence.announce(Alive(host=self.me, name=self.name, vteps=vteps, version="9.8.7"), session, None)
         return session
 
     def pool(self, subnet: str | None = str(SUBNET), within: str | None = None, overlay: str | None = None) -> PoolUse:

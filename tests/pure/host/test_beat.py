@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import Clash, KernelRefused
-from myoverlay.host.beat import FLOOD, REBUILD, Beat
+from myoverlay.host.beat import CHECK, FLOOD, REBUILD, Beat
+from myoverlay.host.peers import Standing
 from myoverlay.kernel.probe import Heard, Read
 from myoverlay.plan.measure import Reach
 from myoverlay.plan.pulse import ENOUGH, LIMIT, QUICK, ROTATION, Pulse
@@ -26,6 +27,7 @@ class Device:
 
     def __init__(self) -> None:
         self.me, self.ready = ME, False
+        self.mtu = 0
         self.trouble: Exception | None = None
         self.broken: Exception | None = None
         self.ensured = 0
@@ -121,6 +123,17 @@ def test_answers_that_wait_are_heard_before_anybody_is_judged(life: Life) -> Non
     assert not life.beat.pulse(A).silent
     assert life.told == 0
     assert life.count("answered") == 1
+
+
+def test_it_tells_how_it_stands_itself(life: Life) -> None:
+    """What keeps it from asking, until that is over, and the size that it calls full."""
+    life.device.mtu = 1450
+    life.device.trouble = Clash("overlay web has the VNI")
+    life.round(CHECK)
+    assert life.beat.state() == Standing("overlay web has the VNI", 1450)
+    life.device.trouble = None
+    life.round(REBUILD[0])
+    assert life.beat.state() == Standing("", 1450)
 
 
 def test_silence_is_told_once(life: Life) -> None:

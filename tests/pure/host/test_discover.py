@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from myoverlay.errors import Unavailable
 from myoverlay.host.converge import Converger
 from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
 from myoverlay.host.epoch import Epoch
@@ -109,6 +110,22 @@ def ann(host: Make) -> Watcher:
 
 
 ALL = {"10.5.0.11", "10.5.0.12", "10.5.0.13"}
+
+
+def test_when_the_store_answered_last(ann: Watcher, others: list[Host]) -> None:
+    """Each answer counts, also one that tells of no change; a failure does not."""
+    ann.clock.now = 10.0
+    ann.round()
+    assert ann.watch.heard_at == 10.0
+    ann.clock.now = 70.0
+    ann.round()
+    assert ann.kinds()["unchanged"] == 1
+    assert ann.watch.heard_at == 70.0
+    ann.clock.now = 80.0
+    ann.host.wire.off = True
+    with pytest.raises(Unavailable):
+        ann.round()
+    assert ann.watch.heard_at == 70.0
 
 
 def test_the_first_round_lists_everybody(ann: Watcher, others: list[Host]) -> None:

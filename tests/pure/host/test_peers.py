@@ -118,6 +118,7 @@ def test_who_is_there_and_shares_an_overlay(ann: Watcher, bob: Host, host: Calla
     known = ann.watch.known
     assert known.present == {bob.me, eve.me}
     assert known.names == {bob.me: "bob", eve.me: "eve"}
+    assert known.versions == {bob.me: "9.8.7", eve.me: "9.8.7"}
     assert known.vteps[bob.me] == "192.0.2.1"
     assert ann.watch.sharing() == {bob.me: {DEMO}}
 
