@@ -20,6 +20,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from myoverlay.cli.status import NEEDS_A_PERSON
+from myoverlay.cli.words import print_table
 from myoverlay.docker.app import create_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
@@ -213,6 +214,14 @@ def test_a_host_steers_no_terminal(tmp_path: Path, here: Here) -> None:
     assert done.returncode == NEEDS_A_PERSON
     assert "\x1b" not in done.stdout
     assert "evil?[2J?x" in done.stdout
+    (shown,) = json.loads(status(tmp_path, "--json").stdout)["peers"]
+    assert (shown["name"], shown["version"]) == ("evil?[2J?x", "?]0;y?")
+
+
+def test_no_table_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a command puts into a cell; a row stays one line."""
+    print_table(("NAME",), [("a\x1b[2J\nb",), (None,)])
+    assert capsys.readouterr().out == "NAME\na?[2J?b\n-\n"
 
 
 def test_on_a_terminal_tables_fold_and_have_colours(tmp_path: Path, here: Here) -> None:
