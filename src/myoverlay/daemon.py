@@ -186,15 +186,9 @@ class Daemon:
         )  # fmt: skip
         self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
         self.graves = Graves(
-            self.records,
-            self.presence,
-            self.peers,
-            self.fates,
-            self.epoch,
-            self._pool_of,
-            settings.lease_grace,
+            self.records, self.presence, self.peers, self.fates, self.epoch, self._pool_of, settings.lease_grace,
             parts.now,
-        )
+        )  # fmt: skip
         self.elsewhere = Elsewhere(self.overlays, self.records, self.epoch, self.fates, self._name_of)
 
     def _make_loops(self, parts: Parts) -> None:
@@ -215,15 +209,9 @@ class Daemon:
             has_left=lambda: self.liveness.has_left,
         )
         self.discovery = Discovery(
-            self.records,
-            self.epoch,
-            self.fates.lost,
-            self.tally,
-            parts.now,
-            parts.begin,
-            self.fates.is_settled,
+            self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin, self.fates.is_settled,
             self.ceding.asked,
-        )
+        )  # fmt: skip
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
         self.audit = Audit(

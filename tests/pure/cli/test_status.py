@@ -118,7 +118,10 @@ def here(tmp_path: Path) -> Iterator[Here]:
 
 
 def environ(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "MYOVERLAY_SOCKETS": f"{tmp_path}/plugin.sock"}
+    # An installed program has its bytecode.
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{tmp_path}/pycache"}
+    own = {"PYTHONPATH": str(PACKAGE.parent), "MYOVERLAY_SOCKETS": f"{tmp_path}/plugin.sock"}
+    return {**os.environ, **bytecode, **own}
 
 
 def status(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
