@@ -62,7 +62,8 @@ def begin_log(settings: Settings) -> LogLines:
 
     Returns what keeps the last lines, as text.
     """
-    veil = veil_of(settings)
+    # Thoroughly: a sentence may show what somebody wrote into a setting, as a URL with a password.
+    veil = veil_of(settings).thoroughly
     form = Objects(veil) if settings.log_format == "json" else Lines(veil)
     # dockerd notes a plugin's standard error at its own level "error", standard output at "info".
     common, serious = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)

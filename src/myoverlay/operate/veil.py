@@ -10,19 +10,19 @@ from pathlib import Path
 REMOVED = "[removed]"
 #: Shorter ones would be found in every other word; no token is.
 _LEAST = 6
-#: Words that a secret follows, whoever wrote them: headers, assignments, and a URL's user with its password.
-#: Quotes may stand behind backslashes: a text may be inside another one's JSON.
+#: Words that a secret follows, whoever wrote them: headers, assignments, and a URL's user with its password. Quotes may
+#: stand behind backslashes: a text may be inside another one's JSON. Nothing runs on without a bound from each place of a
+#: text, or a hostile one would take minutes.
 _TELLTALE = re.compile(
     r"""(?ix)
-    ( \b (?: x-consul-token | authorization ) (?:\\*["'])? \s* [:=] \s* (?:\\*["'])? (?: (?:bearer|basic) \s+ )?
-    | \b [\w.-]* (?: token | secret | passw(?:or)?d | api_?key | private_?key ) (?:\\*["'])? \s* [:=] \s* (?:\\*["'])?
-    | \b [a-z][a-z0-9+.-]* :// [^\s/:@]* :
+    ( (?: authorization | token | secret | passw(?:or)?d | api_?key | private_?key )
+      \\{0,8} ["']? \s{0,8} [:=] \s{0,8} \\{0,8} ["']? (?: (?:bearer|basic) \s+ )?
+    | :// [^\s/:@]{0,100} :
     )
     ( [^\s"',;&@\]}\\]+ )
-    (?= @ | [\s"',;&\]}\\] | $ )
     """
 )
-_PEM = re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIVATE KEY-----|\Z)", re.S)
+_PEM = re.compile(r"-----BEGIN [^-]{0,40}PRIVATE KEY-----.*?(?:-----END [^-]{0,40}PRIVATE KEY-----|\Z)", re.S)
 
 
 class Veil:
@@ -66,6 +66,6 @@ class Veil:
 
 def _hidden(found: re.Match[str]) -> str:
     # `://user:password@` is one only where the `@` follows; a port is none.
-    if found[1].rstrip().endswith(":") and "://" in found[1] and not found.string.startswith("@", found.end()):
+    if found[1].startswith("://") and not found.string.startswith("@", found.end()):
         return found[0]
     return found[1] + REMOVED
