@@ -11,8 +11,8 @@ REMOVED = "[removed]"
 #: Shorter ones would be found in every other word; no token is.
 _LEAST = 6
 #: Words that a secret follows, whoever wrote them: headers, assignments, and a URL's user with its password. Quotes may
-#: stand behind backslashes: a text may be inside another one's JSON. Nothing runs on without a bound from each place of a
-#: text, or a hostile one would take minutes.
+#: stand behind backslashes: a text may be inside another one's JSON. Nothing runs on without a bound from each place of
+#: a text, or a hostile one would take minutes.
 _TELLTALE = re.compile(
     r"""(?ix)
     ( (?: authorization | token | secret | passw(?:or)?d | api_?key | private_?key )
