@@ -18,6 +18,7 @@ import pytest
 from lab.lab import HostSpec, Lab
 from lab.plugin_process import SOCKET, PluginProcess
 from lab.processes import wait_for
+from myoverlay.settings import SETTINGS
 from tests.engine.endurance import Docker, held_at_rest
 
 CALLS, WARM, THREADS = 100_000, 10_000, 4
@@ -28,7 +29,7 @@ ROUND = 50
 #: So many rounds for each network that is made and removed; it takes six calls more.
 NETWORK = 20
 TOLERANCE = 0.05
-#: kB of the log that are kept: a hundredth of what is written.
+#: kB that are kept of the log, and of the flight recorder where there is one: a hundredth of what comes by.
 KEPT = 64
 CALM = 11.0
 
@@ -41,7 +42,7 @@ def plugin() -> Iterator[PluginProcess]:
         # In memory: what a disk takes for each write is not what is asked here.
         settings = {
             "MYOVERLAY_STATE": "/run/replay", "MYOVERLAY_LOG_LEVEL": "info", "MYOVERLAY_LOG_KEPT": str(KEPT),
-            "MYOVERLAY_NAMES": "off",
+            "MYOVERLAY_NAMES": "off", "MYOVERLAY_RECORDER": str(KEPT),
         }  # fmt: skip
         plugin = PluginProcess(lab.hosts["bare"], settings)
         plugin.start()
@@ -132,16 +133,21 @@ def test_a_hundred_thousand_calls(plugin: PluginProcess) -> None:
     took = time.monotonic() - began
     after = held_at_rest(plugin, before.things)
     asking = Asking(plugin.host.fs / SOCKET)
-    kept = asking.ask("Control.Report", b"{}", 200)["files"]["log.txt"]
+    files = asking.ask("Control.Report", b"{}", 200)["files"]
+    kept, recorded = files["log.txt"], files["recorder.jsonl"]
     status = asking.ask("Control.Status", b"{}", 200)
     counted = sum(status["counters"]["docker_calls"].values())
     print(f"\n{sum(made)} calls, the last {CALLS - WARM} in {took:.0f} s; {before.pss} KiB, then {after.pss} KiB")
-    print(f"written {plugin.log.stat().st_size / 1024:.0f} kB of log, kept {len(kept) / 1024:.0f} kB")
+    print(
+        f"written {plugin.log.stat().st_size / 1024:.0f} kB of log, kept {len(kept) / 1024:.0f} kB; recorded {len(recorded)}"
+    )
     assert counted >= CALLS
     assert after.pss <= before.pss * (1 + TOLERANCE)
     assert after.things == before.things
     assert KEPT * 1024 / 2 < len(kept.encode()) <= KEPT * 1024
     assert plugin.log.stat().st_size > 20 * KEPT * 1024
+    assert len(recorded.encode()) <= KEPT * 1024
+    assert bool(recorded) == any(row.env == "MYOVERLAY_RECORDER" for row in SETTINGS)
     wait_for("no leases but the reserve's", 20, lambda: _idle(asking))
     for docker in dockers:
         docker.close()
