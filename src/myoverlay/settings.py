@@ -42,6 +42,13 @@ def _seconds(text: str) -> float:
     return float(seconds)
 
 
+def _kilobytes(text: str) -> int:
+    count = _count(text)
+    if count > 65536:
+        raise ValueError(f"{text!r} is more than 65536 kB")
+    return count
+
+
 def _port(text: str) -> int:
     return check_port(_count(text))
 
@@ -102,6 +109,7 @@ SETTINGS = (
     Setting("catalogue", "MYOVERLAY_CATALOGUE", _switch, "off", "on: containers' names are registered in Consul's catalogue, for `NAME.service.consul`"),
     Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
+    Setting("recorder", "MYOVERLAY_RECORDER", _kilobytes, "1024", "kB of memory for the flight recorder: the last calls, misses and store changes; 0: nothing is recorded"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
     Setting("run", "MYOVERLAY_RUN", _absolute, "/run/docker/plugins/myoverlay", "directory that overlay namespaces are pinned in"),
@@ -130,6 +138,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     catalogue: bool
     docker_socket: str
     host_name: str
+    recorder: int
     log_level: str
     state: str
     run: str

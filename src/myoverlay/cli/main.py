@@ -28,6 +28,9 @@ LATE = {
     "names": "myoverlay.cli.names:names_command",
     "gc": "myoverlay.cli.gc:gc_command",
     "counters": "myoverlay.cli.gc:counters_command",
+    "trace": "myoverlay.cli.trace:trace_command",
+    "capture": "myoverlay.cli.capture:capture_command",
+    "exec": "myoverlay.cli.execute:exec_command",
 }
 _SHELLS = ("bash", "zsh", "fish")
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 #: After a dockerd restart its client has no time-out of its own; every call of ours ends within this, seconds.
 DEADLINE = 8.0
 MAX_BODY = 1 << 20
+#: Asked again and again by whoever follows: a line for each would fill the log.
+QUIET = frozenset({"Control.Watch"})
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
 Answer = dict[str, Any]
@@ -58,9 +60,16 @@ def methods(network: NetworkDriver, ipam: IpamDriver) -> dict[str, Method]:
 
 
 def create_app(
-    network: NetworkDriver, ipam: IpamDriver, tally: Tally, more: Mapping[str, Method] | None = None
+    network: NetworkDriver,
+    ipam: IpamDriver,
+    tally: Tally,
+    more: Mapping[str, Method] | None = None,
+    on_call: Callable[[str, bytes, float, int, str], None] = lambda *_: None,
 ) -> flask.Flask:
-    """The WSGI application that Docker talks to; `more` are methods that are not Docker's, called in the same way."""
+    """The WSGI application that Docker talks to; `more` are methods that are not Docker's, called in the same way.
+
+    `on_call` is told of each call that was answered: method, body, milliseconds, status, and the sentence of a refusal.
+    """
     app = flask.Flask("myoverlay")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     table = {**methods(network, ipam), **(more or {})}
@@ -74,8 +83,10 @@ def create_app(
         status, body = _call(kind, act, started + DEADLINE)
         took = (time.monotonic() - started) * 1000
         outcome = "ok" if status == 200 else f"{status} {body['Err']}"
-        log.log(logging.INFO if status < 500 else logging.ERROR, "%s %.1f ms %s", method, took, outcome)
+        usual = logging.DEBUG if method in QUIET else logging.INFO
+        log.log(usual if status < 500 else logging.ERROR, "%s %.1f ms %s", method, took, outcome)
         tally.add("docker_calls", f"{method} {'ok' if status == 200 else status}")
+        on_call(method, flask.request.get_data(), took, status, "" if status == 200 else body["Err"])
         return _answer(status, body)
 
     @app.errorhandler(HTTPException)

@@ -7,12 +7,13 @@ import pytest
 from tests.pure.house.source import calls, imports, modules
 
 #: Each room and what it may import of the program; a room's own modules are always allowed, `myoverlay` is its version.
-LEAVES = {"errors", "naming", "values", "networks"}
+LEAVES = {"errors", "naming", "values", "networks", "path"}
 ROOMS = {
     "errors": set(),
     "naming": set(),
     "values": {"errors", "naming"},
     "networks": {"errors", "naming", "values"},
+    "path": {"errors", "naming", "values", "networks"},
     "tally": set(),
     "settings": LEAVES,
     "plan": LEAVES,
@@ -25,8 +26,9 @@ ROOMS = {
     "operate": LEAVES | {"tally", "plan", "store", "kernel", "host", "engine"},
     "wiring": LEAVES | {"tally", "settings", "store", "kernel", "host", "engine"},
     "clusterwide": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "engine", "operate"},
+    "insight": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "clusterwide"},
     "daemon": LEAVES
-    | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate", "clusterwide", "wiring"},
+    | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate", "clusterwide", "wiring", "insight"},
     "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon"},
     "__main__": {"cli"},
     "myoverlay": set(),
@@ -42,6 +44,7 @@ BARRED = {
     "docker": {"pyroute2", "consul", "docker", "sqlite3"},
     "engine": {"pyroute2", "consul", "flask", "gunicorn", "sqlite3"},
     "networks": {"threading", "time", "logging", "os", "random"},
+    "path": {"threading", "time", "logging", "os", "random"},
     "names": {"threading", "pyroute2", "consul", "docker", "flask", "gunicorn", "requests", "sqlite3", "subprocess"},
     "operate": {"docker"},
 }
@@ -53,7 +56,8 @@ COLLABORATORS = {
     "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
     "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Respondent", "Asker", "Observer",
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
-    "Registrar", "Catalogue",
+    "Registrar", "Catalogue", "Insight", "Recorder", "Sight", "Trace", "PathAsker", "Recording", "PathAnswering",
+    "OverlayList",
 }  # fmt: skip
 
 
@@ -72,7 +76,7 @@ def violations(module: str, text: str) -> list[str]:
                 wrong.append(f"{module} imports {name}")
         elif rest and rest != "__version__" and room(rest) not in ROOMS[here] | {here}:
             wrong.append(f"{module} imports {name}")
-    if here not in ("daemon", "clusterwide", "wiring", "cli"):
+    if here not in ("daemon", "clusterwide", "wiring", "insight", "cli"):
         wrong += [f"{module} makes a {name}" for name in calls(text) if name in COLLABORATORS]
     return wrong
 
