@@ -58,12 +58,12 @@ class Half(NamedTuple):
 
 def leaving(half: Half) -> list[Hop]:
     """What a packet meets from the container to the host's own underlay."""
-    return [*_container(half), *_cable(half), *_tunnel(half), *_outside(half)]
+    return [*_container(half), *_cable(half), _bridge(half), *_tunnel(half), *_outside(half)]
 
 
 def arriving(half: Half) -> list[Hop]:
     """What a packet meets from the underlay to the container: the mirror."""
-    return [*reversed(_outside(half)), *reversed(_tunnel(half)), *reversed(_cable(half)), *reversed(_container(half))]
+    return leaving(half)[::-1]
 
 
 def at_home(source: Half, target: Half) -> list[Hop]:
@@ -71,6 +71,7 @@ def at_home(source: Half, target: Half) -> list[Hop]:
     return [
         *_container(source),
         *_cable(source),
+        _bridge(source),
         _overlay_firewall(source, target.port),
         *reversed(_cable(target)),
         *reversed(_container(target)),
@@ -150,27 +151,39 @@ def _cable(half: Half) -> list[Hop]:
     saw = f"{link.name}: MTU {link.mtu}, {_up(link)}"
     return [
         _healed("veth", not link.up or link.mtu != mtu, saw, f"MTU {mtu}, up"),
-        _port("bridge port", half.floor, link),
+        _port("bridge port", half.floor, link, half.room.link if half.room is not None else half.far),
         _bridge_row(half, link),
     ]
 
 
-def _port(name: str, floor: Floor, link: Link) -> Hop:
-    wanted = f"{link.name} in {BRIDGE}, which is up, forwarding"
-    if floor.bridge is None:
-        return _healed(name, True, f"there is no bridge {BRIDGE}", wanted)
-    where = f"in {link.master}" if link.master else "in no bridge"
+def _port(name: str, floor: Floor, link: Link, behind: Link | None = None) -> Hop:
+    """A port of the bridge; `behind`: the container's end of its cable."""
+    wanted = f"{link.name} in {BRIDGE}, forwarding"
     passing = "forwarding" if link.forwards else "not forwarding"
-    saw = f"{link.name} {where}, {passing}; {BRIDGE} {_up(floor.bridge)}"
-    if link.master == BRIDGE and floor.bridge.up and link.up and not link.forwards:
-        # The kernel opens a port when its other end is up, a moment later.
-        return make(name, True, saw, wanted, "the container's interface is down, or came up just now: see it there")
-    wrong = link.master != BRIDGE or not floor.bridge.up
-    return _healed(name, wrong, saw, wanted)
+    saw = f"{link.name} {f'in {link.master}' if link.master else 'in no bridge'}, {passing}"
+    if link.master != BRIDGE:
+        return _healed(name, True, saw, wanted)
+    if link.forwards or not link.up or floor.bridge is None or not floor.bridge.up:
+        return _healed(name, False, saw, wanted)  # what is down is named itself
+    if behind is None or not behind.up:
+        return unread(name, f"{saw}: its other end is down, see the container link")
+    # The kernel opens a port some time after its other end came up (net/core/link_watch.c).
+    return make(name, True, saw, wanted, "it came up just now: trace again; else restart the container")
+
+
+def _bridge(half: Half) -> Hop:
+    bridge, mtu = half.floor.bridge, half.tunnel.mtu
+    wanted = f"{BRIDGE}: MTU {mtu}, up"
+    if bridge is None:
+        return _healed("bridge", True, f"there is no bridge {BRIDGE}", wanted)
+    saw = f"{BRIDGE}: MTU {bridge.mtu}, {_up(bridge)}"
+    return _healed("bridge", saw != wanted, saw, wanted)
 
 
 def _bridge_row(half: Half, link: Link) -> Hop:
     floor, wanted = half.floor, f"{half.own.mac} at {link.name}"
+    if link.master != BRIDGE:
+        return unread("bridge row", "no port: see the bridge port")
     at = floor.macs.get(half.own.mac)
     if at != link.name:
         return _healed("bridge row", True, f"{half.own.mac} at {at or 'no port'}", wanted)
