@@ -141,6 +141,7 @@ class Sight:
             pulled=not local.eager and other.address not in programmed,
             enter=enter,
             overlay=network.overlay,
+            subnet=network.subnet,
         )
 
     def _through(self, target: End, tunnel: Tunnel) -> Hop:

@@ -54,6 +54,7 @@ class Half(NamedTuple):
     pulled: bool = False
     enter: str = ""
     overlay: str = ""
+    subnet: str = ""
 
 
 def leaving(half: Half) -> list[Hop]:
@@ -98,7 +99,8 @@ def _route(half: Half, room: Room) -> Hop:
     saw = route.trouble or f"{half.other.address} by {route.out}" + (f" via {route.gateway}" if route.gateway else "")
     wrong = bool(route.trouble or route.gateway or (room.link is not None and route.out != room.link.name))
     link = room.link.name if room.link else "eth0"
-    remedy = f"{half.enter} ip route replace {half.other.address}/32 dev {link}"
+    to = half.subnet if route.trouble and half.subnet else f"{half.other.address}/32"
+    remedy = f"{half.enter} ip route replace {to} dev {link} src {half.own.address}"
     if room.link is None:
         return unread("container route", saw, "the interface is not there: see the container link")
     if not room.link.up:
@@ -176,8 +178,10 @@ def _bridge(half: Half) -> Hop:
     wanted = f"{BRIDGE}: MTU {mtu}, up"
     if bridge is None:
         return _healed("bridge", True, f"there is no bridge {BRIDGE}", wanted)
+    # A bridge follows the smallest MTU of its ports, which is named there (net/bridge/br_if.c, br_mtu_auto_adjust).
+    least = min((link.mtu for link in half.floor.links.values() if link.master == BRIDGE), default=mtu)
     saw = f"{BRIDGE}: MTU {bridge.mtu}, {_up(bridge)}"
-    return _healed("bridge", saw != wanted, saw, wanted)
+    return _healed("bridge", not bridge.up or bridge.mtu not in (mtu, least), saw, wanted)
 
 
 def _bridge_row(half: Half, link: Link) -> Hop:
@@ -219,7 +223,7 @@ def _tunnel(half: Half) -> list[Hop]:
 def _neighbour_row(half: Half) -> Hop:
     row, wanted = half.floor.neighbour, f"{half.other.address} lladdr {half.other.mac} permanent"
     if row is None or not row.mac:
-        return _pulled("neighbour row", half, wanted) or _healed("neighbour row", True, "none", wanted)
+        return _absent("neighbour row", half, wanted)
     saw = f"{half.other.address} lladdr {row.mac} {row.state}"
     return _healed("neighbour row", saw != wanted, saw, wanted)
 
@@ -227,16 +231,21 @@ def _neighbour_row(half: Half) -> Hop:
 def _forwarding_row(half: Half) -> Hop:
     row, wanted = half.floor.forwarding, f"{half.other.mac} dst {half.other.vtep} permanent"
     if row is None:
-        return _pulled("FDB row", half, wanted) or _healed("FDB row", True, "none", wanted)
+        return _absent("FDB row", half, wanted)
     saw = f"{half.other.mac} dst {row.vtep or '-'} {row.state}" + (", with a port, VNI or device of its own" * row.own)
     return _healed("FDB row", saw != wanted, saw, wanted)
 
 
-def _pulled(name: str, half: Half, wanted: str) -> Hop | None:
-    """Above the eager limit a row that nobody asked for yet is not there, and that is right."""
-    if not half.pulled:
-        return None
-    return make(name, False, "none yet: it is written when somebody asks (above the eager limit)", wanted, "")
+def _absent(name: str, half: Half, wanted: str) -> Hop:
+    """A row that is not there. Above the eager limit that is right before somebody asked; a device that is down keeps
+    none.
+    """
+    device = half.floor.device
+    if device is not None and not device.link.up:
+        return unread(name, f"none: {DEVICE} is down")
+    if half.pulled:
+        return make(name, False, "none yet: it is written when somebody asks (above the eager limit)", wanted, "")
+    return _healed(name, True, "none", wanted)
 
 
 # -- outside -------------------------------------------------------------------------------------------------------

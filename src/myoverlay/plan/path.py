@@ -31,7 +31,10 @@ def underlay(reach: Reach | None, target: Address, mtu: int, port: int) -> Hop:
         return unread(UNDERLAY, "nobody was asked what comes through")
     fix = f"see that UDP port {port} passes between the hosts: switch, router, cloud firewall, the other host's power"
     if reach is Reach.NARROW:
-        fix = "a link between the hosts carries less: raise its MTU, or make the overlay with a smaller -o mtu="
+        fix = (
+            "a link between the hosts carries less: raise its MTU, or make the overlay with a smaller -o mtu= (what a"
+            " kernel learned of a small MTU it keeps for 10 minutes)"
+        )
     if reach is Reach.UNASKED:
         return unread(UNDERLAY, str(reach.value), "the heartbeat's device is missing: see the plugin's log")
     return make(UNDERLAY, reach is not Reach.WHOLE, str(reach.value), wanted, fix)
@@ -69,13 +72,15 @@ def silent(host: HostId, name: str, saw: str) -> PathAnswer:
 
 def disagreements(one: PathAnswer, other: PathAnswer) -> list[Hop]:
     """What `one` holds true of the other's end, and of the overlay, and the other says otherwise."""
+    if one.tunnel is None or other.tunnel is None:  # one of them could not look
+        return []
     found = []
     truth = next((end for end in other.here if one.there is None or end.address == one.there.address), None)
     if truth is not None and one.there is None:
         found.append(_record("it does not know the other container", truth))
     elif truth is not None and one.there is not None and (one.there.mac, one.there.vtep) != (truth.mac, truth.vtep):
         found.append(_record(f"{one.there.address} is {one.there.mac} behind {one.there.vtep}", truth))
-    if one.tunnel is not None and other.tunnel is not None and one.tunnel != other.tunnel:
+    if one.tunnel != other.tunnel:
         saw = f"VNI {one.tunnel.vni}, UDP port {one.tunnel.port}, MTU {one.tunnel.mtu}"
         wanted = f"as {other.name} has it: VNI {other.tunnel.vni}, UDP port {other.tunnel.port}, MTU {other.tunnel.mtu}"
         remedy = "the overlay was defined twice: remove the network on one of the hosts and create it again"

@@ -36,8 +36,13 @@ class Site:
         run_in(self.web, "bridge", "fdb", "add", "02:42:0a:05:00:09", "dev", "vxlan1", "self", "dst", "192.0.2.2")
 
     def start(self, *words: str, **more: object) -> subprocess.Popen[str]:
-        environ = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "MYOVERLAY_RUN": str(self.run),
-                   "MYOVERLAY_SOCKETS": str(self.run / "none.sock"), "DOCKER_HOST": f"unix://{self.run}/none"}  # fmt: skip
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(PACKAGE.parent),
+            "MYOVERLAY_RUN": str(self.run),
+            "MYOVERLAY_SOCKETS": str(self.run / "none.sock"),
+            "DOCKER_HOST": f"unix://{self.run}/none",
+        }
         command = [sys.executable, "-m", "myoverlay", *words]
         return self.home.call(
             lambda: subprocess.Popen(

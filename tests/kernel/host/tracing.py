@@ -6,6 +6,7 @@ import json
 import subprocess
 from typing import Any, NamedTuple
 
+from myoverlay.kernel import netns
 from myoverlay.kernel.netns import Namespace
 from myoverlay.values import Fdb, Mac, Neigh
 from tests.kernel.host.hosts import Container, DockerNetwork, Host, Hosts
@@ -82,6 +83,11 @@ class Side(NamedTuple):
         else:
             with self.host.overlay() as ns:
                 load(ns)
+
+    def forget_mtu(self) -> None:
+        """A small MTU that the heartbeat's namespace learned; the kernel would keep it for 10 minutes."""
+        with netns.open_path(self.host.run_folder / "netns" / "_probe") as ns:
+            run_in(ns, "ip", "route", "flush", "cache")
 
     def device(self, vni: int, port: int) -> None:
         """The VXLAN device made anew by somebody, with its rows: all as it was but for VNI and port."""
