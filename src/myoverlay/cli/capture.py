@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import click
 
-from myoverlay.cli.words import Places, need_root
+from myoverlay.cli.words import Places, complete_network, need_root
 from myoverlay.errors import Late, MyoverlayError, Refused, Unknown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Spot(NamedTuple):
 
 
 @click.command("capture", short_help="Packets of a network: inside the overlay, or outside on the underlay.")
-@click.argument("network", metavar="NETWORK")
+@click.argument("network", metavar="NETWORK", shell_complete=complete_network)
 @click.option("--inner", metavar="vxlan|bridge|CONTAINER", help="Inside: what goes to other hosts, all, or one container's. [default: vxlan]")  # fmt: skip # noqa: E501
 @click.option("--outer", is_flag=True, help="Outside: the overlay's VXLAN packets on the underlay.")
 @click.option("-w", "--write", metavar="FILE", help="Write a pcap file; `-`: to standard output. Needs no tcpdump.")

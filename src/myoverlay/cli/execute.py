@@ -6,7 +6,7 @@ import os
 
 import click
 
-from myoverlay.cli.words import Places, Sentence, need_root
+from myoverlay.cli.words import Places, Sentence, complete_network, need_root
 
 
 class NotFound(Sentence):
@@ -26,7 +26,7 @@ class NotRun(Sentence):
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     short_help="Run a command in a network's overlay namespace.",
 )
-@click.argument("network", metavar="NETWORK")
+@click.argument("network", metavar="NETWORK", shell_complete=complete_network)
 @click.argument("command", metavar="[--] CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def exec_command(ctx: click.Context, network: str, command: tuple[str, ...]) -> None:
@@ -43,6 +43,9 @@ def exec_command(ctx: click.Context, network: str, command: tuple[str, ...]) -> 
     from myoverlay.cli.within_network import open_overlay
     from myoverlay.kernel import netns
 
+    command = command[1:] if command[0] == "--" else command  # which says where our own words end
+    if not command:
+        raise click.UsageError("which command? It comes behind `--`")
     need_root()
     _overlay, ns = open_overlay(network, Places.of(ctx))
     with ns:

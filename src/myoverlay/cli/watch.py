@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from myoverlay.cli.words import DEFAULT_OVERLAY, Places, complete_overlay, need_root
+from myoverlay.cli.words import DEFAULT_OVERLAY, Places, complete_network, complete_overlay, need_root
 from myoverlay.errors import Late, Unknown
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PATIENCE = 0.5
 
 
 @click.command("watch", short_help="The kernel's misses, the store's changes, Docker's calls, as they come.")
-@click.argument("network", metavar="[NETWORK]", required=False)
+@click.argument("network", metavar="[NETWORK]", required=False, shell_complete=complete_network)
 @click.option("--misses", is_flag=True, help="Of the running plugin: what the kernel asked, and what it answered.")
 @click.option("--store", is_flag=True, help="Of the running plugin: what other hosts changed in the store.")
 @click.option("--calls", is_flag=True, help="Of the running plugin: Docker's calls, with their answers.")
