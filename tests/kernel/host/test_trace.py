@@ -10,11 +10,12 @@ import pytest
 
 from myoverlay.values import Address
 from tests.kernel.conftest import open_fds
-from tests.kernel.host.hosts import Hosts
+from tests.kernel.host.hosts import Hosts, Refusal
 from tests.kernel.host.tools import ip, left_behind, until
 from tests.kernel.host.tracing import (
     WRONG_MAC,
     WRONG_VTEP,
+    Looked,
     Side,
     apply,
     first,
@@ -394,9 +395,9 @@ def test_words_that_mean_nobody_are_refused(hosts: Hosts) -> None:
         ((str(a.address), "10.5.0.1"), "10.5.0.1 is the gateway"),
         ((str(a.address), a.endpoint[:12]), "are the same container"),
     ):
-        with pytest.raises(Exception, match=sentence):
+        with pytest.raises(Refusal, match=sentence):
             host.call("Control.Trace", a=words[0], b=words[1])
-    with pytest.raises(Exception, match="on no overlay blue"):
+    with pytest.raises(Refusal, match="on no overlay blue"):
         host.call("Control.Trace", a=str(a.address), b=str(b.address), overlay="blue")
     assert host.call("Control.Trace", a=a.endpoint[:12], b=str(b.address))["source"]["address"] == a.address
 
@@ -427,3 +428,67 @@ def test_an_address_nobody_answers_at(hosts: Hosts) -> None:
     named = first(found)
     assert named["hop"] in ("underlay", "underlay route"), told(found)
     assert Address(far.vtep) in named["saw"] + named["wanted"]
+
+
+def test_an_outsider_is_seen_from_this_side_alone(hosts: Hosts) -> None:
+    """Nobody can be asked on an outsider's host: what leaves for it and what arrives from it is judged here."""
+    (host,) = [hosts.admit(lambda number: Looked(hosts, number, 1500, {}))]
+    host.create_network(gateway="192.168.0.1", overlay="demo", records="demo-1", vni=42, subnet="192.168.0.0/24")
+    hand = hosts.by_hand("demo-1")
+    ours, outsider = host.run(), hand.run("192.168.0.203")
+    hand.put(outsider)
+    until(lambda: host.knows(outsider))
+    host.daemon.reconciler.stop(5)
+    for a, b, count in ((ours, outsider, 15), (outsider, ours, 14)):
+        found = trace(host, a, b)
+        assert found["whole"], told(found)
+        assert found["silent"] == []
+        assert len(found["outsiders"]) == 1
+        assert len(found["steps"]) == count
+        assert {step["state"] for step in found["steps"] if step["hop"] != "underlay"} == {"right"}, told(found)
+    with host.tables() as tables:
+        tables.unset([outsider.rows[1]])
+    assert first(trace(host, ours, outsider))["hop"] == "FDB row"
+    with pytest.raises(Refusal, match="are the same container"):
+        trace(host, outsider, outsider)
+
+
+def test_rows_above_the_eager_limit(hosts: Hosts) -> None:
+    """Rows that nobody asked for yet are not missing; once asked for, one that goes is named."""
+    near, far = looked_at(hosts, MYOVERLAY_EAGER_LIMIT="0")
+    a, b = near.run(), far.run()
+    until(lambda: near.local().view.peers and far.local().view.peers)
+    found = until(lambda: (seen := trace(near, a, b))["whole"] and seen, 15)
+    assert not near.knows(b)
+    pulled = [step for step in found["steps"] if "above the eager limit" in step["saw"]]
+    assert [(step["host"], step["hop"]) for step in pulled] == [
+        ("h1", "neighbour row"), ("h1", "FDB row"), ("h2", "FDB row"), ("h2", "neighbour row"),
+    ]  # fmt: skip
+    assert None not in a.ping(b.address, timeout=2)
+    FAULTS["FDB row"].harm(Side(near, a, b))
+    assert first(trace(near, a, b))["hop"] == "FDB row"
+
+
+def test_what_happens_is_followed(hosts: Hosts) -> None:
+    """The recorder of a real daemon: calls with their overlay, what the store told, what the kernel asked."""
+    near, far = looked_at(hosts)
+    a = near.run()
+    begun = near.call("Control.Watch")
+    b = far.run()
+    until(lambda: near.knows(b))
+    a.ping("10.5.0.77", timeout=0.2)
+    near.run()
+
+    def notes(kind: str) -> list[dict[str, Any]]:
+        asked = {"after": begun["last"], "run": begun["run"], "kinds": [kind], "overlay": "10.5.0.0-24"}
+        return list(near.call("Control.Watch", **asked)["notes"])
+
+    came = until(lambda: [note for note in notes("store") if note["change"] == "came"])
+    assert (came[0]["host"], came[0]["address"], came[0]["mac"]) == (far.name, b.address, b.mac)
+    missed = until(lambda: [note for note in notes("miss") if note.get("address") == "10.5.0.77"])
+    assert missed[0]["layer"] == 3
+    until(lambda: any(note["outcome"] == "unknown" for note in notes("miss")))
+    assert [note["method"] for note in notes("call")] == [
+        "IpamDriver.RequestAddress", "NetworkDriver.CreateEndpoint", "NetworkDriver.Join",
+    ]  # fmt: skip
+    assert near.call("Control.Watch", after=begun["last"], run=begun["run"], overlay="blue")["notes"] == []
