@@ -36,6 +36,8 @@ class PathAnswering:
         self._now = now
         self._seen: dict[str, float] = {}
         self._answered: set[str] = set()
+        #: Answers whose question was not there at the last sweep: one that was asked since may be among them.
+        self._orphans: set[str] = set()
 
     def hear(self, entries: Iterable[Entry], may_answer: bool) -> None:
         """These lie where questions do now: answer those about this host's ends. Raises Unavailable."""
@@ -62,6 +64,10 @@ class PathAnswering:
             if now - since >= stale:
                 self._records.take_back(question)
                 self._tally.add("asked", "stale")
+        orphans = self._records.answered() - self._seen.keys()
+        for question in orphans & self._orphans:
+            self._records.take_back(question)
+        self._orphans = orphans - self._orphans
 
 
 class PathAsker:

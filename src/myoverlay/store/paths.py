@@ -68,3 +68,17 @@ class PathRecords(Typed):
         for start in range(0, len(entries), MAX_OPS // 2):
             chunk = entries[start : start + MAX_OPS // 2]
             self.store.commit([Delete(entry.key, entry.index) for entry in chunk], timeout=timeout)
+
+    def answered(self, *, timeout: float = 3.0) -> set[str]:
+        """Questions that have answers, by the names of the keys alone; what is no question's is left out."""
+        below = self.key("path-answers", "")
+        names = {key.removeprefix(below).partition("/")[0] for key in self.store.keys(below, timeout=timeout).keys}
+        return {name for name in names if _is_id(name)}
+
+
+def _is_id(text: str) -> bool:
+    try:
+        check_id(text)
+    except ValueError:
+        return False
+    return True

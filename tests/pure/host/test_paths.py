@@ -153,6 +153,18 @@ def test_what_somebody_left_is_taken_away(site: Site) -> None:
     assert site.tally.get("asked", "stale") == 1
 
 
+def test_answers_without_a_question_go_at_the_second_look(site: Site) -> None:
+    """Whoever asked was killed while he took back: a minute later they go; what is no answer of ours stays."""
+    put(site.store, f"{PREFIX}/path-answers/{5:032x}/{BOB}", b"{}")
+    put(site.store, f"{PREFIX}/path-answers/mine/{BOB}", b"1")
+    bob = site.answering(BOB)
+    bob.sweep(STALE)
+    assert len(every(site.store)) == 2
+    bob.sweep(STALE)
+    assert every(site.store) == {f"{PREFIX}/path-answers/mine/{BOB}": b"1"}
+    bob.sweep(STALE)
+
+
 @pytest.mark.parametrize("bad", [b"", b"{}", b"\xff", b'{"id": "x"}', b"[" * 5000])
 def test_a_bad_question_is_quarantined(site: Site, bad: bytes) -> None:
     """What an enemy writes there is passed over, named, and stops nobody from the next."""
