@@ -109,23 +109,17 @@ def _route(half: Half, room: Room) -> Hop:
 
 
 def _neighbour(half: Half, room: Room) -> Hop:
+    """What the container believes the other's MAC to be. None yet, or one that it asks for anew, is right."""
     name, row, other = "container neighbour", room.neighbour, half.other
+    device = room.link.name if room.link is not None else "eth0"
     wanted = f"{other.address} lladdr {other.mac}, or none yet"
-    if row is None or not row.mac or row.state in _ASKED_AGAIN:
-        dead = room.link is not None and not room.link.arp
-        saw = f"{row.state}: it asks anew" if row is not None else "none yet: it asks"
-        return make(
-            name,
-            dead,
-            "ARP is off on the interface" if dead else saw,
-            wanted,
-            f"{half.enter} ip link set dev {room.link.name if room.link else 'eth0'} arp on",
-        )
-    saw = f"{other.address} lladdr {row.mac} {row.state}"
-    remedy = f"{half.enter} ip neigh flush to {other.address}" + (" nud all" if row.state == "permanent" else "")
-    if row.state == "permanent":
-        remedy = f"{half.enter} ip neigh del {other.address} dev {room.link.name if room.link else 'eth0'}"
-    return make(name, row.mac != other.mac, saw, wanted, remedy)
+    if row is not None and row.mac and row.state not in _ASKED_AGAIN:
+        saw = f"{other.address} lladdr {row.mac} {row.state}"
+        remedy = f"{half.enter} ip neigh del {other.address} dev {device}"
+        return make(name, row.mac != other.mac, saw, wanted, remedy)
+    if room.link is not None and not room.link.arp:
+        return make(name, True, "ARP is off on the interface", wanted, f"{half.enter} ip link set dev {device} arp on")
+    return make(name, False, f"{row.state}: it asks anew" if row is not None else "none yet: it asks", wanted, "")
 
 
 def _container_link(half: Half, link: Link | None) -> Hop:
@@ -263,7 +257,8 @@ def _underlay_route(half: Half, route: Route, neighbour: Neighbour | None) -> Ho
     name, to, need = "underlay route", half.other.vtep, half.tunnel.mtu
     wanted = f"a route to {to} that carries {need + overhead(to)}"
     if route.trouble:
-        return make(name, True, f"{to}: {route.trouble}", wanted, f"`ip route get {to} from {half.vtep}` shows it: restore the route")  # fmt: skip # noqa: E501
+        remedy = f"`ip route get {to} from {half.vtep}` shows it: restore the route"
+        return make(name, True, f"{to}: {route.trouble}", wanted, remedy)
     saw = f"{to} by {route.out}" + (f" via {route.gateway}" if route.gateway else "") + f", MTU {route.mtu}"
     if not route.up:
         return make(name, True, f"{saw}, down", wanted, f"ip link set dev {route.out} up")
