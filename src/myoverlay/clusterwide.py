@@ -1,7 +1,7 @@
 """The composition root's part for what is said to all hosts and to others: networks defined once, names in Consul.
 
     thread       object             does                                              stopped by
-    preflight    Respondent         answers what is asked before a network is made    Daemon.stop, store.close
+    preflight    Respondent         answers other hosts: new networks, paths          Daemon.stop, store.close
     follow       NetworkFollower    makes and removes Docker's networks (setting)     Daemon.stop, store.close
     catalogue    Registrar          this host's names in Consul's catalogue (setting) Daemon.stop
 
