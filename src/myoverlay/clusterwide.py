@@ -1,7 +1,7 @@
 """The composition root's part for what is said to all hosts and to others: networks defined once, names in Consul.
 
     thread       object             does                                              stopped by
-    preflight    Respondent         answers what is asked before a network is made    Daemon.stop, store.close
+    preflight    Respondent         answers other hosts: new networks, paths          Daemon.stop, store.close
     follow       NetworkFollower    makes and removes Docker's networks (setting)     Daemon.stop, store.close
     catalogue    Registrar          this host's names in Consul's catalogue (setting) Daemon.stop
 
@@ -24,6 +24,7 @@ from myoverlay.host.follow import NetworkFollower
 from myoverlay.host.loop import Loop
 from myoverlay.host.networks import ClusterNetworks
 from myoverlay.host.overlays import Overlays
+from myoverlay.host.paths import PathAnswering
 from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
 from myoverlay.host.preflight import Asker, Observer, Respondent
 from myoverlay.host.registrar import Registrar
@@ -66,7 +67,8 @@ class Of(NamedTuple):
 class Clusterwide:
     """Networks that are defined once for all hosts."""
 
-    def __init__(self, settings: Settings, of: Of) -> None:
+    def __init__(self, settings: Settings, of: Of, paths: PathAnswering | None = None) -> None:
+        """`paths`: who answers questions about paths, on the thread that answers the others."""
         self._of = of
         self._vtep = settings.vtep
         self.records = NetworkRecords(of.records.store, settings.prefix, of.records.me)
@@ -84,7 +86,8 @@ class Clusterwide:
         # A host that follows no more keeps what it made, as its own: nobody is to wait for it.
         at_first = (lambda: None) if settings.follow else (lambda: self._unsay(time.monotonic() + _TIDY))
         self.respondent = Respondent(
-            self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now, at_first
+            self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now, at_first,
+            paths,
         )  # fmt: skip
         self.follow = self._follower(settings) if settings.follow else None
         self.registrar = self._registrar(settings) if settings.consul else None

@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    preflight, follow, catalogue: see clusterwide.py; metrics: see overview.py
+    preflight, follow, catalogue: see clusterwide.py; what looks at all this: insight.py; metrics: overview.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
@@ -64,6 +64,7 @@ from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler, Settler
 from myoverlay.host.underlay import Underlay
 from myoverlay.host.upkeep import Upkeep
+from myoverlay.insight import Insight
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
@@ -152,7 +153,8 @@ class Daemon:
             self.records, self.presence, self.overlays, self.liveness, self.epoch, self.beat, self.peers, self.fates,
             self.links, parts.pins, self.tally, parts.now, parts.wall
         )  # fmt: skip
-        self.clusterwide = Clusterwide(settings, of)
+        self.insight = Insight(settings, of)
+        self.clusterwide = Clusterwide(settings, of, self.insight.paths)
         self._connect()
         self._make_app(settings, parts, place_of(stored, settings))
 
@@ -267,9 +269,12 @@ class Daemon:
         self.overview = Overview(settings, seen, parts.log_lines)
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
-            **self.overview.methods(),
+            **self.insight.methods(), **self.overview.methods(),
         }  # fmt: skip
-        self.app = create_app(self.driver, self.ipam, self.tally, own, self.overview.pages())
+        self.overview.notes = self.insight.recorder.everything
+        self.app = create_app(
+            self.driver, self.ipam, self.tally, own, self.insight.recording.called, self.overview.pages()
+        )  # fmt: skip
 
     def _heartbeat(self, parts: Parts, port: int) -> Beat:
         prober = Prober(self.links, parts.pins, self.records.me, port, self._vteps, FOREIGN_PINS)
@@ -293,6 +298,7 @@ class Daemon:
         self.peers.on_change = self.fates.wake
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
+        self.insight.connect(self.misses, self.lookup, self.discovery)
         self.fates.on_found = self.discovery.revisit
         self.fates.on_expired = self.leases.wanted.set
 

@@ -33,8 +33,8 @@ COUNTERS = {
     "fates": "what was found of other hosts, by {state}: alive, pending, cut off, dead",
     "mirror": "copies of the journal in the mounted directory, by {outcome}: made, failed",
     "underlay": "what became of a network's VTEP, by {outcome}: moved, lost, found",
-    "asked": "questions of other hosts before a network is made for all, by {outcome}: answered, late (taken back by"
-    " then), stale (left by whoever asked, and taken away)",
+    "asked": "questions of other hosts, before a network is made for all or about a path, by {outcome}: answered, late"
+    " (taken back by then), stale (left by whoever asked, and taken away)",
     "followed": "networks that are defined for all hosts, by {outcome} here: made, removed, failed, restored (the plan,"
     " which the store had lost)",
     "names": "questions to the resolver, by {outcome}: answered, nobody, refused, forwarded; ignored, malformed,"

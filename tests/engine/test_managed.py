@@ -139,6 +139,31 @@ def test_size_memory_and_start(managed: Managed) -> None:
         assert managed.enabling[host.name] <= 1.5
 
 
+def test_a_path_is_traced(managed: Managed) -> None:
+    """`trace` on a plugin host: what a managed plugin cannot enter is told unseen, the rest of both hosts is judged."""
+    near, far = (address(host, "talks") for host in (managed.h1, managed.h2))
+    environment = {"PYTHONPATH": str(places.REPOSITORY / "src")}
+
+    def trace() -> tuple[int, Any]:
+        words = [sys.executable, "-m", "myoverlay", "trace", near, far, "--json"]
+        done = managed.h1.complete(words, env=environment, timeout=30)
+        return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+
+    code, found = eventually("the path is whole", lambda: (seen := trace())[0] == 0 and seen, 15)
+    assert code == 0
+    states: dict[str, set[str]] = {}
+    for step in found["steps"]:
+        states.setdefault(step["state"], set()).add(step["hop"])
+    assert states.keys() == {"right", "unseen"}
+    assert states["unseen"] == {"container route", "container neighbour"}
+    assert {"container link", "host firewall", "overlay firewall", "underlay"} <= states["right"]
+    managed.h2.run(["nft", "add table ip stop; add chain ip stop c { type filter hook prerouting priority 0; }; add rule ip stop c udp dport 4789 drop"])  # fmt: skip # noqa: E501
+    code, found = trace()
+    managed.h2.run(["nft", "delete table ip stop"])
+    assert code == 1
+    assert (found["steps"][found["first"]]["host"], found["steps"][found["first"]]["hop"]) == ("h2", "host firewall")
+
+
 @pytest.mark.parametrize("name", ["h1", "h2"])
 def test_containers_come_back_after_the_engine_restarts(managed: Managed, name: str) -> None:
     """`--restart always` containers are back on the overlay, with the plugin managed, after dockerd was restarted."""

@@ -30,6 +30,9 @@ LATE = {
     "report": "myoverlay.cli.report:report_command",
     "gc": "myoverlay.cli.gc:gc_command",
     "counters": "myoverlay.cli.gc:counters_command",
+    "trace": "myoverlay.cli.trace:trace_command",
+    "capture": "myoverlay.cli.capture:capture_command",
+    "exec": "myoverlay.cli.execute:exec_command",
 }
 _SHELLS = ("bash", "zsh", "fish")
 

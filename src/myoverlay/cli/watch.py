@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from myoverlay.cli.words import DEFAULT_OVERLAY, Places, complete_overlay, need_root
+from myoverlay.cli.words import DEFAULT_OVERLAY, Places, complete_network, complete_overlay, need_root
 from myoverlay.errors import Late, Unknown
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 
 
-@click.command("watch", short_help="The kernel's misses as they come, and what becomes of each.")
+@click.command("watch", short_help="The kernel's misses, the store's changes, Docker's calls, as they come.")
+@click.argument("network", metavar="[NETWORK]", required=False, shell_complete=complete_network)
+@click.option("--misses", is_flag=True, help="Of the running plugin: what the kernel asked, and what it answered.")
+@click.option("--store", is_flag=True, help="Of the running plugin: what other hosts changed in the store.")
+@click.option("--calls", is_flag=True, help="Of the running plugin: Docker's calls, with their answers.")
 @click.option(
     "--namespace",
     metavar="NAME|PATH|current",
@@ -56,6 +60,10 @@ PATIENCE = 0.5
 @click.pass_context
 def watch_command(
     ctx: click.Context,
+    network: str | None,
+    misses: bool,
+    store: bool,
+    calls: bool,
     namespace: str,
     device: str | None,
     link: bool,
@@ -71,9 +79,14 @@ def watch_command(
 
     An L3 miss asks whose MAC an address is, an L2 miss behind which VTEP a MAC is. Whoever writes the row answers it.
 
+    With NETWORK, or one of --misses, --store and --calls, the running plugin is asked what it notes: all three of that
+    network, or those that are named. NETWORK is a Docker network of the plugin, or an overlay's name.
+
     \b
     Examples:
       myoverlay watch
+      myoverlay watch web
+      myoverlay watch --calls --json
       myoverlay watch --neigh --count 2 --timeout 10 --json
       myoverlay watch --raw --app-solicit eth0 --namespace /proc/1234/ns/net
     """
@@ -81,6 +94,12 @@ def watch_command(
     from myoverlay.cli.within import asking_userland, open_namespace, until_told
     from myoverlay.kernel.monitor import Monitor
 
+    kinds = [kind for kind, wanted in (("miss", misses), ("store", store), ("call", calls)) if wanted]
+    if network is not None or kinds:
+        if device or link or route or neigh or app_solicit or raw or _was_given(ctx, "namespace"):
+            raise click.UsageError("what the plugin notes has no device, namespace or bytes: leave those options out")
+        _follow_plugin(ctx, network, kinds or ["miss", "store", "call"], as_json, count, timeout)
+        return
     need_root()
     groups = {name for name, wanted in (("link", link), ("route", route), ("neigh", neigh)) if wanted}
     with contextlib.ExitStack() as stack:
@@ -95,6 +114,26 @@ def watch_command(
         writer: Json | Text = Json(names) if as_json else Text(names, _coloured())
         click.echo(f"listening in {namespace}; Ctrl-C ends", err=True)
         watch(monitor, follower, writer, stop, count, timeout)
+
+
+def _was_given(ctx: click.Context, name: str) -> bool:
+    from click.core import ParameterSource
+
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _follow_plugin(
+    ctx: click.Context, network: str | None, kinds: list[str], as_json: bool, count: int | None, timeout: float | None
+) -> None:
+    from myoverlay.cli.ask import ask
+    from myoverlay.cli.recorded import follow
+    from myoverlay.cli.within import until_told
+    from myoverlay.cli.within_network import overlay_of
+
+    overlay = overlay_of(network, Places.of(ctx)) if network is not None else ""
+    with until_told() as stop:
+        click.echo(f"following the plugin{f' on {overlay}' if overlay else ''}; Ctrl-C ends", err=True)
+        follow(kinds, overlay, as_json, stop, count, timeout, ask)
 
 
 def _coloured() -> bool:

@@ -116,6 +116,17 @@ def complete_overlay(ctx: click.Context, _param: click.Parameter, incomplete: st
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+def complete_network(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The overlays of this host whose namespace is pinned; names of the plugin's own uses begin otherwise."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        names = sorted(os.listdir(Places.of(ctx).plugin))
+    except OSError:
+        names = []
+    return [CompletionItem(name) for name in names if name[0].isalnum() and name.startswith(incomplete)]
+
+
 def overlay_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--overlay",

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 #: After a dockerd restart its client has no time-out of its own; every call of ours ends within this, seconds.
 DEADLINE = 8.0
 MAX_BODY = 1 << 20
+#: Asked again and again by whoever follows: a line for each would fill the log.
+QUIET = frozenset({"Control.Watch"})
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
 Answer = dict[str, Any]
@@ -63,10 +65,12 @@ def create_app(
     ipam: IpamDriver,
     tally: Tally,
     more: Mapping[str, Method] | None = None,
+    on_call: Callable[[str, bytes, float, int, str], None] = lambda *_: None,
     pages: Mapping[str, Page] | None = None,
 ) -> flask.Flask:
     """The WSGI application that Docker talks to; `more` are methods that are not Docker's, called in the same way.
 
+    `on_call` is told of each call that was answered: method, body, milliseconds, status, and the sentence of a refusal.
     `pages` are what is only read, by GET: the type and the text of each.
     """
     app = flask.Flask("myoverlay")
@@ -84,6 +88,7 @@ def create_app(
         _note(method, about, took, status, body)
         tally.add("docker_calls", f"{method} {'ok' if status == 200 else status}")
         tally.took("docker_call", method, took)
+        on_call(method, flask.request.get_data(), took * 1000, status, "" if status == 200 else body["Err"])
         return _answer(status, body)
 
     for name, page in (pages or {}).items():
@@ -145,7 +150,8 @@ def _note(method: str, about: dict[str, str], took: float, status: int, body: An
     outcome = f"ok {body.get('Address', '')}".rstrip() if status == 200 else f"{status} {body['Err']}"
     words = " ".join((method, *(f"{name} {text}" for name, text in about.items())))
     fields = {"method": method, **about, "ms": round(took * 1000, 1), "status": status, "outcome": outcome}
-    level = logging.INFO if status < 500 else logging.ERROR
+    usual = logging.DEBUG if method in QUIET else logging.INFO
+    level = usual if status < 500 else logging.ERROR
     log.log(level, "%s %.1f ms %s", words, took * 1000, outcome, extra={"fields": fields})
 
 

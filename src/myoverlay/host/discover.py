@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import COALESCE, WAIT, Loop
+from myoverlay.host.view import View
 from myoverlay.plan import believe
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.records import Records
@@ -23,6 +24,8 @@ from myoverlay.tally import Tally
 from myoverlay.values import HostId, Subnet
 
 log = logging.getLogger(__name__)
+
+Learned = Callable[[LocalOverlay, View, View], None]
 
 #: Everything is listed again after this, seconds.
 RELIST = 300.0
@@ -42,6 +45,7 @@ class Watch(Loop):
         now: Callable[[], float] = time.monotonic,
         settled: Callable[[HostId], bool] = lambda _: False,
         on_asked: Callable[[Subnet], None] = lambda _: None,
+        on_learned: Learned = lambda *_: None,
     ) -> None:
         """`lost`: hosts that are dead; `settled`: has the host been there long enough to have published all it has?
 
@@ -50,6 +54,7 @@ class Watch(Loop):
         super().__init__(f"watch-{local.network.overlay}", tally)
         self._settled = settled
         self._on_asked = on_asked
+        self._on_learned = on_learned
         self._asked = Ring()
         self._local = local
         self._records = records
@@ -148,7 +153,9 @@ class Watch(Loop):
         gone = (hosts - lost - found.keys()) & known
         left = (gone - self._remaining(gone) if gone else gone) | (lost & known)
         doubt = self._epoch.in_doubt()
+        before = self._local.view
         self._local.learn(found, anew, left, self._epoch.believed, doubt)
+        self._on_learned(self._local, before, self._local.view)
 
     def _remaining(self, hosts: set[HostId]) -> set[HostId]:
         """Those of the hosts without a list that may still be part of the overlay."""
@@ -171,8 +178,11 @@ class Watch(Loop):
 class OutsiderWatch(Loop):
     """Follows the tutorial's keys of one overlay, where outsiders are on."""
 
-    def __init__(self, local: LocalOverlay, records: Records, tally: Tally) -> None:
+    def __init__(
+        self, local: LocalOverlay, records: Records, tally: Tally, on_learned: Learned = lambda *_: None
+    ) -> None:
         super().__init__(f"outsiders-{local.network.overlay}", tally)
+        self._on_learned = on_learned
         self._local = local
         self._records = records
         self._index = 0
@@ -192,7 +202,9 @@ class OutsiderWatch(Loop):
             self.tally.add("watch_rounds", "unchanged")
         else:
             self.tally.add("watch_rounds", "change")
+            before = self._local.view
             self._local.learn_outsiders(seen.peers)
+            self._on_learned(self._local, before, self._local.view)
             self._index = seen.index
             return not fresh
         return False
@@ -222,6 +234,8 @@ class Discovery:
         self._begin = begin
         self._lock = threading.Lock()
         self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
+        #: Called with an overlay, and what was known of it before the store told of it and after.
+        self.on_learned: Learned = lambda *_: None
 
     def follow(self, local: LocalOverlay) -> None:
         """Watch an overlay from now on; one that is watched already goes on being so."""
@@ -229,14 +243,18 @@ class Discovery:
             if local.network.network in self._loops:
                 return
             watch = Watch(
-                local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled, self._on_asked
+                local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled, self._on_asked,
+                self._tell,
             )  # fmt: skip
             loops: list[Loop] = [watch]
             if local.network.outsiders:
-                loops.append(OutsiderWatch(local, self._records, self._tally))
+                loops.append(OutsiderWatch(local, self._records, self._tally, self._tell))
             self._loops[local.network.network] = (watch, loops)
         for loop in loops:
             self._begin(loop)
+
+    def _tell(self, local: LocalOverlay, before: View, after: View) -> None:
+        self.on_learned(local, before, after)
 
     def drop(self, local: LocalOverlay) -> None:
         with self._lock:

@@ -46,6 +46,8 @@ class MissLoop(Loop):
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._sockets: dict[int, tuple[LocalOverlay, Ground]] = {}
+        #: Called with each question and what became of it.
+        self.on_miss: Callable[[LocalOverlay, Miss, str], None] = lambda *_: None
 
     def stop(self, timeout: float) -> None:
         super().stop(timeout)
@@ -99,13 +101,14 @@ class MissLoop(Loop):
         decided = answers.decide(
             miss, view.peers, view.macs, local.present(), definition.gateway, definition.subnet, local.eager
         )  # fmt: skip
-        if isinstance(decided, answers.Answer):
-            self.tally.add("misses", decided.kind)
-            local.answer(decided.peer)
-        elif isinstance(decided, answers.Ask):
-            self.tally.add("misses", "asked" if self._lookup.ask(local, decided) else "limited")
+        if isinstance(decided, answers.Ask):
+            outcome = "asked" if self._lookup.ask(local, decided) else "limited"
         else:
-            self.tally.add("misses", decided.kind)
+            outcome = decided.kind
+        self.tally.add("misses", outcome)
+        if isinstance(decided, answers.Answer):
+            local.answer(decided.peer)
+        self.on_miss(local, miss, outcome)
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -133,6 +136,8 @@ class Lookup(Loop):
         self._lock = threading.Lock()
         self._gate = Gate(BURST, RATE, QUIET)
         self._queue: queue.SimpleQueue[_Question | LocalOverlay | None] = queue.SimpleQueue()
+        #: Called with what the store was asked for, an address or a MAC, and what came of it.
+        self.on_outcome: Callable[[LocalOverlay, Address | None, str | None, str], None] = lambda *_: None
 
     def wake(self) -> None:
         self._queue.put(None)
@@ -156,7 +161,9 @@ class Lookup(Loop):
             item.compare()
         elif item is not None and self._is_wanted(item):
             peer = self._find(item)
-            self.tally.add("misses", "found" if peer else "unknown")
+            outcome = "found" if peer else "unknown"
+            self.tally.add("misses", outcome)
+            self.on_outcome(item.local, item.ask.address, item.ask.mac, outcome)
             if peer is not None:
                 item.local.answer(peer)
 

@@ -16,6 +16,7 @@ import msgspec
 from myoverlay.errors import MyoverlayError
 from myoverlay.host.deadline import left
 from myoverlay.host.loop import WAIT, Loop
+from myoverlay.host.paths import PathAnswering
 from myoverlay.networks import ANSWERED, Answer, Question, plain
 from myoverlay.plan import preflight
 from myoverlay.plan.definition import carries
@@ -132,10 +133,13 @@ class Respondent(Loop):
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
         at_first: Callable[[], None] = lambda: None,
+        paths: PathAnswering | None = None,
     ) -> None:
-        """`at_first`: called once this host may act; until it succeeded it is called again."""
+        """`at_first`: called once this host may act; until it succeeded it is called again. `paths`: who answers the
+        questions of the other kind, which lie in the same place so that one wait serves both."""
         super().__init__("preflight", tally)
         self._at_first: Callable[[], None] | None = at_first
+        self._paths = paths
         self._networks = networks
         self._observe = observe
         self._may_act = may_act
@@ -162,6 +166,8 @@ class Respondent(Loop):
             self._at_first()
             self._at_first = None
         if not isinstance(seen, Unchanged):
+            if self._paths is not None:  # before the others: it takes less, and whoever asks waits for it
+                self._paths.hear(seen.entries, self._may_act())
             self._note(seen)
             self._index = seen.index
         if self._now() - self._swept_at >= STALE:
@@ -190,6 +196,8 @@ class Respondent(Loop):
             if now - since >= STALE:
                 self._networks.take_back(question)
                 self.tally.add("asked", "stale")
+        if self._paths is not None:
+            self._paths.sweep(STALE)
         for question in self._networks.answered() - self._seen.keys():
             try:
                 self._networks.take_back(question)

@@ -42,6 +42,11 @@ class Links:
         #: Removals nobody waited for that failed; each is logged.
         self.failed_removals = 0
 
+    @property
+    def home(self) -> Namespace:
+        """The host's own namespace, for as long as this is started: to look at, never to close."""
+        return self._host
+
     def start(self) -> None:
         """Start the thread. Once per object."""
         with self._lock:

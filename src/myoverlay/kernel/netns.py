@@ -144,10 +144,7 @@ class Namespace:
         return apart(inside)
 
     def _enter(self) -> None:
-        try:
-            _check(_libc.setns(self.fd, CLONE_NEWNET))
-        except OSError as error:
-            raise refusal(f"entering {self!r}", error) from error
+        become(self)
 
 
 def _write_all(settings: Mapping[str, str]) -> dict[str, int]:
@@ -180,6 +177,17 @@ def _own_procfs() -> bool:
 def current() -> Namespace:
     """The namespace of the calling thread: the host's, where nobody left it."""
     return Namespace(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def become(ns: Namespace) -> None:
+    """The calling thread goes into the namespace for good: for a process that is about to be another program.
+
+    Raises KernelRefused.
+    """
+    try:
+        _check(_libc.setns(ns.fd, CLONE_NEWNET))
+    except OSError as error:
+        raise refusal(f"entering {ns!r}", error) from error
 
 
 def nameless() -> Namespace:

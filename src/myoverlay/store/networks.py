@@ -36,10 +36,11 @@ class Plans(msgspec.Struct, frozen=True):
 
 
 class Questions(msgspec.Struct, frozen=True):
-    """All questions at an index."""
+    """All questions at an index. `entries`: all that lies there, for those who know questions of other kinds."""
 
     questions: dict[str, Held[Question]]
     index: int
+    entries: tuple[Entry, ...] = ()
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -187,7 +188,7 @@ class NetworkRecords(Typed):
             held = self.named(entry, held.value.id if held else "", held)
             if held is not None:
                 found[held.value.id] = held
-        return Questions(found, seen.index)
+        return Questions(found, seen.index, tuple(seen.entries))
 
     def answer(self, to: Held[Question], answer: Answer, *, timeout: float = 3.0) -> bool:
         """Answer a question that is still asked; False where it is not, so that no answer outlives its question."""

@@ -148,6 +148,18 @@ def test_completion_of_names(tmp_path: Path) -> None:
     assert complete_overlay(empty, click.Option(["--overlay"]), "") == []
 
 
+def test_completion_of_networks(tmp_path: Path) -> None:
+    """NETWORK completes the overlays that are pinned here, and not what the plugin pins for itself."""
+    from myoverlay.cli.words import complete_network
+
+    for name in ("web", "10.5.0.0-24", "_probe"):
+        (tmp_path / name).touch()
+    context = click.Context(cli, obj=Places(plugin=tmp_path))
+    found = [item.value for item in complete_network(context, click.Argument(["network"]), "")]
+    assert found == ["10.5.0.0-24", "web"]
+    assert [item.value for item in complete_network(context, click.Argument(["network"]), "w")] == ["web"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -166,6 +178,11 @@ def test_completion_of_names(tmp_path: Path) -> None:
         "fdb add 02:42:00:00:00:01",
         "fdb add 02:42:00:00:00:01 eth0",
         "completion powershell",
+        "trace web",
+        "exec web --",
+        "capture web --inner vxlan --outer",
+        "capture web -c 0",
+        "watch web --raw",
     ],
 )
 def test_bad_usage_is_two(words: str, monkeypatch: pytest.MonkeyPatch) -> None:

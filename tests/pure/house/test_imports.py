@@ -7,12 +7,13 @@ import pytest
 from tests.pure.house.source import calls, imports, modules
 
 #: Each room and what it may import of the program; a room's own modules are always allowed, `myoverlay` is its version.
-LEAVES = {"errors", "naming", "values", "networks"}
+LEAVES = {"errors", "naming", "values", "networks", "path"}
 ROOMS = {
     "errors": set(),
     "naming": set(),
     "values": {"errors", "naming"},
     "networks": {"errors", "naming", "values"},
+    "path": {"errors", "naming", "values", "networks"},
     "tally": set(),
     "settings": LEAVES,
     "plan": LEAVES,
@@ -26,6 +27,7 @@ ROOMS = {
     "overview": LEAVES | {"tally", "settings", "plan", "store", "host", "docker", "operate"},
     "wiring": LEAVES | {"tally", "settings", "store", "kernel", "host", "engine"},
     "clusterwide": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "engine", "operate"},
+    "insight": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "clusterwide"},
     "daemon": LEAVES
     | {
         "tally",
@@ -37,6 +39,7 @@ ROOMS = {
         "docker",
         "operate",
         "clusterwide",
+        "insight",
         "overview",
         "wiring",
     },
@@ -55,6 +58,7 @@ BARRED = {
     "docker": {"pyroute2", "consul", "docker", "sqlite3"},
     "engine": {"pyroute2", "consul", "flask", "gunicorn", "sqlite3"},
     "networks": {"threading", "time", "logging", "os", "random"},
+    "path": {"threading", "time", "logging", "os", "random"},
     "names": {"threading", "pyroute2", "consul", "docker", "flask", "gunicorn", "requests", "sqlite3", "subprocess"},
     "operate": {"docker"},
 }
@@ -66,7 +70,8 @@ COLLABORATORS = {
     "Leftovers", "Control", "Mirror", "MirrorKeeper", "Farewell", "Halves", "Underlay", "Settler",
     "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Respondent", "Asker", "Observer",
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
-    "Registrar", "Catalogue", "Metered", "Lookout", "Exposition", "Exporter", "Status",
+    "Registrar", "Catalogue", "Insight", "Recorder", "Trace", "PathAsker", "Recording", "PathAnswering", "OverlayList",
+    "Metered", "Lookout", "Exposition", "Exporter", "Status", "Overview",
 }  # fmt: skip
 
 
@@ -85,7 +90,7 @@ def violations(module: str, text: str) -> list[str]:
                 wrong.append(f"{module} imports {name}")
         elif rest and rest != "__version__" and room(rest) not in ROOMS[here] | {here}:
             wrong.append(f"{module} imports {name}")
-    if here not in ("daemon", "clusterwide", "overview", "wiring", "cli"):
+    if here not in ("daemon", "clusterwide", "insight", "overview", "wiring", "cli"):
         wrong += [f"{module} makes a {name}" for name in calls(text) if name in COLLABORATORS]
     return wrong
 

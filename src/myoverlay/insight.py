@@ -1,0 +1,42 @@
+"""The composition root's part for whoever looks: the flight recorder, and the path between two containers.
+
+It has no thread of its own: a path's questions are answered by the thread `preflight` (see clusterwide.py).
+"""
+
+from __future__ import annotations
+
+from myoverlay.clusterwide import Of
+from myoverlay.host.discover import Discovery
+from myoverlay.host.misses import Lookup, MissLoop
+from myoverlay.host.paths import PathAnswering, PathAsker
+from myoverlay.operate.control import Method
+from myoverlay.operate.overlays import OverlayList
+from myoverlay.operate.recorder import Recorder
+from myoverlay.operate.recording import Recording
+from myoverlay.operate.sight import Sight
+from myoverlay.operate.trace import Trace
+from myoverlay.settings import Settings
+from myoverlay.store.paths import PathRecords
+
+
+class Insight:
+    """What a person is shown of this host's inside."""
+
+    def __init__(self, settings: Settings, of: Of) -> None:
+        me, name = of.records.me, settings.host_name
+        records = PathRecords(of.records.store, settings.prefix, me)
+        sight = Sight(me, name, of.overlays, of.links, of.beat, settings.port, of.now)
+        self.recorder = Recorder(settings.recorder * 1024, of.wall)
+        self.recording = Recording(self.recorder, of.overlays, of.peers)
+        self.paths = PathAnswering(records, sight.look, of.tally, of.now)
+        self._list = OverlayList(of.overlays)
+        self._trace = Trace(me, name, of.overlays, of.peers, sight, PathAsker(records, of.now))
+
+    def connect(self, misses: MissLoop, lookup: Lookup, discovery: Discovery) -> None:
+        """Have noted what these hear."""
+        misses.on_miss = self.recording.heard
+        lookup.on_outcome = self.recording.missed
+        discovery.on_learned = self.recording.learned
+
+    def methods(self) -> dict[str, Method]:
+        return {**self._trace.methods(), **self.recording.methods(), **self._list.methods()}
