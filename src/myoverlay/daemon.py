@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from myoverlay.clusterwide import Clusterwide, Of
+from myoverlay.diagnosis import doctor
 from myoverlay.docker.app import create_app, create_refusing_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
@@ -40,6 +41,7 @@ from myoverlay.host.audit import Audit
 from myoverlay.host.beat import Beat
 from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
+from myoverlay.host.collect import Collector
 from myoverlay.host.converge import FOREIGN_PINS, Converger
 from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
@@ -129,7 +131,7 @@ class Daemon:
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
         self.links = parts.links
         self._begin = parts.begin
-        self._vtep = settings.vtep
+        self._vtep, self.pins, self.wall = settings.vtep, parts.pins, parts.wall
         self.presence = Presence(self.store, settings.prefix, self.records.me)
         self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now, parts.wall)
         self.liveness = Liveness(
@@ -167,6 +169,9 @@ class Daemon:
             claiming, self.ceding, self._name_of, self.tally, parts.wall,
         )  # fmt: skip
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
+        self.converger = Converger(
+            self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names
+        )  # fmt: skip
         self.overlays = Overlays(
             self.journal,
             self.records,
@@ -174,7 +179,7 @@ class Daemon:
             self.pools,
             self.leases,
             self.links,
-            Converger(self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names),
+            self.converger,
             self.underlay,
             self.liveness.member,
             settings.vtep,
@@ -234,16 +239,9 @@ class Daemon:
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
         self.audit = Audit(
-            self.journal,
-            self.epoch,
-            self.overlays,
-            self.pools,
-            self.leases,
-            self.holdings,
-            self.publisher.distrust,
-            self.tally,
-            parts.now,
-        )
+            self.journal, self.epoch, self.overlays, self.pools, self.leases, self.holdings, self.publisher.distrust,
+            self.tally, parts.now,
+        )  # fmt: skip
         settling = (
             self.ceding.settle,
             self.overlays.settle,
@@ -269,7 +267,10 @@ class Daemon:
         )
         self.driver = NetworkDriver(self.overlays, self.publisher, self.naming.called, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases, self.naming.called)
-        self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
+        collector = Collector(
+            self.leftovers, self.reconciler, self.settler, self.audit.want, self.overlays, self.converger.filters_off
+        )  # fmt: skip
+        self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name, collector.collect)
         departure = Departure(
             self.journal, self.overlays, self.holdings, self.graves, self.liveness, self.beat, self.clusterwide.leave
         )  # fmt: skip
@@ -286,6 +287,7 @@ class Daemon:
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
             **self.insight.methods(),
+            **doctor(settings, self, collector).methods(),
         }  # fmt: skip
         self.app = create_app(self.driver, self.ipam, self.tally, own, self.insight.recording.called)
 

@@ -28,8 +28,22 @@ ROOMS = {
     "clusterwide": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "engine", "operate"},
     "insight": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "clusterwide"},
     "daemon": LEAVES
-    | {"tally", "settings", "plan", "store", "kernel", "host", "docker", "operate", "clusterwide", "wiring", "insight"},
-    "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon"},
+    | {
+        "tally",
+        "settings",
+        "plan",
+        "store",
+        "kernel",
+        "host",
+        "docker",
+        "operate",
+        "clusterwide",
+        "diagnosis",
+        "wiring",
+        "insight",
+    },
+    "diagnosis": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon", "wiring"},
+    "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon", "diagnosis"},
     "__main__": {"cli"},
     "myoverlay": set(),
 }
@@ -58,6 +72,7 @@ COLLABORATORS = {
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
     "Registrar", "Catalogue", "Insight", "Recorder", "Sight", "Trace", "PathAsker", "Recording", "PathAnswering",
     "OverlayList",
+    "Collector", "Doctor", "MachineReadings", "StoreReadings", "HostReadings",
 }  # fmt: skip
 
 
@@ -76,7 +91,7 @@ def violations(module: str, text: str) -> list[str]:
                 wrong.append(f"{module} imports {name}")
         elif rest and rest != "__version__" and room(rest) not in ROOMS[here] | {here}:
             wrong.append(f"{module} imports {name}")
-    if here not in ("daemon", "clusterwide", "wiring", "insight", "cli"):
+    if here not in ("daemon", "clusterwide", "diagnosis", "wiring", "insight", "cli"):
         wrong += [f"{module} makes a {name}" for name in calls(text) if name in COLLABORATORS]
     return wrong
 
