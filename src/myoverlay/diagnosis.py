@@ -99,7 +99,7 @@ def alone(environ: Mapping[str, str], running: Running) -> list[tuple[Check, Fin
 
 
 def _environment(environ: Mapping[str, str], refused: str = "") -> Environment:
-    given = tuple(sorted(name for name in environ if name.startswith("MYOVERLAY_")))
+    given = tuple(sorted(name for name, text in environ.items() if name.startswith("MYOVERLAY_") and text.strip()))
     return Environment(given, tuple(row.env for row in SETTINGS), refused)
 
 

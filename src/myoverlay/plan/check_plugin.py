@@ -259,7 +259,7 @@ def judge_names(read: Resolving) -> Finding:
         return bad(
             f"the host's own /etc/resolv.conf names {read.address}",
             "the resolver would ask itself for everything that it does not know",
-            f"`sed -i '/^nameserver {re.escape(read.address)}$/d' /etc/resolv.conf`, and name another server there",
+            f"take the line `nameserver {read.address}` out of it, and name another server there",
         )
     if read.engine is not None and read.engine == (read.address,):
         return warn(

@@ -91,8 +91,9 @@ def judge_port(read: Peers) -> Finding:
             f"{saw}, though the host answers pings",
             f"something on the way, on this host or on that one drops UDP port {read.port}: containers of the two hosts"
             " do not reach each other",
-            f"let UDP port {read.port} pass between the hosts on both and in between: `iptables -I INPUT -p udp --dport"
-            f" {read.port} -j ACCEPT`, or create overlays with another `-o port=` and set MYOVERLAY_PORT",
+            f"let UDP port {read.port} pass on both hosts and in between: `nft insert rule ip filter INPUT udp dport"
+            f" {read.port} accept`, with iptables `iptables -I INPUT -p udp --dport {read.port} -j ACCEPT`; or create"
+            " overlays with another `-o port=` and set MYOVERLAY_PORT",
         )
     return bad(
         f"{saw}, and the host answers no ping",
