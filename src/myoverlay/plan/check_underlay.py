@@ -145,6 +145,14 @@ def judge_offload(read: Offload) -> Finding:
             f"{read.device} or what is behind it spoils checksums inside VXLAN: pings work, TCP hangs",
             f"`ethtool -K {read.device} tx-checksum-ip-generic off`, at each boot; it costs throughput",
         )
+    spoilt = [one.name for one in read.seen if one.on and not one.off]
+    if spoilt:
+        return bad(
+            f"datagrams to {few(spoilt)} arrive only where checksums are left to {read.device}",
+            "something on the way changes what is inside VXLAN: what the device does not put right is dropped there",
+            f"keep them there: `ethtool -K {read.device} tx-checksum-ip-generic on`; look for what changes packets on"
+            " both hosts: `nft list ruleset`",
+        )
     sure = [one for one in read.seen if one.on and one.off]
     if read.seen and not sure:
         return unknown("no host answered, so that nothing can be said", "look at the checks of the way first")

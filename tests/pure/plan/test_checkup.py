@@ -133,6 +133,7 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
         "`ethtool -K eth0 tx-checksum-ip-generic off`",
     ),
     ("offload", underlay.Offload("eth0", (underlay.OffloadSeen("h2", False, False),)), UNKNOWN, "no host answered", ""),
+    ("offload", underlay.Offload("eth0", (underlay.OffloadSeen("h2", True, False),)), BAD, "only where", "generic on`"),
     ("vni", vni(), OK, "1 VXLAN device", ""),
     ("vni", vni(there=False), BAD, "device of web is not there", "`myoverlay doctor --fix`"),
     (
