@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT / "src")] if __name__ == "__main__" else []
 
+from myoverlay.plan.checkup import CHECKS  # noqa: E402
 from myoverlay.plan.definition import OPTIONS  # noqa: E402
 from myoverlay.settings import SETTINGS  # noqa: E402
 
@@ -38,7 +39,13 @@ def settings() -> str:
     return markdown(("variable", "default", "meaning"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"options": options, "settings": settings}
+def checks() -> str:
+    """What `myoverlay doctor` looks at."""
+    rows = ((code(row.name), row.meaning, row.remedy, "yes" if row.fixes else "") for row in CHECKS)
+    return markdown(("check", "ok where", "else", "`--fix`"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"options": options, "settings": settings, "checks": checks}
 
 
 def block(name: str) -> str:
