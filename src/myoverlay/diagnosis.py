@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 def doctor(settings: Settings, daemon: Daemon, collector: Collector) -> Doctor:
     """The daemon's."""
+    # Late: a host that is simulated has links of another kind, and is never examined.
     home = lambda: daemon.links.home.dup()  # noqa: E731
     overlays, journal = daemon.overlays, daemon.journal
 
