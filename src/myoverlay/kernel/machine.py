@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,7 +38,12 @@ def release() -> str:
 
 
 def neighbour_table() -> NeighbourTable:
-    """The machine's limits, which a namespace shows too, and what is used of them. Raises KernelRefused."""
+    """The machine's limits, and what is used of them. Raises KernelRefused, also in any namespace but the first.
+
+    They are of all namespaces together, and shown in the machine's first alone (net/core/neighbour.c).
+    """
+    if not Path(_THRESHOLDS.format(1)).exists():
+        raise KernelRefused("reading the neighbour table's limits", errno.ENOENT, "this is not the machine's namespace")
     try:
         first, second, third = (int(Path(_THRESHOLDS.format(n)).read_text()) for n in (1, 2, 3))
         entries, fulls = read_statistics(_STATISTICS.read_text().splitlines())

@@ -28,8 +28,9 @@ from myoverlay.values import Address, HostId
 
 SIOCETHTOOL = 0x8946
 ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM = 0x16, 0x17
-#: A port where nobody listens; bytes of the datagram, which fit through any underlay; seconds for each try, and tries.
-_PORT, _BYTES, _WAIT, _TRIES = 9, 1200, 0.25, 3
+#: A port where nobody listens; bytes of the datagram, which fit through any underlay; seconds for each try, and tries:
+#: an older version's kernel may answer once a second (icmp_ratelimit).
+_PORT, _BYTES, _WAIT, _TRIES = 9, 1200, 0.3, 5
 _NDA_ADDRESS = 1
 
 
