@@ -242,34 +242,34 @@ def test_fix_frees_it_too(clinic: Clinic) -> None:
     clinic.h1.well()
 
 
-def network(patient: Patient, overlay: str, subnet: str, **options: str) -> str:
-    """A network on a host without an engine, by the calls that Docker makes. Its id."""
+class Network:
+    """A network on a host without an engine, by the calls that Docker makes."""
 
-    def call(method: str, body: dict[str, object]) -> dict[str, object]:
-        told = patient.host.run(
-            ["curl", "-sS", "--unix-socket", SECOND, "-d", json.dumps(body), f"http://plugin/{method}"]
+    def __init__(self, patient: Patient, overlay: str, subnet: str, **options: str) -> None:
+        self._patient = patient
+        self._id = f"{time.monotonic_ns():064x}"
+        self._pool = self._call("IpamDriver.RequestPool", Pool=subnet, Options={"overlay": overlay})["PoolID"]
+        kind = {"RequestAddressType": "com.docker.network.gateway"}
+        gateway = self._call("IpamDriver.RequestAddress", PoolID=self._pool, Address="", Options=kind)["Address"]
+        self._gateway = str(gateway).partition("/")[0]
+        self._call(
+            "NetworkDriver.CreateNetwork",
+            NetworkID=self._id,
+            Options={"com.docker.network.generic": {"overlay": overlay, **options}},
+            IPv4Data=[{"AddressSpace": "x", "Pool": subnet, "Gateway": gateway}],
+            IPv6Data=[],
         )
-        answer: dict[str, object] = json.loads(told)
+
+    def _call(self, method: str, **body: object) -> dict[str, object]:
+        words = ["curl", "-sS", "--unix-socket", SECOND, "-d", json.dumps(body), f"http://plugin/{method}"]
+        answer: dict[str, object] = json.loads(self._patient.host.run(words))
         assert "Err" not in answer, answer
         return answer
 
-    name = f"{time.monotonic_ns():064x}"
-    pool = call("IpamDriver.RequestPool", {"Pool": subnet, "Options": {"overlay": overlay}})["PoolID"]
-    gateway = call("IpamDriver.RequestAddress", {
-        "PoolID": pool, "Address": "", "Options": {"RequestAddressType": "com.docker.network.gateway"}
-    })["Address"]  # fmt: skip
-    call("NetworkDriver.CreateNetwork", {
-        "NetworkID": name,
-        "Options": {"com.docker.network.generic": {"overlay": overlay, **options}},
-        "IPv4Data": [{"AddressSpace": "x", "Pool": subnet, "Gateway": gateway}],
-        "IPv6Data": [],
-    })  # fmt: skip
-    return name
-
-
-def drop(patient: Patient, name: str) -> None:
-    patient.host.run(["curl", "-sS", "--unix-socket", SECOND, "-d", json.dumps({"NetworkID": name}),
-                      "http://plugin/NetworkDriver.DeleteNetwork"])  # fmt: skip
+    def remove(self) -> None:
+        self._call("IpamDriver.ReleaseAddress", PoolID=self._pool, Address=self._gateway)
+        self._call("IpamDriver.ReleasePool", PoolID=self._pool)
+        self._call("NetworkDriver.DeleteNetwork", NetworkID=self._id)
 
 
 def test_an_address_that_is_lost(clinic: Clinic) -> None:
@@ -277,14 +277,14 @@ def test_an_address_that_is_lost(clinic: Clinic) -> None:
     one = clinic.h3
     vtep = clinic.lab.underlay.address(213)
     one.host.run(["ip", "addr", "add", f"{vtep}/24", "dev", "eth0"])
-    name = network(one, "lost", "10.7.0.0/24", vtep=vtep)
+    lost = Network(one, "lost", "10.7.0.0/24", vtep=vtep)
     one.well()
     one.host.run(["ip", "addr", "del", f"{vtep}/24", "dev", "eth0"])
     found = one.sick("vtep", {"peer-port", *WAYS})
     assert vtep in found["saw"]
     one.sh(commands(found)[0])
     one.well()
-    drop(one, name)
+    lost.remove()
     one.host.run(["ip", "addr", "del", f"{vtep}/24", "dev", "eth0"])
     one.well()
 
@@ -347,7 +347,7 @@ def test_a_vni_that_somebody_else_has(clinic: Clinic) -> None:
 def test_a_port_that_a_program_has(clinic: Clinic) -> None:
     """A program has bound the UDP port: `ss`, as printed, names it; when it has ended the device is there again."""
     one = clinic.h3
-    name = network(one, "ported", "10.8.0.0/24", port="4799")
+    ported = Network(one, "ported", "10.8.0.0/24", port="4799")
     one.well()
     bind = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 4799));"
     bind += " print('on', flush=True); sys.stdin.read()"
@@ -365,7 +365,7 @@ def test_a_port_that_a_program_has(clinic: Clinic) -> None:
     program.kill()
     program.communicate()
     one.well()
-    drop(one, name)
+    ported.remove()
     one.well()
 
 
