@@ -162,6 +162,32 @@ def test_consul_away(clinic: Clinic) -> None:
         one.well(60)
 
 
+def test_it_ends_in_time_whatever_is_away(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    """All well; packets to Consul lost; to the other hosts too: 10 s. The plugin frozen: 20 s, and it says so."""
+    one = clinic.h1
+    took = {"all well": one.timed("doctor")[1]}
+    lost = "table ip lost {{ chain out {{ type filter hook output priority 0; {}; }} }}"
+    nft(one, lost.format("tcp dport 8500 drop"))
+    done, took["Consul out of reach"] = one.timed("doctor", "--json")
+    assert {row["check"] for row in json.loads(done.stdout)["findings"] if row["level"] == "bad"} == {"store"}
+    nft(one, lost.format(f"ip daddr {{ {clinic.h2.host.address}, {clinic.h3.host.address} }} drop"))
+    done, took["the others too"] = one.timed("doctor", "--json")
+    assert "peer-port" in {row["check"] for row in json.loads(done.stdout)["findings"] if row["level"] == "bad"}
+    one.host.run(["nft", "delete", "table", "ip", "lost"])
+    pids = one.host.run(["pgrep", "-f", "myoverlay serve"]).split()
+    one.host.run(["kill", "-STOP", *pids])
+    try:
+        done, frozen = one.timed("doctor", "--json")
+    finally:
+        one.host.run(["kill", "-CONT", *pids])
+    found = {row["check"]: row for row in json.loads(done.stdout)["findings"]}
+    assert "did not answer within 10 s" in found["plugin"]["saw"]
+    assert max(took.values()) < 10, took
+    assert frozen < 20
+    with capsys.disabled():
+        print("".join(f"\n  doctor, {what}: {seconds:.1f} s" for what, seconds in (took | {"frozen": frozen}).items()))
+
+
 def test_a_token_without_a_right(clinic: Clinic) -> None:
     """Each right that is lacking is named by its rule; with these rules added, as printed, all is well."""
     one = clinic.h3

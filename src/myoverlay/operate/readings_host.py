@@ -140,9 +140,10 @@ class HostReadings:
             return check_underlay.Vteps(error=str(error), seen=seen)
         return check_underlay.Vteps(str(chosen), device, seen=seen)
 
-    def _targets(self, many: int) -> dict[HostId, Address]:
+    def _targets(self, many: int) -> tuple[dict[HostId, Address], int]:
         """Hosts that should answer, those first that share an overlay: not those known to be dead, which is said
-        elsewhere. Where the store is away, those that were known before."""
+        elsewhere. Where the store is away, those that were known before. And how many more there are than are asked.
+        """
         of = self._of
         sharing = of.peers.where()
         try:
@@ -153,10 +154,10 @@ class HostReadings:
         dead = {host for host, fate in of.fates.all().items() if fate.state is State.DEAD}
         found = {h: vtep for h, vtep in (sharing | others).items() if h not in dead and h != of.records.me}
         order = sorted(found, key=lambda host: (host not in sharing, host))[:many]
-        return {host: found[host] for host in order}
+        return {host: found[host] for host in order}, len(found) - len(order)
 
     def peers(self, deadline: float) -> check_underlay.Peers:
-        of, targets = self._of, self._targets(MANY)
+        of, (targets, more) = self._of, self._targets(MANY)
         local, device, mtu = of.links.address_of(self._vtep, deadline=time.monotonic() + _LOOK)
         overhead = VXLAN_OVERHEAD[local.version]
         size = max((one.network.definition.mtu for one in of.overlays.all()), default=mtu - overhead)
@@ -175,7 +176,7 @@ class HostReadings:
             )
             for host, far in sorted(reached.items())
         ]
-        return check_underlay.Peers(self._port, size, tuple(seen), device, overhead)
+        return check_underlay.Peers(self._port, size, tuple(seen), device, overhead, more)
 
     def _pinged(self, vteps: Collection[Address], deadline: float) -> set[Address]:
         with self._of.links.home.dup() as home:
@@ -197,7 +198,7 @@ class HostReadings:
         return self._of.peers.known.names.get(host) or host.short
 
     def offload(self, deadline: float) -> check_underlay.Offload:
-        of, targets = self._of, self._targets(SELFTESTED)
+        of, (targets, _) = self._of, self._targets(SELFTESTED)
         _, device, _ = of.links.address_of(self._vtep, deadline=time.monotonic() + _LOOK)
         if not targets:
             return check_underlay.Offload(device)

@@ -62,13 +62,16 @@ class PeerSeen(msgspec.Struct, frozen=True):
 
 
 class Peers(msgspec.Struct, frozen=True):
-    """`port`: the UDP port, `size`: bytes inside that were tried, `overhead`: what VXLAN adds; `error`: not asked."""
+    """`port`: the UDP port, `size`: bytes inside that were tried, `overhead`: what VXLAN adds. `more`: hosts that were
+    not asked, as they are many; `error`: why nobody could be.
+    """
 
     port: int
     size: int
     seen: tuple[PeerSeen, ...] = ()
     device: str = ""
     overhead: int = 50
+    more: int = 0
     error: str = ""
 
 
@@ -77,7 +80,9 @@ def judge_port(read: Peers) -> Finding:
         return unknown(read.error)
     silent = [one for one in read.seen if one.reach in (Reach.SILENT, Reach.UNASKED)]
     if not silent:
-        return ok(f"{count(len(read.seen), 'host')} answer" + ("s" if len(read.seen) == 1 else "") + " through VXLAN")
+        answer = "answers" if len(read.seen) == 1 else "answer"
+        rest = f"; {read.more} more were not asked" if read.more else ""
+        return ok(f"{count(len(read.seen), 'host')} {answer} through VXLAN{rest}")
     one = silent[0]
     saw = f"nothing comes back through VXLAN from {few([f'{x.name} ({x.vtep})' for x in silent])}"
     if one.reach is Reach.UNASKED:

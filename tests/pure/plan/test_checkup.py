@@ -114,6 +114,7 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ),
     ("peer-port", peers(Reach.WHOLE), OK, "1 host answers", ""),
     ("peer-port", peers(Reach.NARROW), OK, "1 host answers", ""),
+    ("peer-port", underlay.Peers(1, 1, more=968), OK, "968 more were not asked", ""),
     ("peer-port", peers(Reach.SILENT, pings=True), BAD, "though the host answers pings", "--dport 4789 -j ACCEPT`"),
     ("peer-port", peers(Reach.SILENT, pings=False), BAD, "answers no ping", "`ip route get 192.0.2.2`"),
     ("peer-port", peers(Reach.UNASKED), BAD, "could not even be sent", "`ip link set eth0 up`"),
