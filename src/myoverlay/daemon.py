@@ -227,15 +227,9 @@ class Daemon:
             has_left=lambda: self.liveness.has_left,
         )
         self.discovery = Discovery(
-            self.records,
-            self.epoch,
-            self.fates.lost,
-            self.tally,
-            parts.now,
-            parts.begin,
-            self.fates.is_settled,
+            self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin, self.fates.is_settled,
             self.ceding.asked,
-        )
+        )  # fmt: skip
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
         self.audit = Audit(
@@ -286,8 +280,7 @@ class Daemon:
         )  # fmt: skip
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
-            **self.insight.methods(),
-            **doctor(settings, self, collector).methods(),
+            **self.insight.methods(), **doctor(settings, self, collector).methods(),
         }  # fmt: skip
         self.app = create_app(self.driver, self.ipam, self.tally, own, self.insight.recording.called)
 
