@@ -82,6 +82,7 @@ class Clusterwide:
             of.beat.measure,
             of.presence,
             self._has,
+            of.wall,
         )
         # A host that follows no more keeps what it made, as its own: nobody is to wait for it.
         at_first = (lambda: None) if settings.follow else (lambda: self._unsay(time.monotonic() + _TIDY))

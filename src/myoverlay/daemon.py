@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    preflight, follow, catalogue: see clusterwide.py; what looks at all this: insight.py; metrics: overview.py
+    preflight, follow, catalogue: see clusterwide.py; metrics: overview.py; doctor_n: diagnosis.py; more: insight.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from myoverlay.clusterwide import Clusterwide, Of
+from myoverlay.diagnosis import doctor
 from myoverlay.docker.app import create_app, create_refusing_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
@@ -40,6 +41,7 @@ from myoverlay.host.audit import Audit
 from myoverlay.host.beat import Beat
 from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
+from myoverlay.host.collect import Collector
 from myoverlay.host.converge import FOREIGN_PINS, Converger
 from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
@@ -136,7 +138,7 @@ class Daemon:
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
         self.links = parts.links
         self._begin = parts.begin
-        self._vtep = settings.vtep
+        self._vtep, self.pins, self.wall = settings.vtep, parts.pins, parts.wall
         self.presence = Presence(self.store, settings.prefix, self.records.me)
         self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now, parts.wall)
         self.liveness = Liveness(
@@ -169,6 +171,9 @@ class Daemon:
             claiming, self.ceding, self._name_of, self.tally, parts.wall,
         )  # fmt: skip
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
+        self.converger = Converger(
+            self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names
+        )  # fmt: skip
         self.overlays = Overlays(
             self.journal,
             self.records,
@@ -176,7 +181,7 @@ class Daemon:
             self.pools,
             self.leases,
             self.links,
-            Converger(self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names),
+            self.converger,
             self.underlay,
             self.liveness.member,
             settings.vtep,
@@ -217,16 +222,9 @@ class Daemon:
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)
         self.audit = Audit(
-            self.journal,
-            self.epoch,
-            self.overlays,
-            self.pools,
-            self.leases,
-            self.holdings,
-            self.publisher.distrust,
-            self.tally,
-            parts.now,
-        )
+            self.journal, self.epoch, self.overlays, self.pools, self.leases, self.holdings, self.publisher.distrust,
+            self.tally, parts.now,
+        )  # fmt: skip
         settling = (
             self.ceding.settle,
             self.overlays.settle,
@@ -247,7 +245,10 @@ class Daemon:
         )  # fmt: skip
         self.driver = NetworkDriver(self.overlays, self.publisher, self.naming.called, parts.wall)
         self.ipam = IpamDriver(self.pools, self.leases, self.naming.called)
-        self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name)
+        collector = Collector(
+            self.leftovers, self.reconciler, self.settler, self.audit.want, self.overlays, self.converger.filters_off
+        )  # fmt: skip
+        self.control = Control(self.leftovers, self.tally, self.records.me, settings.host_name, collector.collect)
         departure = Departure(
             self.journal, self.overlays, self.holdings, self.graves, self.liveness, self.beat, self.clusterwide.leave
         )  # fmt: skip
@@ -269,7 +270,7 @@ class Daemon:
         self.overview = Overview(settings, seen, parts.log_lines)
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
-            **self.insight.methods(), **self.overview.methods(),
+            **self.insight.methods(), **self.overview.methods(), **doctor(settings, self, collector).methods(),
         }  # fmt: skip
         self.overview.notes = self.insight.recorder.everything
         self.app = create_app(

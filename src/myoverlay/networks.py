@@ -159,7 +159,7 @@ class Question(Value, frozen=True, kw_only=True):
 class Answer(Value, frozen=True, kw_only=True):
     """What a host found. `routes`: those that overlap the area; `taken`: who has a VNI, or the port (0); `carries`: the
     MTU that fits through its underlay; `silent` and `narrow`: hosts whose kernels it could not reach, or not by a
-    packet of full size; `unsure`: what it could not find out.
+    packet of full size; `unsure`: what it could not find out; `clock`: when it was answered, in Unix seconds there.
     """
 
     host: HostId
@@ -171,6 +171,7 @@ class Answer(Value, frozen=True, kw_only=True):
     silent: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=ANSWERED)] = ()
     narrow: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=ANSWERED)] = ()
     unsure: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+    clock: float | None = None
 
     def __post_init__(self) -> None:
         _check_texts("answer", (self.name, *self.taken.values(), *self.unsure))

@@ -75,6 +75,23 @@ def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
         yield managed
 
 
+def test_doctor_runs_inside_the_plugin(managed: Managed) -> None:
+    """By the line that README gives, on engines of both ages: all is ok but what no laboratory's namespace shows."""
+    for host in (managed.h1, managed.h2):
+        seen: dict[str, str] = {}
+
+        def well(host: EngineHost = host, seen: dict[str, str] = seen) -> bool:
+            told = json.loads(managed.inside(host, "doctor", "--json").stdout)["findings"]
+            seen.clear()
+            seen.update({one["check"]: one["saw"] for one in told if one["level"] != "ok"})
+            return set(seen) == {"neighbours"}
+
+        try:
+            eventually(f"all is ok on {host.name}", well, 30)
+        finally:
+            print(host.name, seen)
+
+
 def test_managed_plugins_follow_over_a_restart_of_docker_and_a_reboot(managed: Managed) -> None:
     """Both make what is defined once; also after dockerd was restarted under the living plugin, and after a reboot."""
     h1, h2 = managed.h1, managed.h2

@@ -33,6 +33,7 @@ LATE = {
     "trace": "myoverlay.cli.trace:trace_command",
     "capture": "myoverlay.cli.capture:capture_command",
     "exec": "myoverlay.cli.execute:exec_command",
+    "doctor": "myoverlay.cli.doctor:doctor_command",
 }
 _SHELLS = ("bash", "zsh", "fish")
 

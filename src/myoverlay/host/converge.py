@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from myoverlay.host.ground import Ground
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
+from myoverlay.kernel.linkwork import BRIDGE_FILTERS
 from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.pins import Pins
 from myoverlay.plan import rows, shape
@@ -100,6 +102,17 @@ class Converger:
         if self._pins.keep(overlay, ground.namespace):
             self._tally.add("repairs", "pin")
             log.warning("overlay %s: its namespace was not pinned any more, and is again", overlay)
+
+    def filters_off(self, overlay: OverlayName, namespace: netns.Namespace) -> bool:
+        """See that the namespace's bridge hands no frame to the firewall; True where it did. Raises KernelRefused."""
+        on = namespace.read_sysctls(BRIDGE_FILTERS, unless="0")
+        failed = namespace.sysctls(dict.fromkeys(on, "0"))
+        for key, code in failed.items():
+            raise KernelRefused(f"overlay {overlay}: setting {key}", code, os.strerror(code))
+        if on:
+            self._tally.add("repairs", "bridge filter")
+            log.warning("overlay %s: its bridge handed frames to the firewall, and does so no more", overlay)
+        return bool(on)
 
     def inspect(self, ground: Ground, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Finding:
         """Look whether the links are as wanted. Needs no lock: what it finds is looked at again under the lock."""

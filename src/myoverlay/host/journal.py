@@ -331,6 +331,16 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def peek(directory: Path) -> HostId | None:
+    """Who this host is, while nobody uses the journal: nothing is changed. None where that cannot be told."""
+    try:
+        with closing(sqlite3.connect(f"file:{directory / 'journal.db'}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'host'").fetchone()
+            return HostId(row[0].decode()) if row else None
+    except (sqlite3.Error, ValueError, AttributeError):
+        return None
+
+
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 
 from myoverlay.plan.brake import Brake, Held
 from myoverlay.tally import Tally
 
 log = logging.getLogger(__name__)
+
+#: So many releases are remembered, for whoever asks what has just gone.
+_REMEMBERED = 256
 
 
 class Leftovers:
@@ -25,6 +29,8 @@ class Leftovers:
         self._now = now
         self._lock = threading.Lock()
         self._brake = Brake()
+        self._number = 0
+        self._lately: deque[tuple[int, Held]] = deque(maxlen=_REMEMBERED)
         #: Called when a person let something go: whoever collects should look again now.
         self.on_let_go: Callable[[], None] = lambda: None
 
@@ -35,6 +41,10 @@ class Leftovers:
         with self._lock:
             before = _names(self._brake.held(), kind, overlay)
             allowed = self._brake.release(kind, overlay, candidates, of, self._now(), in_use)
+            if allowed:
+                self._number += 1
+                gone = Held(kind=kind, overlay=overlay, names=tuple(sorted(allowed)), of=of)
+                self._lately.append((self._number, gone))
             held = _names(self._brake.held(), kind, overlay)
         if held - before:
             self._tally.add("braked", kind, len(held - before))
@@ -48,6 +58,23 @@ class Leftovers:
                 _few(held),
             )
         return allowed
+
+    def mark(self) -> int:
+        """Now, for `since`."""
+        with self._lock:
+            return self._number
+
+    def since(self, mark: int) -> tuple[Held, ...]:
+        """What was let go after a mark, each object once, by kind and overlay."""
+        with self._lock:
+            lately = [gone for number, gone in self._lately if number > mark]
+        names: dict[tuple[str, str], set[str]] = {}
+        for one in lately:
+            names.setdefault((one.kind, one.overlay), set()).update(one.names)
+        of = {(one.kind, one.overlay): one.of for one in reversed(lately)}
+        return tuple(
+            Held(kind=key[0], overlay=key[1], names=tuple(sorted(names[key])), of=of[key]) for key in sorted(names)
+        )
 
     def held(self) -> tuple[Held, ...]:
         """What waits for a person's word."""

@@ -70,6 +70,7 @@ class Observer:
         reach: Reaching,
         presence: Presence,
         has: Callable[[OverlayName, int], bool],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """`vtep`: the setting; `has`: is this host on the overlay, with that VNI, already?"""
         self._me = me
@@ -81,6 +82,7 @@ class Observer:
         self._reach = reach
         self._presence = presence
         self._has = has
+        self._wall = wall
 
     def observe(self, question: Question) -> Answer:
         """Look, and reach for the others. What could not be found out is said in the answer."""
@@ -96,7 +98,8 @@ class Observer:
             found |= self._reached(question, min(question.mtu, carried))
         except MyoverlayError as error:
             unsure.append(plain(str(error)))
-        return Answer(host=self._me, name=self._name, follows=self._follows, unsure=tuple(unsure), **found)  # type: ignore[arg-type]
+        found |= {"unsure": tuple(unsure), "clock": self._wall()}
+        return Answer(host=self._me, name=self._name, follows=self._follows, **found)  # type: ignore[arg-type]
 
     def _taken(self, question: Question, local: Address, deadline: float) -> dict[int, str]:
         taken: dict[int, str] = {}

@@ -16,6 +16,7 @@ from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
+from myoverlay.host.rounds import Rounds
 from myoverlay.host.underlay import Underlay
 from myoverlay.tally import Tally
 
@@ -46,6 +47,7 @@ class Settler(Loop):
         self._has_left = has_left
         self._settling = settling
         self._leases = leases
+        self.rounds = Rounds()
 
     def wake(self) -> None:
         self._leases.wanted.set()
@@ -53,7 +55,8 @@ class Settler(Loop):
     def round(self) -> None:
         self._leases.wanted.wait(SETTLE)
         if not self.stopping.is_set():
-            self.step()
+            with self.rounds.counted():
+                self.step()
 
     def step(self) -> None:
         """Settle now. Raises Unavailable or Late, and then it is still wanted."""
@@ -103,6 +106,7 @@ class Reconciler(Loop):
         #: When a round ended last, by `now`, and how many things it put right.
         self.compared_at: float | None = None
         self.drift = 0
+        self.rounds = Rounds()
 
     def wake(self) -> None:
         """Have a round at once."""
@@ -112,7 +116,8 @@ class Reconciler(Loop):
         self._hurried.wait(ROUND)
         self._hurried.clear()
         if not self.stopping.is_set():
-            self.compare()
+            with self.rounds.counted():
+                self.compare()
 
     def compare(self) -> None:
         """Compare each overlay with what is wanted, put it right, and collect what nobody asks for.

@@ -161,6 +161,10 @@ class Links:
         """Where the host's main table leads: no default, link-local, loopback or multicast destinations."""
         return self._ask("reading routes", deadline, None, lambda _: self._worker.routes())
 
+    def leads(self, *, deadline: float) -> tuple[tuple[Subnet, str], ...]:
+        """The same with the name of the interface that each route leaves by."""
+        return self._ask("reading routes", deadline, None, lambda _: self._worker.leads())
+
     def address_of(self, name_or_address: str, *, deadline: float) -> tuple[Address, str, int]:
         """Address, interface name and MTU that an interface's name or an address of this host means.
 

@@ -28,7 +28,7 @@ BR_STATE_FORWARDING = 3
 #: A resolver that is gone must be refused each time: who is told nothing waits 4 s for each question.
 _REFUSE_ALWAYS = {"net/ipv4/icmp_ratelimit": "0"}
 #: Off, a bridge hands no frame to the host's firewall: +6 % TCP, +14 % small UDP. Per namespace since Linux 5.3.
-_BRIDGE_FILTERS = tuple(f"net/bridge/bridge-nf-call-{table}" for table in ("iptables", "ip6tables", "arptables"))
+BRIDGE_FILTERS = tuple(f"net/bridge/bridge-nf-call-{table}" for table in ("iptables", "ip6tables", "arptables"))
 
 
 class Memory:
@@ -253,6 +253,11 @@ class Worker:
     def routes(self) -> tuple[Subnet, ...]:
         return underlay.routes(self._at_home().wire)
 
+    def leads(self) -> tuple[tuple[Subnet, str], ...]:
+        home = self._at_home()
+        names = {link.index: link.name for link in home.all()}
+        return tuple((net, names.get(index, "?")) for net, index in underlay.leads(home.wire))
+
     def address_of(self, text: str) -> tuple[Address, str, int]:
         home = self._at_home()
         address, link = underlay.choose(home.wire, home.all(), text)
@@ -300,7 +305,7 @@ def _set_sysctls(ns: Namespace, thing: Thing, link: Seen, ipv6: bool) -> tuple[s
     if isinstance(thing, Bridge):
         # What is born later, the ports above all, is born silent.
         if not isinstance(thing, Doorstep):
-            settings = dict.fromkeys(_BRIDGE_FILTERS, "0") | {"net/ipv6/conf/default/disable_ipv6": "1"}
+            settings = dict.fromkeys(BRIDGE_FILTERS, "0") | {"net/ipv6/conf/default/disable_ipv6": "1"}
             settings |= _REFUSE_ALWAYS if thing.resolver is not None else {}
         ipv6 = ipv6 or (thing.address is not None and thing.address.version == 6)
     off = isinstance(thing, Veth) or not ipv6

@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -140,6 +140,19 @@ class Namespace:
             if blocked and _own_procfs():
                 failed = {n: c for n, c in failed.items() if n not in blocked} | _write_all(blocked)
             return failed
+
+        return apart(inside)
+
+    def read_sysctls(self, names: Iterable[str], unless: str) -> dict[str, str]:
+        """Those that are there and have another value than `unless`."""
+
+        def inside() -> dict[str, str]:
+            self._enter()
+            found = {}
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    found[name] = Path(f"/proc/sys/{name}").read_text().strip()
+            return {name: value for name, value in found.items() if value != unless}
 
         return apart(inside)
 

@@ -51,6 +51,8 @@ _SIZES = 4096
 #: A namespace takes over the machine's IPv4 settings when it is born (net.core.devconf_inherit_init_net).
 _SYSCTLS = {
     "net/ipv4/ip_forward": "0",
+    # Who tests checksums (kernel/selftest.py) is answered by ICMP, and would be told nothing for a while.
+    "net/ipv4/icmp_ratelimit": "0",
     **{
         f"net/ipv4/conf/{name}/{key}": "0"
         for name in ("all", DEVICE)

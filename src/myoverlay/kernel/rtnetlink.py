@@ -119,11 +119,12 @@ def verdict(reply: Reply) -> tuple[int, str]:
 
 
 class Wire:
-    """A route netlink socket inside a namespace. For one thread at a time: its owner locks."""
+    """A netlink socket inside a namespace, route netlink's. For one thread at a time: its owner locks."""
 
-    def __init__(self, ns: Namespace) -> None:
+    def __init__(self, ns: Namespace, family: int = socket.NETLINK_ROUTE) -> None:
+        """`family`: another netlink's number, which has the same messages and dumps."""
         try:
-            self._socket = ns.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._socket = ns.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
         except OSError as error:
             raise refusal(f"opening netlink in {ns!r}", error) from error
         self._socket.settimeout(PATIENCE)

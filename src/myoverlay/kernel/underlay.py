@@ -123,6 +123,14 @@ def routes(wire: Wire) -> tuple[Subnet, ...]:
     )
 
 
+def leads(wire: Wire) -> tuple[tuple[Subnet, int], ...]:
+    """The same with the index of the interface that each route leaves by."""
+    found = {
+        (net, route.out) for family in _FAMILIES for route in _main_routes(wire, family) for net in route.leads_to()
+    }
+    return tuple(sorted(found))
+
+
 def route_mtu(wire: Wire, links: Sequence[Seen], address: Address) -> int:
     """Bytes that the route to `address` carries: its own MTU where it has one (RTAX_MTU), else its link's.
 

@@ -17,6 +17,8 @@ from myoverlay.tally import Tally
 from myoverlay.values import HostId
 
 Answer = dict[str, Any]
+#: Seconds of a deadline that are left for the answer itself.
+_MARGIN = 0.5
 #: The struct of the body, which every request has (`{}` at least), and who answers: `act(call, deadline)`.
 Method = tuple[type[msgspec.Struct], Callable[[Any, float], Answer]]
 
@@ -26,15 +28,25 @@ class Nothing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gc(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits for a person's word; with `yes` it is given."""
+    """What waits for a person's word; with `yes` it is given. `collect`: what needs no word is taken away now."""
 
     yes: bool = False
+    collect: bool = False
 
 
 class Control:
     """Answers the daemon's own commands."""
 
-    def __init__(self, leftovers: Leftovers, tally: Tally, me: HostId, name: str) -> None:
+    def __init__(
+        self,
+        leftovers: Leftovers,
+        tally: Tally,
+        me: HostId,
+        name: str,
+        collect: Callable[[float], tuple[tuple[Held, ...], tuple[str, ...]]],
+    ) -> None:
+        """`collect`: have collected, by a deadline, what may go; what that was, and what could not be looked at."""
+        self._collect = collect
         self._leftovers = leftovers
         self._tally = tally
         self._me = me
@@ -49,9 +61,20 @@ class Control:
         }
 
     def gc(self, call: Gc, deadline: float) -> Answer:
-        """What is held, or, with `yes`, was and goes now."""
-        listed = self._leftovers.let_go() if call.yes else self._leftovers.held()
-        return {"held": [_shown(one) for one in listed], "let_go": call.yes}
+        """What went (`collected`), and what is held, or, with `yes`, was and is let go.
+
+        `unsure`: what could not be looked at, so that more may be there.
+        """
+        listed = self._leftovers.let_go() if call.yes else ()
+        gone, unsure = self._collect(deadline - _MARGIN) if call.collect else ((), ())
+        if not call.yes:
+            listed = self._leftovers.held()
+        return {
+            "held": [_shown(one) for one in listed],
+            "let_go": call.yes,
+            "collected": [_shown(one) for one in gone],
+            "unsure": list(unsure),
+        }
 
     def counters(self, call: Nothing, deadline: float) -> Answer:
         """All counters that were ever raised: name, then label (empty where a counter has none), then count."""

@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -199,6 +200,14 @@ class ConsulStore:
         """What Consul says at `path`, which is no key's. `whole`: what is left out by ACLs is a failure."""
         with self._client(what, timeout) as client:
             return client.look(path, params, whole).body
+
+    def clock(self, *, timeout: float = 3.0) -> float:
+        """What time it is there, in Unix seconds, whole ones."""
+        with self._client("asking what time it is", timeout) as client:
+            told = client.look("/v1/status/leader", (), False).headers.get("Date")
+            if told is None:
+                raise ValueError("no Date")
+            return parsedate_to_datetime(told).timestamp()
 
     def transact(self, lines: Sequence[dict[str, Any]], what: str, *, timeout: float = 3.0) -> dict[int, str]:
         """Do all of a transaction's operations, in Consul's own words, or none: then what it says of which."""

@@ -22,6 +22,7 @@ from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import MyoverlayError, Unavailable
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.operate.control import Control
+from myoverlay.plan.brake import Held
 from myoverlay.tally import Tally
 from tests.pure.kit import ANN
 
@@ -35,11 +36,21 @@ class Plugin:
         self.tally = Tally()
         self.leftovers = Leftovers(self.tally, lambda: 0.0)
         nobody: Any = SimpleNamespace()
-        control = Control(self.leftovers, self.tally, ANN, "ann")
+        #: Links of the overlay demo that nobody asks for, out of 100; and what cannot be looked at.
+        self.strays: list[str] = []
+        self.unsure: tuple[str, ...] = ()
+        control = Control(self.leftovers, self.tally, ANN, "ann", self._collect)
         self.app: Any = create_app(
             NetworkDriver(nobody, nobody, nobody), IpamDriver(nobody, nobody, nobody), self.tally, control.methods()
         )
         self.server = make_server(f"unix://{path}", 0, lambda environ, start: self.app(environ, start))
+
+    def _collect(self, deadline: float) -> tuple[tuple[Held, ...], tuple[str, ...]]:
+        """As the host's collector: whoever owns the links brings them to the brake, and removes what comes back."""
+        mark = self.leftovers.mark()
+        gone = self.leftovers.release("link", "demo", self.strays, 100)
+        self.strays = [name for name in self.strays if name not in gone]
+        return self.leftovers.since(mark), self.unsure
 
 
 @pytest.fixture
@@ -60,24 +71,67 @@ def say(tmp_path: Path, *words: str, code: int = 0) -> str:
     return done.output
 
 
-def test_gc_shows_and_lets_go(tmp_path: Path, plugin: Plugin) -> None:
-    """Nothing, then a table of what waits, then the word; a socket that is not there is passed over."""
-    assert say(tmp_path, "gc") == "nothing waits for a word\n"
+NOTHING = "there is nothing that nobody asks for\n"
+
+
+def test_gc_shows_and_collects_what_is_little(tmp_path: Path, plugin: Plugin) -> None:
+    """Two links go without a word, and are named; afterwards nothing is there. A socket that is not there is passed."""
+    assert say(tmp_path, "gc") == NOTHING
+    plugin.strays = ["p01", "p00"]
+    shown = [line.split() for line in say(tmp_path, "gc").splitlines()]
+    assert shown == [
+        ["KIND", "OVERLAY", "NAME", "STATE"],
+        ["link", "demo", "p00", "collected"],
+        ["link", "demo", "p01", "collected"],
+    ]
+    assert plugin.strays == []
+    assert say(tmp_path, "gc") == NOTHING
+
+
+def test_gc_refuses_what_is_too_much_until_yes(tmp_path: Path, plugin: Plugin) -> None:
+    """60 links are shown and stay, with exit code 1 and the word that lets them go; with it they go, and are named."""
+    plugin.strays = list(NAMES)
+    shown = say(tmp_path, "gc", code=1).splitlines()
+    assert [line.split() for line in shown[1:61]] == [["link", "demo", name, "held"] for name in NAMES]
+    assert shown[61].startswith("myoverlay: 60 things are held: too much to be believed")
+    assert "`myoverlay gc --yes`" in shown[61]
+    assert plugin.strays == NAMES
+    shown = say(tmp_path, "gc", "--yes").splitlines()
+    assert [line.split() for line in shown[1:]] == [["link", "demo", name, "collected"] for name in NAMES]
+    assert plugin.strays == []
+    assert say(tmp_path, "gc") == NOTHING
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path, plugin: Plugin) -> None:
+    """It shows what is held, with exit code 0, and collects not even what needs no word."""
+    plugin.strays = ["p00"]
+    assert say(tmp_path, "gc", "--dry-run") == NOTHING
+    assert plugin.strays == ["p00"]
     plugin.leftovers.release("link", "demo", NAMES, 100)
-    shown = say(tmp_path, "gc").splitlines()
-    assert shown[0].split() == ["KIND", "OVERLAY", "NAME"]
-    assert shown[1].split() == ["link", "demo", "p00"]
-    assert shown[-1] == "60 wait: `myoverlay gc --yes` lets them go"
-    assert plugin.leftovers.release("link", "demo", NAMES, 100) == frozenset()
-    assert say(tmp_path, "gc", "--yes").splitlines()[-1] == "60 let go: they are removed within seconds"
-    assert plugin.leftovers.release("link", "demo", NAMES, 100) == set(NAMES)
+    assert say(tmp_path, "gc", "--dry-run").count(" held") == 60
+    assert plugin.strays == ["p00"]
+    assert "contradict" in say(tmp_path, "gc", "--dry-run", "--yes", code=2)
+
+
+def test_what_could_not_be_looked_at_is_said(tmp_path: Path, plugin: Plugin) -> None:
+    """With the store away gc does not claim that all was looked at: the sentence, and exit code 1."""
+    plugin.unsure = ("Consul at http://192.0.2.9:8500 did not answer within 3 s: reading x",)
+    said = say(tmp_path, "gc", code=1)
+    assert said == NOTHING + "myoverlay: Consul at http://192.0.2.9:8500 did not answer within 3 s: reading x\n"
+
+
+def test_what_goes_later_is_counted(tmp_path: Path, plugin: Plugin) -> None:
+    """A person's word also holds for what is not brought to the brake just now: that is said."""
+    plugin.leftovers.release("lease", "demo", NAMES, 100)
+    assert say(tmp_path, "gc", "--yes").splitlines()[-1].startswith("60 more are let go")
 
 
 def test_json_is_the_answer_itself(tmp_path: Path, plugin: Plugin) -> None:
     """`--json` prints what the plugin answered, for both commands."""
     plugin.leftovers.release("link", "demo", NAMES, 100)
-    held = json.loads(say(tmp_path, "gc", "--json"))["held"]
-    assert held == [{"kind": "link", "overlay": "demo", "names": NAMES, "of": 100}]
+    answer = json.loads(say(tmp_path, "gc", "--dry-run", "--json"))
+    held = {"kind": "link", "overlay": "demo", "names": NAMES, "of": 100}
+    assert answer == {"held": [held], "let_go": False, "collected": [], "unsure": []}
     counted = json.loads(say(tmp_path, "counters", "--json"))
     assert counted["braked"] == {"link": 60}
     table = [line.split() for line in say(tmp_path, "counters").splitlines()]

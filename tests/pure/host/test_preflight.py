@@ -97,6 +97,7 @@ class Site:
             self.kernel.reach,
             Presence(self.store, PREFIX, host),
             lambda overlay, vni: (overlay, vni) in self.own,
+            lambda: 1700.5,
         )
 
     def answerer(
@@ -138,6 +139,7 @@ def test_an_answer_is_what_the_host_sees(site: Site) -> None:
         carries=1450,
         silent=(EVE,),
         narrow=(ANN,),
+        clock=1700.5,
     )
     assert site.kernel.tried == [7, 8], "what the host has by right is not tried"
     assert site.kernel.sizes == [1450], "it cannot send larger ones"

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT / "src")] if __name__ == "__main__" else []
 
 from myoverlay.operate.metrics import ANY, METRICS, Metric  # noqa: E402
+from myoverlay.plan.checkup import CHECKS  # noqa: E402
 from myoverlay.plan.definition import OPTIONS  # noqa: E402
 from myoverlay.settings import SETTINGS  # noqa: E402
 
@@ -51,9 +52,20 @@ def _faults(metric: Metric) -> str:
     return "each" if metric.faults == (ANY,) else ", ".join(map(code, metric.faults))
 
 
-TABLES: dict[str, Callable[[], str]] = {"options": options, "settings": settings, "metrics": metrics}
+def checks() -> str:
+    """What `myoverlay doctor` looks at."""
+    rows = ((code(row.name), row.meaning, row.remedy, "yes" if row.fixes else "") for row in CHECKS)
+    return markdown(("check", "ok where", "else", "`--fix`"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "options": options,
+    "settings": settings,
+    "metrics": metrics,
+    "checks": checks,
+}
 #: Where a table stands that does not stand in README.
-ELSEWHERE = {"metrics": "docs/metrics.md"}
+ELSEWHERE = {"metrics": "docs/metrics.md", "checks": "docs/doctor.md"}
 
 
 def page_of(name: str) -> Path:

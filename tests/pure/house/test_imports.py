@@ -41,9 +41,11 @@ ROOMS = {
         "clusterwide",
         "insight",
         "overview",
+        "diagnosis",
         "wiring",
     },
-    "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon"},
+    "diagnosis": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon", "wiring"},
+    "cli": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "daemon", "diagnosis"},
     "__main__": {"cli"},
     "myoverlay": set(),
 }
@@ -72,6 +74,7 @@ COLLABORATORS = {
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
     "Registrar", "Catalogue", "Insight", "Recorder", "Trace", "PathAsker", "Recording", "PathAnswering", "OverlayList",
     "Metered", "Lookout", "Exposition", "Exporter", "Status", "Overview",
+    "Collector", "Doctor", "MachineReadings", "StoreReadings", "HostReadings",
 }  # fmt: skip
 
 
@@ -90,7 +93,7 @@ def violations(module: str, text: str) -> list[str]:
                 wrong.append(f"{module} imports {name}")
         elif rest and rest != "__version__" and room(rest) not in ROOMS[here] | {here}:
             wrong.append(f"{module} imports {name}")
-    if here not in ("daemon", "clusterwide", "insight", "overview", "wiring", "cli"):
+    if here not in ("daemon", "clusterwide", "insight", "overview", "diagnosis", "wiring", "cli"):
         wrong += [f"{module} makes a {name}" for name in calls(text) if name in COLLABORATORS]
     return wrong
 

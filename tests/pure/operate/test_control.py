@@ -14,6 +14,7 @@ from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.operate.control import Control
+from myoverlay.plan.brake import Held
 from myoverlay.tally import Tally
 from tests.pure.kit import ANN
 
@@ -26,10 +27,15 @@ class Here:
     def __init__(self) -> None:
         self.tally = Tally()
         self.leftovers = Leftovers(self.tally, lambda: 0.0)
-        control = Control(self.leftovers, self.tally, ANN, "ann")
+        control = Control(self.leftovers, self.tally, ANN, "ann", self._collect)
         nobody: Any = SimpleNamespace()
         network, ipam = NetworkDriver(nobody, nobody, nobody), IpamDriver(nobody, nobody, nobody)
         self.client = create_app(network, ipam, self.tally, control.methods()).test_client()
+
+    def _collect(self, deadline: float) -> tuple[tuple[Held, ...], tuple[str, ...]]:
+        mark = self.leftovers.mark()
+        self.leftovers.release("link", "demo", NAMES, 100)
+        return self.leftovers.since(mark), ("the store is away",)
 
     def ask(self, method: str, body: str = "{}") -> tuple[int, Any]:
         answer = self.client.post(f"/{method}", data=body)
@@ -45,16 +51,28 @@ def test_gc_lists_and_lets_go(here: Here) -> None:
     """Without a word what is held is shown and stays; with it the same is let go and whoever collects is woken."""
     woken: list[bool] = []
     here.leftovers.on_let_go = lambda: woken.append(True)
-    assert here.ask("Control.Gc") == (200, {"held": [], "let_go": False})
+    nothing = {"held": [], "let_go": False, "collected": [], "unsure": []}
+    assert here.ask("Control.Gc") == (200, nothing)
     assert here.leftovers.release("link", "demo", NAMES, 100) == frozenset()
     held = [{"kind": "link", "overlay": "demo", "names": NAMES, "of": 100}]
-    assert here.ask("Control.Gc") == (200, {"held": held, "let_go": False})
+    assert here.ask("Control.Gc") == (200, nothing | {"held": held})
     assert here.leftovers.release("link", "demo", NAMES, 100) == frozenset()
     assert not woken
-    assert here.ask("Control.Gc", '{"yes": true}') == (200, {"held": held, "let_go": True})
+    assert here.ask("Control.Gc", '{"yes": true}') == (200, nothing | {"held": held, "let_go": True})
     assert woken == [True]
     assert here.leftovers.release("link", "demo", NAMES, 100) == set(NAMES)
-    assert here.ask("Control.Gc") == (200, {"held": [], "let_go": False})
+    assert here.ask("Control.Gc") == (200, nothing)
+
+
+def test_gc_collects_and_says_what_went(here: Here) -> None:
+    """What was held is let go first, so that it is among what is collected; what could not be looked at is told."""
+    here.leftovers.release("link", "demo", NAMES, 100)
+    (held,) = (one for one in here.ask("Control.Gc")[1]["held"])
+    unsure = {"unsure": ["the store is away"]}
+    assert here.ask("Control.Gc", '{"collect": true}')[1] == {"held": [held], "let_go": False, "collected": []} | unsure
+    status, answer = here.ask("Control.Gc", '{"collect": true, "yes": true}')
+    assert (status, answer) == (200, {"held": [held], "let_go": True, "collected": [held]} | unsure)
+    assert here.ask("Control.Gc")[1]["held"] == []
 
 
 def test_the_alarm_is_told_once(here: Here, caplog: pytest.LogCaptureFixture) -> None:

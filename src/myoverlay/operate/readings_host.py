@@ -1,0 +1,305 @@
+"""Readings that only the daemon can take: of its overlays, its heartbeat, the other hosts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from myoverlay.errors import MyoverlayError, Refused
+from myoverlay.host.alive import Liveness
+from myoverlay.host.leftovers import Leftovers
+from myoverlay.host.local import LocalOverlay
+from myoverlay.host.overlays import Overlays
+from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
+from myoverlay.host.preflight import Asker
+from myoverlay.host.resolver import Resolver
+from myoverlay.kernel import netns, ping
+from myoverlay.kernel.links import Links
+from myoverlay.kernel.linkwork import BRIDGE_FILTERS
+from myoverlay.kernel.pins import Pins
+from myoverlay.kernel.probe import DEVICE, PIN, PROBE_VNI
+from myoverlay.kernel.selftest import Offloading
+from myoverlay.kernel.trial import Trial
+from myoverlay.networks import Question, fresh_id
+from myoverlay.operate.doctor import Readings
+from myoverlay.operate.readings_machine import MachineReadings, engine_servers, nameservers
+from myoverlay.operate.readings_store import ahead
+from myoverlay.plan import check_kernel, check_plugin, check_store, check_underlay
+from myoverlay.plan.fates import State
+from myoverlay.plan.measure import Reach
+from myoverlay.store.presence import Presence
+from myoverlay.store.records import Records
+from myoverlay.values import VXLAN_OVERHEAD, Address, HostId, OverlayName, Subnet, Vxlan
+
+#: So many hosts are asked at once: with 50 packets a second more would not get their turn.
+MANY, SELFTESTED = 32, 8
+#: Seconds: for packets through VXLAN, for pings beside it, for one try of another size; for one look at the kernel.
+_REACHING, _PINGING, _TRYING, _LOOK = 1.5, 1.0, 0.5, 2.0
+#: How near the size that gets through is sought, bytes, and from where on.
+_NEAR, _SMALL = 16, 576
+
+
+class Parts(NamedTuple):
+    """The daemon's own."""
+
+    records: Records
+    presence: Presence
+    overlays: Overlays
+    liveness: Liveness
+    beat: Heartbeat
+    peers: PeerWatch
+    fates: Fates
+    links: Links
+    pins: Pins
+    leftovers: Leftovers
+    trial: Trial
+    asker: Asker
+    resolver: Resolver | None
+    wall: Callable[[], float]
+
+
+class HostReadings:
+    """`vtep` and `port`: the settings."""
+
+    def __init__(self, parts: Parts, machine: MachineReadings, vtep: str, port: int) -> None:
+        self._of = parts
+        self._machine = machine
+        self._vtep = vtep
+        self._port = port
+        self._offloading = Offloading(parts.pins, parts.records.me)
+
+    def readings(self) -> Readings:
+        return {
+            "plugin": lambda _: check_plugin.Running(True),
+            "host-id": self.identity,
+            "names": self.names,
+            "peer-clocks": self.clocks,
+            "vtep": self.vteps,
+            "peers": self.peers,
+            "offload": self.offload,
+            "vni": self.vnis,
+            "subnets": self.subnets,
+            "bridge-netfilter": self.filters,
+            "leftovers": self.leftovers,
+        }
+
+    def identity(self, deadline: float) -> check_store.Identity:
+        alive = self._of.liveness
+        return check_store.Identity(alive.barred() or "", alive.announced.is_set())
+
+    def names(self, deadline: float) -> check_plugin.Resolving:
+        if self._of.resolver is None:
+            return check_plugin.Resolving()
+        state = self._of.resolver.state()
+        trouble = "; ".join(state["troubles"])
+        if not trouble and state["process"] is None:
+            trouble = "the resolver's process does not answer"
+        return check_plugin.Resolving(str(state["address"]), nameservers(), engine_servers(), trouble)
+
+    def clocks(self, deadline: float) -> check_store.Clocks:
+        """Ask the others for the time, through the store."""
+        of, me = self._of, self._of.records.me
+        question = Question(
+            id=fresh_id(),
+            asker=me,
+            overlay=OverlayName("doctor"),
+            area=Subnet("255.255.255.255/32"),
+            vnis=(),
+            port=self._port,
+            mtu=1280,
+        )
+        before = of.wall()
+        try:
+            asked = of.asker.ask(question, deadline)
+        except MyoverlayError as error:
+            return check_store.Clocks(error=str(error))
+        after, clocks, silent = of.wall(), [], []
+        for host, name in asked.names.items():
+            answer = asked.answers.get(host)
+            if host == me:
+                continue
+            if answer is None or answer.clock is None:
+                silent.append(name)
+            else:
+                clocks.append(check_store.Clock(name, ahead(answer.clock, before, after)))
+        return check_store.Clocks(tuple(clocks), tuple(silent))
+
+    def vteps(self, deadline: float) -> check_underlay.Vteps:
+        of = self._of
+        here = of.links.addresses(deadline=deadline)
+        seen = tuple(
+            check_underlay.VtepSeen(one.overlay, str(one.vtep), one.vtep in here)
+            for one in (local.network for local in of.overlays.all())
+        )
+        try:
+            chosen, device, _ = of.links.address_of(self._vtep, deadline=deadline)
+        except Refused as error:
+            return check_underlay.Vteps(error=str(error), seen=seen)
+        return check_underlay.Vteps(str(chosen), device, seen=seen)
+
+    def _targets(self, many: int) -> tuple[dict[HostId, Address], int]:
+        """Hosts that should answer, those first that share an overlay: not those known to be dead, which is said
+        elsewhere. Where the store is away, those that were known before. And how many more there are than are asked.
+        """
+        of = self._of
+        sharing = of.peers.where()
+        try:
+            alive = of.presence.alive(timeout=1.5)
+            others = {host: held.value.vteps[0] for host, held in alive.items() if held.value.vteps}
+        except MyoverlayError:
+            others = {}
+        dead = {host for host, fate in of.fates.all().items() if fate.state is State.DEAD}
+        found = {h: vtep for h, vtep in (sharing | others).items() if h not in dead and h != of.records.me}
+        order = sorted(found, key=lambda host: (host not in sharing, host))[:many]
+        return {host: found[host] for host in order}, len(found) - len(order)
+
+    def peers(self, deadline: float) -> check_underlay.Peers:
+        of, (targets, more) = self._of, self._targets(MANY)
+        local, device, mtu = of.links.address_of(self._vtep, deadline=time.monotonic() + _LOOK)
+        overhead = VXLAN_OVERHEAD[local.version]
+        size = max((one.network.definition.mtu for one in of.overlays.all()), default=mtu - overhead)
+        reached = of.beat.measure(targets, size, _REACHING) if targets else {}
+        silent = [targets[host] for host, far in reached.items() if far is Reach.SILENT]
+        pinged = self._pinged(silent, min(deadline, time.monotonic() + _PINGING)) if silent else set()
+        narrow = [host for host, far in reached.items() if far is Reach.NARROW]
+        carried = self._carried(narrow[0], targets[narrow[0]], size, deadline) if narrow else 0
+        seen = [
+            check_underlay.PeerSeen(
+                self._name(host),
+                str(targets[host]),
+                far,
+                targets[host] in pinged if far is Reach.SILENT else None,
+                carried if narrow and host == narrow[0] else 0,
+            )
+            for host, far in sorted(reached.items())
+        ]
+        return check_underlay.Peers(self._port, size, tuple(seen), device, overhead, more)
+
+    def _pinged(self, vteps: Collection[Address], deadline: float) -> set[Address]:
+        with self._of.links.home.dup() as home:
+            return ping.answering(home, vteps, deadline)
+
+    def _carried(self, host: HostId, vtep: Address, size: int, deadline: float) -> int:
+        """The largest packet that comes back, within a few bytes; 0 where there was no time to find it."""
+        low, high = 0, size
+        tried = _SMALL
+        while high - max(low, _SMALL) > _NEAR and time.monotonic() + _TRYING < deadline:
+            whole = self._of.beat.measure({host: vtep}, tried, _TRYING).get(host) is Reach.WHOLE
+            low, high = (tried, high) if whole else (low, tried)
+            if not low:
+                return 0
+            tried = (low + high) // 2
+        return low
+
+    def _name(self, host: HostId) -> str:
+        return self._of.peers.known.names.get(host) or host.short
+
+    def offload(self, deadline: float) -> check_underlay.Offload:
+        of, (targets, _) = self._of, self._targets(SELFTESTED)
+        _, device, _ = of.links.address_of(self._vtep, deadline=time.monotonic() + _LOOK)
+        if not targets:
+            return check_underlay.Offload(device)
+        arrived = self._offloading.run(targets, deadline)
+        seen = [check_underlay.OffloadSeen(self._name(host), *both) for host, both in sorted(arrived.items())]
+        return check_underlay.Offload(device, tuple(seen))
+
+    def vnis(self, deadline: float) -> check_underlay.Vnis:
+        seen = [self._vni(local, deadline) for local in self._of.overlays.all()]
+        try:
+            stored = self._of.records.vnis(timeout=_LOOK)
+        except MyoverlayError:
+            stored = {}  # the check of the store says so
+        found = []
+        for one in seen:
+            holder = stored.get(one.vni)
+            other = holder.overlay if holder is not None and holder.overlay != one.overlay else ""
+            found.append(msgspec.structs.replace(one, stored=other))
+        return check_underlay.Vnis((*found, self._probe(deadline)))
+
+    def _vni(self, local: LocalOverlay, deadline: float) -> check_underlay.VniSeen:
+        network, links = local.network, self._of.links
+        wanted = (network.definition.vni, network.definition.port)
+        there = local.inside(lambda ns: links.observe(ns, deadline=deadline), deadline) or ()
+        devices = [link.value for link in there if isinstance(link.value, Vxlan)]
+        return self._seen(
+            network.overlay, *wanted, wanted in {(x.vni, x.port) for x in devices}, network.vtep, deadline
+        )
+
+    def _probe(self, deadline: float) -> check_underlay.VniSeen:
+        of = self._of
+        there = False
+        if of.pins.is_there(PIN):
+            with netns.open_path(of.pins.path(PIN)) as ns:
+                there = any(link.name == DEVICE for link in of.links.observe(ns, deadline=deadline))
+        vtep = of.links.address_of(self._vtep, deadline=deadline)[0]
+        return self._seen("the heartbeat", PROBE_VNI, self._port, there, vtep, deadline)
+
+    def _seen(
+        self, overlay: str, vni: int, port: int, there: bool, vtep: Address, deadline: float
+    ) -> check_underlay.VniSeen:
+        """With who is in the way, where the device is not there: the kernel's own answer."""
+        taken = None if there else self._of.trial.taken(vni, port, vtep, deadline)
+        is_port, holder = taken or (False, "")
+        return check_underlay.VniSeen(overlay, vni, port, there, holder, is_port)
+
+    def subnets(self, deadline: float) -> check_underlay.Subnets:
+        of = self._of
+        networks = {local.network.network: local.network for local in of.overlays.all()}
+        leads = of.links.leads(deadline=deadline)
+        needed = [("an address of this host", address) for address in sorted(of.links.addresses(deadline=deadline))]
+        needed += [("a name server that the host uses", address) for address in _addresses(nameservers())]
+        try:
+            listed = self._machine.docker_networks() if networks else ()
+        except MyoverlayError:
+            listed = None  # the check of the engine says so
+        docker = None
+        if listed is not None:
+            docker = tuple((name, net) for id_, name, _, nets in listed if id_ not in networks for net in nets)
+        return check_underlay.Subnets(
+            tuple((one.overlay, one.subnet) for one in networks.values()),
+            tuple(check_underlay.Lead(to, device) for to, device in leads),
+            tuple(needed),
+            docker,
+        )
+
+    def filters(self, deadline: float) -> check_kernel.Filters:
+        on: dict[str, tuple[str, ...]] = {}
+        locals_ = self._of.overlays.all()
+        for local in locals_:
+            found = local.inside(lambda ns: ns.read_sysctls(BRIDGE_FILTERS, unless="0"), deadline)
+            if found:
+                on[str(self._of.pins.path(local.network.overlay))] = tuple(found)
+        return check_kernel.Filters(on, len(locals_))
+
+    def leftovers(self, deadline: float) -> check_kernel.Left:
+        """What is held; and pins and cables that nobody asks for, which the next rounds collect."""
+        of = self._of
+        held = of.leftovers.held()
+        waiting = {name for one in held for name in one.names}
+        asked = {local.network.overlay for local in of.overlays.all()}
+        cables = {one.link for local in of.overlays.all() for one in local.endpoints()}
+        pins = {name for name in of.pins.names() if name[0].isalnum()}
+        nobodys = ({*(pins - asked), *(of.overlays.unclaimed() - cables)}) - waiting
+        return check_kernel.Left(held, tuple(sorted(nobodys)))
+
+
+def macs(overlays: Overlays) -> Mapping[str, int]:
+    """How many MACs each overlay has elsewhere."""
+    return {local.network.overlay: len(local.view.macs) for local in overlays.all()}
+
+
+def expected(overlays: Overlays) -> int:
+    """How many neighbours this host's containers have, if each of them talks to all others of its overlay."""
+    found = ((len(local.endpoints()), len(local.view.peers)) for local in overlays.all())
+    return sum(here * (here - 1 + elsewhere) for here, elsewhere in found if here)
+
+
+def _addresses(texts: Iterable[str]) -> Iterable[Address]:
+    for text in texts:
+        try:
+            yield Address(text)
+        except ValueError:
+            continue  # with a zone, or nothing that is an address
