@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    preflight, follow, catalogue: see clusterwide.py; what looks at all this: insight.py; metrics: overview.py
+    preflight, follow, catalogue: see clusterwide.py; what looks at all this: insight.py; metrics, web: overview.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
@@ -266,7 +266,7 @@ class Daemon:
             self.records, self.store, where, self.journal, self.overlays, self.discovery, self.peers, self.fates,
             self.beat, self.liveness, self.epoch, self.leftovers, self.reconciler, names, self.tally, terms, parts.now
         )  # fmt: skip
-        self.overview = Overview(settings, seen, parts.log_lines)
+        self.overview = Overview(settings, seen, parts.log_lines, self.clusterwide)
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
             **self.insight.methods(), **self.overview.methods(),
