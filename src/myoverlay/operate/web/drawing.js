@@ -2,7 +2,7 @@
 import { choose, element, matches, words } from "/page.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 216, GAP = 18, HEAD = 46, LINE = 24, SHOWN = 10, STEP = 44;
+const LEAST = 216, MOST = 300, GAP = 18, HEAD = 46, LINE = 24, SHOWN = 10, STEP = 44;
 const $ = (id) => document.getElementById(id);
 
 function shape(tag, attributes = {}, ...children) {
@@ -45,8 +45,9 @@ function drawn(host, chosen, asked) {
 const found = (one, asked) => asked.length > 0 && matches(asked, [one.address, one.mac, ...one.names]);
 
 function picture(data, chosen) {
-  const wide = Math.max(WIDTH, $("picture").clientWidth || 900);
-  const columns = Math.max(1, Math.floor((wide + GAP) / (WIDTH + GAP)));
+  const wide = Math.max(LEAST, $("picture").clientWidth || 900) - 2;
+  const columns = Math.max(1, Math.floor((wide + GAP) / (LEAST + GAP)));
+  const width = Math.min(MOST, Math.floor((wide + GAP) / columns) - GAP);
   const asked = words();
   const hosts = data.hosts.map((host) => ({ ...host, shown: drawn(host, chosen, asked) }));
   if (data.outsiders.length) {
@@ -59,20 +60,20 @@ function picture(data, chosen) {
   for (let start = 0; start < hosts.length; start += columns) {
     const row = hosts.slice(start, start + columns);
     const tall = Math.max(...row.map((host) => HEAD + LINE * (host.shown.length + (host.endpoints.length > host.shown.length ? 1 : 0)) + 8));
-    row.forEach((host, column) => parts.push(box(host, column * (WIDTH + GAP) + 1, top, tall, chosen, asked, places)));
+    row.forEach((host, column) => parts.push(box(host, { x: column * (width + GAP) + 1, y: top, width, tall }, chosen, asked, places)));
     top += tall + GAP;
   }
-  const line = link(places.get(chosen.from), places.get(chosen.to), data.way);
-  const high = top + (line ? 0 : 0);
-  const used = Math.min(columns, Math.max(1, hosts.length)) * (WIDTH + GAP) - GAP + 2;
+  const line = link(places.get(chosen.from), places.get(chosen.to), data.way, width);
+  const used = Math.min(columns, Math.max(1, hosts.length)) * (width + GAP) - GAP + 2;
   const aloud = `${data.overlay}: ${hosts.length} hosts with ${hosts.reduce((sum, host) => sum + host.endpoints.length, 0)} endpoints`;
-  return shape("svg", { viewBox: `0 0 ${used} ${high}`, width: used, height: high, role: "group", "aria-label": aloud, id: "overlay-picture" },
+  return shape("svg", { viewBox: `0 0 ${used} ${top}`, width: used, height: top, role: "group", "aria-label": aloud, id: "overlay-picture" },
     ...parts, ...(line ? [line] : []));
 }
 
 const WARNED = { pending: "warned", "cut off": "warned", dead: "dead" };
 
-function box(host, x, y, tall, chosen, asked, places) {
+function box(host, { x, y, width, tall }, chosen, asked, places) {
+  const letters = Math.floor((width - 20) / 6.4);
   const pick = () => host.id && choose({ host: chosen.host === host.id ? null : host.id });
   const state = host.state === "here" ? "this host" : host.state ?? (host.id ? "not told" : "by records alone");
   const group = shape("g", {
@@ -82,20 +83,20 @@ function box(host, x, y, tall, chosen, asked, places) {
     click: pick,
     keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(); } },
   },
-  shape("rect", { class: "box", width: WIDTH, height: tall, rx: 8 }),
-  label(short(host.name, 24), 12, 20, "kind"),
-  label(short(`${host.vtep ?? ""}  ${state}`, 34), 12, 37, "soft"));
+  shape("rect", { class: "box", width, height: tall, rx: 8 }),
+  label(short(host.name, letters - 4), 12, 20, "kind"),
+  label(short(`${host.vtep ?? ""}  ${state}`, letters), 12, 37, "soft"));
   host.shown.forEach((one, place) => {
     const high = HEAD + place * LINE;
     const role = one.address === chosen.from ? "from" : one.address === chosen.to ? "to" : "";
-    places.set(one.address, { x: x + WIDTH / 2, y: y + high + LINE / 2 - 2, left: x + 8, right: x + WIDTH - 8 });
+    places.set(one.address, { x: x + width / 2, y: y + high + LINE / 2 - 2, left: x + 8, right: x + width - 8 });
     group.append(shape("g", {
       class: `endpoint ${role} ${found(one, asked) ? "found" : ""}`, "data-address": one.address,
       click: (event) => { event.stopPropagation(); pickEnd(one.address, chosen); },
     },
     shape("title", {}, `${named(one)} ${one.address} ${one.mac}`),
-    shape("rect", { class: "chip", x: 8, y: high, width: WIDTH - 16, height: LINE - 4, rx: 5 }),
-    label(short(one.names[0] ? `${one.names[0]}  ${one.address}` : one.address, 32), 14, high + 14)));
+    shape("rect", { class: "chip", x: 8, y: high, width: width - 16, height: LINE - 4, rx: 5 }),
+    label(short(one.names[0] ? `${one.names[0]}  ${one.address}` : one.address, letters), 14, high + 14)));
   });
   const beyond = host.endpoints.length - host.shown.length;
   if (beyond > 0) group.append(label(`and ${beyond} more: search for them`, 14, HEAD + host.shown.length * LINE + 14, "soft"));
@@ -110,11 +111,11 @@ function pickEnd(address, chosen) {
   else choose({ to: address });
 }
 
-function link(from, to, found) {
+function link(from, to, found, width) {
   if (!from || !to || from === to) return null;
   const kind = !found ? "unseen" : found.first_wrong !== null ? "wrong" : found.stations.some((one) => one.state === "unseen") ? "unseen" : "";
   const [start, end] = from.x <= to.x ? [from, to] : [to, from];
-  const same = Math.abs(start.x - end.x) < WIDTH / 2;
+  const same = Math.abs(start.x - end.x) < width / 2;
   const [a, b] = same ? [start.right, end.right] : [start.right, end.left];
   const bend = same ? 40 : Math.max(30, (b - a) / 2);
   const path = same
@@ -182,7 +183,7 @@ function tables(data, chosen) {
   const when = told.told === null ? "read now" : `told at ${new Date(told.told * 1000).toLocaleTimeString()}`;
   const rows = (table) => told.rows.filter((row) => row[0] === table && matches(asked, row));
   const one = (title, heads, body) => element("div", { class: "scroll tall", role: "region", tabindex: 0, "aria-label": `${title} of ${host.name}` },
-    element("table", {}, element("caption", { class: "visually-hidden" }, `${title} of ${host.name}`),
+    element("table", {}, element("caption", {}, `${title} (${body.length})`),
       element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
       element("tbody", {}, ...body.map((cells) => element("tr", {}, ...cells.map((text) => element("td", { class: "code" }, text || "–")))))));
   target.replaceChildren(
