@@ -28,11 +28,15 @@ class Page:
         )
         self.picture = Picture(
             Of(
-                daemon.records.me, host.name, cast(Any, None)  # neither the matrix nor a drawing asks it
-               , daemon.overlays, daemon.peers, daemon.fates,
-                self.onlooker,
+                me=daemon.records.me,
+                name=host.name,
+                lookout=cast(Any, None),  # neither the matrix nor a drawing asks it
+                overlays=daemon.overlays,
+                peers=daemon.peers,
+                fates=daemon.fates,
+                onlooker=self.onlooker,
             )
-        )  # fmt: skip
+        )
         self.onlooker.start()
 
     def until(self, take: Callable[[], Any], right: Callable[[Any], Any]) -> Any:
