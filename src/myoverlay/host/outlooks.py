@@ -39,6 +39,8 @@ IDLE = 15.0
 _LOCK = 1.0
 #: Other hosts' tables that somebody looks at are asked for again after this, seconds.
 TURN = 5.0
+#: Whatever somebody chooses how fast, two questions are so many seconds apart.
+LEAST = 0.5
 
 
 class Observatory:
@@ -236,7 +238,7 @@ class Onlooker(Loop):
         if about is None:
             self._close()
             return WAIT
-        self._ask(tuple(one for one in about if one.host != self._records.me), now)
+        self._ask(self._others(about), now)
         if self._reads and now >= self._reads[0]:
             self._reads = () if self._read(now) else self._reads[1:]
         if now - self._own_at >= OWN:
@@ -244,9 +246,12 @@ class Onlooker(Loop):
             own = self._look([one for one in about if one.host == self._records.me])
             self.seen = {**self.seen, self._records.me: Seen(own, now, 0)}
         dues = [self._asked_at + self._pause(), self._own_at + OWN, *self._reads[:1]]
-        if self._asked:
-            dues.append(self._turned_at + TURN)
+        if about:
+            dues.append(self._turned_at + (TURN if self._asked == self._others(about) else LEAST))
         return max(0.02, min(dues) - self._now())
+
+    def _others(self, about: Iterable[About]) -> tuple[About, ...]:
+        return tuple(one for one in about if one.host != self._records.me)
 
     def _pause(self) -> float:
         return min(SLOWEST, max(ROUND, EACH * len(self._present())))
@@ -255,7 +260,7 @@ class Onlooker(Loop):
         """Ask all anew, or those for tables that are looked at, if one of both is due."""
         anew = now - self._asked_at >= self._pause()
         again = others != self._asked or (bool(others) and now - self._turned_at >= TURN)
-        if not anew and not again:
+        if now - self._turned_at < LEAST or not (anew or again):
             return
         if anew:
             self._id, self._asked_at = fresh_id(), now

@@ -167,6 +167,7 @@ def test_tables_are_asked_of_the_host_alone(town: Town) -> None:
     town.turn()
     town.looked.clear()
     about = About(host=BOB, overlay=WEB, keys=("10.5.0.2",))
+    town.clock.now += 1
     town.page.view([about])
     town.turn()
     others = [(host, [(one.overlay, one.keys) for one in told]) for host, told in town.looked if host != ANN]
@@ -179,6 +180,20 @@ def test_tables_are_asked_of_the_host_alone(town: Town) -> None:
     town.page.view([about])
     town.turn()
     assert [host for host, _ in town.looked if host != ANN] == [BOB]
+
+
+def test_who_chooses_fast_does_not_ask_fast(town: Town) -> None:
+    """A hundred different pairs within a second are three questions at most, and the last of them is asked."""
+    town.page.view()
+    town.turn()
+    before = town.wires[ANN].count("commit")
+    for number in range(100):
+        town.page.view([About(host=BOB, overlay=WEB, keys=(str(number),))])
+        town.turn(0.01)
+    assert town.wires[ANN].count("commit") - before <= 3
+    town.turn(0.5)
+    town.turn()
+    assert "99" in {key for one in town.records(BOB).looks(_below(town))[ANN].value.about for key in one.keys}
 
 
 def test_own_tables_are_not_asked_for_through_the_store(town: Town) -> None:

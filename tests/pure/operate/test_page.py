@@ -20,6 +20,7 @@ from myoverlay.operate.serving import CONNECTIONS
 from myoverlay.operate.web import page as paging
 from myoverlay.operate.web.page import Page, is_ours
 from myoverlay.tally import Tally
+from plugin import wheels
 from tests.pure.kit import until
 from tests.pure.paper import Site, at
 
@@ -324,6 +325,15 @@ def test_the_scripts_find_what_they_look_for() -> None:
         asked = set(re.findall(r"\$\(\"([\w-]+)\"\)", text))
         assert asked <= ids, f"{name}: {asked - ids}"
         assert set(re.findall(r"from \"([^\"]+)\"", text)) <= {path.decode() for path in paging._FILES}
+
+
+def test_the_plugin_s_image_has_every_file(tmp_path: Path) -> None:
+    """What is served is packed with the program: a page that works from a checkout works in the managed plugin."""
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    wheels.add_own(tmp_path)
+    packed = tmp_path / wheels.PACKAGES / "myoverlay/operate/web"
+    for name, _ in paging._FILES.values():
+        assert (packed / name).read_bytes() == (FOLDER / name).read_bytes()
 
 
 def test_it_asks_for_what_is_there(served: Served) -> None:
