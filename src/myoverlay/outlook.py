@@ -69,12 +69,14 @@ class TableRow(msgspec.Struct, frozen=True, array_like=True):
 class Tables(Value, frozen=True, kw_only=True):
     """A host's side of an overlay: rows as its kernel has them, the bridge's ports of its containers.
 
-    `more`: so many rows are there beside those told. `trouble`: why they could not be read.
+    `more`: so many rows are there beside those told. `keys`: what was asked about: of these a row that is not told is
+    not there. `trouble`: why they could not be read.
     """
 
     overlay: OverlayName
     rows: Annotated[tuple[TableRow, ...], msgspec.Meta(max_length=ROWS)] = ()
     more: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)] = 0
+    keys: Annotated[tuple[Word, ...], msgspec.Meta(max_length=ABOUT * KEYS)] = ()
     ports: Annotated[dict[Address, Word], msgspec.Meta(max_length=PORTS)] = {}
     trouble: Annotated[str, msgspec.Meta(max_length=TEXT)] = ""
 

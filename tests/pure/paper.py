@@ -10,7 +10,7 @@ from myoverlay.host.outlooks import Onlooker, Seen
 from myoverlay.host.peers import Known
 from myoverlay.host.view import View
 from myoverlay.operate.web.picture import Of, Picture
-from myoverlay.outlook import About, Glance, Outlook, TableRow, Tables
+from myoverlay.outlook import ROWS, About, Glance, Outlook, TableRow, Tables
 from myoverlay.plan.fates import Fate, State
 from myoverlay.store.typed import Held
 from myoverlay.values import (
@@ -129,8 +129,8 @@ class Site:
         )
         self.onlooker.seen = {**self.onlooker.seen, self.ids[number]: Seen(new, old.at, old.index)}
 
-    def tables(self, number: int, but: tuple[str, ...] = ()) -> Tables:
-        """A host's tables as they should be, without the rows that are `but`."""
+    def tables(self, number: int, but: tuple[str, ...] = (), asked: tuple[Address, ...] = ()) -> Tables:
+        """A host's tables as they should be, without the rows that are `but`; those of the addresses `asked` first."""
         rows = []
         for other in range(self.hosts):
             for place in range(self.each) if other != number else ():
@@ -140,7 +140,9 @@ class Site:
                     TableRow("fdb", mac, self.vtep(other), "permanent"),
                 ]
         ports = {at(number, n): endpoint(str(at(number, n))).port for n in range(self.each)}
-        return Tables(overlay=WEB, rows=tuple(row for row in rows if row.key not in but)[:1024], ports=ports)
+        keys = tuple(str(word) for one in asked for word in (one, Mac.of(one)))
+        told = sorted((row for row in rows if row.key not in but), key=lambda row: row.key not in keys)
+        return Tables(overlay=WEB, rows=tuple(told[:ROWS]), more=max(0, len(told) - ROWS), keys=keys, ports=ports)
 
     def of(self) -> Of:
         known = Known(

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def rows(page: Page, table: str) -> Any:
-    return page.locator(f"#{table} tbody tr")
+    """Those that are shown."""
+    return page.locator(f"#{table} tbody tr:visible")
 
 
 def test_the_overview_says_what_status_says(town: Town, seen: Seen) -> None:

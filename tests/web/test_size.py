@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -43,7 +42,7 @@ def large(town: Town) -> Iterator[Site]:
     """A site of paper, served on the loopback of the host that the browser is on."""
     site = Site(hosts=HOSTS, each=EACH, called=lambda host, place: (f"app-{host}-{place}", f"<b>{host}</b>.example"))
     for number in range(HOSTS):
-        site.tell(number, site.tables(number))
+        site.tell(number, site.tables(number, asked=(at(0, 0), at(99, 9))))
     served: Page = town.h1.inside(lambda: _begun(site))
     until(lambda: served._listener is not None)
     yield site
@@ -60,14 +59,14 @@ def test_a_thousand_endpoints_are_filtered_at_once(large: Site, seen: Seen) -> N
     """All are listed; each further letter of a search is done within 100 ms, and so is taking it back."""
     page = seen.open("endpoints", HOME)
     expect(page.locator("#endpoints-count")).to_have_text("1000 of 1000 endpoints")
-    expect(page.locator("#endpoints tbody tr")).to_have_count(1000)
+    expect(page.locator("#endpoints tbody tr:visible")).to_have_count(1000)
     rounds = [page.evaluate(_TYPE, ["a", "app-7", "app-77-", "app-77-3", ""]) for _ in range(7)]
     best = [min(each) for each in zip(*rounds, strict=True)]
     print(f"\nfiltering 1000 endpoints: {', '.join(f'{ms:.0f}' for ms in best)} ms")
     assert max(best) <= TYPED
     page.locator("#search").fill("10.5.42.7")
-    expect(page.locator("#endpoints tbody tr")).to_have_count(1)
-    expect(page.locator("#endpoints tbody tr")).to_contain_text("<b>42</b>.example")
+    expect(page.locator("#endpoints tbody tr:visible")).to_have_count(1)
+    expect(page.locator("#endpoints tbody tr:visible")).to_contain_text("<b>42</b>.example")
     assert page.locator("#endpoints b").count() == 0
     seen.picture("thousand-endpoints")
 
@@ -86,7 +85,7 @@ def test_a_thousand_endpoints_are_drawn(large: Site, seen: Seen) -> None:
     """A hundred boxes; a pair that is far down is chosen and its way shown; a search marks and shows what it finds."""
     page = seen.open(f"drawing?overlay=web&from={at(0, 0)}&to={at(99, 9)}", HOME)
     expect(page.locator("#picture .host")).to_have_count(HOSTS)
-    expect(page.locator("#verdict")).to_have_text(re.compile("Every station|Nothing wrong"))
+    expect(page.locator("#verdict")).to_have_text("Every station is as it should be.")
     page.locator("#search").fill("app-55-9")
     expect(page.locator("#picture .endpoint.found")).to_have_count(1)
     seen.picture("thousand-drawn")

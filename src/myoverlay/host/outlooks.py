@@ -20,7 +20,7 @@ from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
 from myoverlay.kernel import netns
 from myoverlay.kernel.neigh import SeenRow, Tables
 from myoverlay.networks import ANSWERED, fresh_id, plain
-from myoverlay.outlook import PORTS, ROWS, TABLES, TEXT, WORD, About, Glance, Look, Outlook, TableRow
+from myoverlay.outlook import ABOUT, KEYS, PORTS, ROWS, TABLES, TEXT, WORD, About, Glance, Look, Outlook, TableRow
 from myoverlay.outlook import Tables as Told
 from myoverlay.store import Entry
 from myoverlay.store.outlooks import OutlookRecords
@@ -99,7 +99,13 @@ class Observatory:
         first = set(keys)
         rows.sort(key=lambda row: (row.key not in first, row.table, len(row.key), row.key))
         shown = tuple(TableRow(row.table, row.key, row.to, row.state) for row in rows[:ROWS])  # type: ignore[arg-type]
-        return Told(overlay=overlay, rows=shown, more=max(0, len(rows) - ROWS), ports=ports)
+        return Told(
+            overlay=overlay,
+            rows=shown,
+            more=max(0, len(rows) - ROWS),
+            keys=tuple(sorted(first))[: ABOUT * KEYS],
+            ports=ports,
+        )
 
     @staticmethod
     def _rows(ns: netns.Namespace | None, ground: Ground | None) -> list[SeenRow] | None:

@@ -112,6 +112,8 @@ def _tunnel(own: Side, other: Side) -> Iterator[Station]:
 
 def _row(own: Side, kind: str, table: str, key: str, wanted: str) -> Station:
     row = own.tables.row(table, key) if own.tables is not None else None
+    if row is None and own.tables is not None and key not in own.tables.keys:
+        return Station(_where(own), kind, VXLAN, State.UNSEEN, f"the row for {key} was not told yet")
     if row is None and not own.eager:
         return Station(_where(own), kind, VXLAN, State.UNSEEN, f"no row for {key}: it is written when it is used")
     if row is None:

@@ -143,12 +143,13 @@ def test_the_way_of_a_pair() -> None:
     about = site.onlooker.asked[-1]
     assert [one.host for one in about] == [site.me, site.ids[1]]
     assert set(about[0].keys) == {"10.5.0.2", "02:42:0a:05:00:02", "10.5.1.3", "02:42:0a:05:01:03"}
-    site.tell(0, site.tables(0))
-    site.tell(1, site.tables(1))
+    ends = (at(0, 0), at(1, 1))
+    site.tell(0, site.tables(0, asked=ends))
+    site.tell(1, site.tables(1, asked=ends))
     way = site.picture().drawing("web", pair=pair)["way"]
     assert way["first_wrong"] is None
     assert {one["state"] for one in way["stations"]} == {"right"}
-    site.tell(1, site.tables(1, but=(pair[0],)))
+    site.tell(1, site.tables(1, but=(pair[0],), asked=ends))
     way = site.picture().drawing("web", pair=pair)["way"]
     assert (way["stations"][way["first_wrong"]]["where"], way["stations"][way["first_wrong"]]["kind"]) == (
         "host-1", "neighbour"

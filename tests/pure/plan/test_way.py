@@ -23,7 +23,8 @@ def tables(own: Address, other: Address, vtep: Address, *but: str) -> Tables:
         TableRow("fdb", Mac.of(other), vtep, "permanent"),
     )
     ports = {own: f"p{own[-1]}"} if "port" not in but else {}
-    return Tables(overlay=OverlayName("web"), rows=tuple(row for row in rows if row.table not in but), ports=ports)
+    told = tuple(row for row in rows if row.table not in but)
+    return Tables(overlay=OverlayName("web"), rows=told, keys=(other, Mac.of(other)), ports=ports)
 
 
 def sides(*but: str, far: tuple[str, ...] = ()) -> tuple[Side, Side]:
@@ -69,7 +70,7 @@ class Fault(NamedTuple):
 
 def _moved(rows: Tables, table: str, to: str) -> Tables:
     changed = tuple(TableRow(r.table, r.key, to, r.state) if r.table == table else r for r in rows.rows)
-    return Tables(overlay=rows.overlay, rows=changed, ports=rows.ports)
+    return Tables(overlay=rows.overlay, rows=changed, keys=rows.keys, ports=rows.ports)
 
 
 def _replaced(which: int, table: str, to: str) -> tuple[Side, Side]:
@@ -118,6 +119,15 @@ def test_what_was_not_told_is_not_made_up() -> None:
         stations = way(source, target._replace(tables=tables_there), None, 0, at_home=False)
         assert [one.state for one in stations[6:]] == [State.UNSEEN, State.RIGHT, *[State.UNSEEN] * 4, State.RIGHT]
         assert {stations[8].saw, stations[9].saw, stations[10].saw} == {said}
+
+
+def test_a_row_that_was_not_asked_about_is_not_missing() -> None:
+    """Tables told before the pair was chosen, or cut short, say nothing of a row that is not among them."""
+    source, target = sides("arp", "fdb")
+    before = Tables(overlay=OverlayName("web"), ports={A: "p2"})
+    stations = way(source._replace(tables=before), target, WELL, 1500, at_home=False)
+    assert [stations[3].state, stations[4].state] == [State.UNSEEN, State.UNSEEN]
+    assert first_wrong(stations) is None
 
 
 def test_a_row_that_is_pulled_when_used_is_not_missing() -> None:

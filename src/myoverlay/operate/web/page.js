@@ -127,6 +127,14 @@ function fill(body, rows, make) {
   if (!same) body.replaceChildren(...made);
 }
 
+/** Show these rows of a table and no others: a search makes none anew, and lays out none that it does not show. */
+function sift(body, wanted) {
+  for (const row of body.children) {
+    const hidden = !wanted.has(row.dataset.key);
+    if (row.hidden !== hidden) row.hidden = hidden;
+  }
+}
+
 const cell = (text, attributes = {}) => element("td", attributes, text ?? "–");
 const tag = (text, kind) => element("span", { class: `tag ${kind}` }, text);
 const time = (seconds) => (seconds === null ? "never" : new Date(seconds * 1000).toLocaleString());
@@ -234,20 +242,28 @@ function matrix(data) {
 }
 
 let whole = false;
+let filled = null;
 const rowOf = ([overlay, address, mac, host, vtep, names, joined]) => ({ overlay, address, mac, host, vtep, names, joined });
+const keyOf = (row) => `${row[0]} ${row[1]}`;
+
+function endpoint(row) {
+  const one = rowOf(row);
+  const there = `#drawing?overlay=${encodeURIComponent(one.overlay)}&from=${encodeURIComponent(one.address)}`;
+  return element("tr", {},
+    element("td", {}, one.names.join(", ") || "–", one.joined ? "" : " (not joined yet)"),
+    element("td", { class: "code" }, element("a", { href: there, "aria-label": `draw ${one.address}` }, one.address)),
+    cell(one.overlay), cell(one.host || "outsider"), cell(one.mac, { class: "code" }), cell(one.vtep, { class: "code" }));
+}
 
 function endpoints(data) {
+  const body = $("endpoints").tBodies[0];
   const asked = words();
   const found = data.rows.filter((row) => matches(asked, [row[0], row[1], row[2], row[3], row[4], ...row[5]]));
-  const shown = whole ? found : found.slice(0, ROWS);
-  fill($("endpoints").tBodies[0], shown.map((row) => [`${row[0]} ${row[1]}`, row]), (row) => {
-    const one = rowOf(row);
-    const there = `#drawing?overlay=${encodeURIComponent(one.overlay)}&from=${encodeURIComponent(one.address)}`;
-    return element("tr", {},
-      element("td", {}, one.names.join(", ") || "–", one.joined ? "" : " (not joined yet)"),
-      element("td", { class: "code" }, element("a", { href: there, "aria-label": `draw ${one.address}` }, one.address)),
-      cell(one.overlay), cell(one.host || "outsider"), cell(one.mac, { class: "code" }), cell(one.vtep, { class: "code" }));
-  });
+  const large = !whole && data.rows.length > ROWS;
+  const shown = large ? found.slice(0, ROWS) : found;
+  if (large || filled !== data) fill(body, (large ? shown : data.rows).map((row) => [keyOf(row), row]), endpoint);
+  filled = large ? null : data;
+  sift(body, new Set(shown.map(keyOf)));
   const beyond = found.length - shown.length;
   $("endpoints-count").textContent = `${found.length} of ${data.rows.length} endpoints${beyond ? `, the first ${shown.length} shown` : ""}`;
   $("more").hidden = !beyond;
