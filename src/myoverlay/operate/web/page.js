@@ -4,8 +4,9 @@ import { draw } from "/drawing.js";
 /** Milliseconds between two questions: with the plugin's own pause a change is seen within two seconds. */
 const PAUSE = 700;
 const LOST = 2000;
-/** Rows of endpoints that are shown until somebody wants all. */
-const ROWS = 2000;
+/** Rows of endpoints that are shown at first, and more each time somebody scrolls to their end: to lay out a thousand
+ *  takes a quarter of a second, which nobody who types waits for. */
+const ROWS = 200;
 const $ = (id) => document.getElementById(id);
 
 /** An element with attributes, listeners (functions) and children; a child that is no node is a text. */
@@ -127,14 +128,6 @@ function fill(body, rows, make) {
   if (!same) body.replaceChildren(...made);
 }
 
-/** Show these rows of a table and no others: a search makes none anew, and lays out none that it does not show. */
-function sift(body, wanted) {
-  for (const row of body.children) {
-    const hidden = !wanted.has(row.dataset.key);
-    if (row.hidden !== hidden) row.hidden = hidden;
-  }
-}
-
 const cell = (text, attributes = {}) => element("td", attributes, text ?? "–");
 const tag = (text, kind) => element("span", { class: `tag ${kind}` }, text);
 const time = (seconds) => (seconds === null ? "never" : new Date(seconds * 1000).toLocaleString());
@@ -157,7 +150,10 @@ function paint() {
   document.title = `${host.name} – myoverlay`;
   if (view === "overview") overview(host);
   if (view === "hosts" && state.matrix) matrix(state.matrix);
-  if (view === "endpoints" && state.endpoints) endpoints(state.endpoints);
+  if (view === "endpoints" && state.endpoints) {
+    news(state.endpoints);
+    endpoints(state.endpoints);
+  }
   if (view === "drawing") drawing(state.drawing);
 }
 
@@ -241,8 +237,10 @@ function matrix(data) {
   $("matrix-count").textContent = `${hosts.length} of ${data.hosts.length} hosts; ${silent ? `${silent} told nothing yet` : "all told what they see"}.`;
 }
 
-let whole = false;
-let filled = null;
+let limit = ROWS;
+let searched = "";
+/** The rows that were made, by key: [what is told, the row]. */
+let made = new Map();
 const rowOf = ([overlay, address, mac, host, vtep, names, joined]) => ({ overlay, address, mac, host, vtep, names, joined });
 const keyOf = (row) => `${row[0]} ${row[1]}`;
 
@@ -256,17 +254,38 @@ function endpoint(row) {
 }
 
 function endpoints(data) {
-  const body = $("endpoints").tBodies[0];
   const asked = words();
+  if (searched !== asked.join(" ")) limit = Math.min(limit, ROWS);
+  searched = asked.join(" ");
   const found = data.rows.filter((row) => matches(asked, [row[0], row[1], row[2], row[3], row[4], ...row[5]]));
-  const large = !whole && data.rows.length > ROWS;
-  const shown = large ? found.slice(0, ROWS) : found;
-  if (large || filled !== data) fill(body, (large ? shown : data.rows).map((row) => [keyOf(row), row]), endpoint);
-  filled = large ? null : data;
-  sift(body, new Set(shown.map(keyOf)));
+  const shown = found.slice(0, limit);
+  const body = $("endpoints").tBodies[0];
+  const rows = shown.map((row) => kept(keyOf(row), row));
+  const same = rows.length === body.children.length && rows.every((row, place) => row === body.children[place]);
+  if (!same) body.replaceChildren(...rows);
   const beyond = found.length - shown.length;
   $("endpoints-count").textContent = `${found.length} of ${data.rows.length} endpoints${beyond ? `, the first ${shown.length} shown` : ""}`;
   $("more").hidden = !beyond;
+}
+
+/** The row of an endpoint, made anew only where something else is told of it. */
+function kept(key, row) {
+  const known = made.get(key);
+  if (known && (known[0] === row || JSON.stringify(known[0]) === JSON.stringify(row))) return known[1];
+  const fresh = endpoint(row);
+  made.set(key, [row, fresh]);
+  return fresh;
+}
+
+/** What is told anew: who was not there before is marked for a moment, and who is gone is forgotten. */
+let listed = null;
+function news(data) {
+  if (listed === data) return;
+  const before = listed && new Set(listed.rows.map(keyOf));
+  const now = new Set(data.rows.map(keyOf));
+  for (const key of made.keys()) if (!now.has(key)) made.delete(key);
+  if (before) for (const row of data.rows) if (!before.has(keyOf(row))) kept(keyOf(row), row).classList.add("fresh");
+  listed = data;
 }
 
 function drawing(data) {
@@ -311,7 +330,14 @@ function show() {
 
 $("search").addEventListener("input", paint);
 $("search-form").addEventListener("submit", (event) => event.preventDefault());
-$("more").addEventListener("click", () => { whole = true; paint(); });
+$("more").addEventListener("click", () => { limit = Infinity; paint(); });
+$("endpoints").parentElement.addEventListener("scroll", (event) => {
+  const { scrollTop, clientHeight, scrollHeight } = event.target;
+  if (!$("more").hidden && scrollTop + clientHeight > scrollHeight - 300) {
+    limit += ROWS;
+    paint();
+  }
+});
 $("choose").addEventListener("submit", (event) => event.preventDefault());
 $("choose-overlay").addEventListener("change", (event) => choose({ overlay: event.target.value, from: null, to: null, host: null }));
 $("choose-from").addEventListener("change", (event) => choose({ from: event.target.value }));
