@@ -46,8 +46,8 @@ const found = (one, asked) => asked.length > 0 && matches(asked, [one.address, o
 
 function picture(data, chosen) {
   const wide = Math.max(LEAST, $("picture").clientWidth || 900) - 2;
-  const columns = Math.max(1, Math.floor((wide + GAP) / (LEAST + GAP)));
-  const width = Math.min(MOST, Math.floor((wide + GAP) / columns) - GAP);
+  const columns = Math.max(1, Math.floor(wide / (LEAST + GAP)));
+  const width = Math.min(MOST, Math.floor(wide / columns) - GAP);
   const asked = words();
   const hosts = data.hosts.map((host) => ({ ...host, shown: drawn(host, chosen, asked) }));
   if (data.outsiders.length) {
@@ -63,8 +63,8 @@ function picture(data, chosen) {
     row.forEach((host, column) => parts.push(box(host, { x: column * (width + GAP) + 1, y: top, width, tall }, chosen, asked, places)));
     top += tall + GAP;
   }
-  const line = link(places.get(chosen.from), places.get(chosen.to), data.way, width);
-  const used = Math.min(columns, Math.max(1, hosts.length)) * (width + GAP) - GAP + 2;
+  const line = link(places.get(chosen.from), places.get(chosen.to), data.way);
+  const used = Math.min(columns, Math.max(1, hosts.length)) * (width + GAP) + 2;
   const aloud = `${data.overlay}: ${hosts.length} hosts with ${hosts.reduce((sum, host) => sum + host.endpoints.length, 0)} endpoints`;
   return shape("svg", { viewBox: `0 0 ${used} ${top}`, width: used, height: top, role: "group", "aria-label": aloud, id: "overlay-picture" },
     ...parts, ...(line ? [line] : []));
@@ -84,12 +84,12 @@ function box(host, { x, y, width, tall }, chosen, asked, places) {
     keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(); } },
   },
   shape("rect", { class: "box", width, height: tall, rx: 8 }),
-  label(short(host.name, letters - 4), 12, 20, "kind"),
+  label(short(host.name, Math.floor((width - 24) / 8.6)), 12, 20, "kind"),
   label(short(`${host.vtep ?? ""}  ${state}`, letters), 12, 37, "soft"));
   host.shown.forEach((one, place) => {
     const high = HEAD + place * LINE;
     const role = one.address === chosen.from ? "from" : one.address === chosen.to ? "to" : "";
-    places.set(one.address, { x: x + width / 2, y: y + high + LINE / 2 - 2, left: x + 8, right: x + width - 8 });
+    places.set(one.address, { top: y - GAP / 2, y: y + high + LINE / 2 - 2, edge: x + width - 8, gap: x + width + GAP / 2 });
     group.append(shape("g", {
       class: `endpoint ${role} ${found(one, asked) ? "found" : ""}`, "data-address": one.address,
       click: (event) => { event.stopPropagation(); pickEnd(one.address, chosen); },
@@ -111,17 +111,12 @@ function pickEnd(address, chosen) {
   else choose({ to: address });
 }
 
-function link(from, to, found, width) {
+/** Between the boxes: out to the right, up into the gap above the first one's row, along it, and down beside the other. */
+function link(from, to, found) {
   if (!from || !to || from === to) return null;
   const kind = !found ? "unseen" : found.first_wrong !== null ? "wrong" : found.stations.some((one) => one.state === "unseen") ? "unseen" : "";
-  const [start, end] = from.x <= to.x ? [from, to] : [to, from];
-  const same = Math.abs(start.x - end.x) < width / 2;
-  const [a, b] = same ? [start.right, end.right] : [start.right, end.left];
-  const bend = same ? 40 : Math.max(30, (b - a) / 2);
-  const path = same
-    ? `M ${a} ${start.y} C ${a + bend - GAP} ${start.y}, ${b + bend - GAP} ${end.y}, ${b} ${end.y}`
-    : `M ${a} ${start.y} C ${a + bend} ${start.y}, ${b - bend} ${end.y}, ${b} ${end.y}`;
-  return shape("path", { class: `link ${kind}`, d: path, "pointer-events": "none" });
+  const across = from.gap === to.gap ? "" : `V ${from.top} H ${to.gap} `;
+  return shape("path", { class: `link ${kind}`, d: `M ${from.edge} ${from.y} H ${from.gap} ${across}V ${to.y} H ${to.edge}`, "pointer-events": "none" });
 }
 
 // -- the way between two -----------------------------------------------------------------------------------------------
