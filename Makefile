@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: names model model-proof help demo by-hand test test-pure test-kernel test-engine chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: names model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ by-hand: $(VENV)/ready .lab-ready ## docs/by-hand.md step by step on two hosts, 
 	@$(BIN)/python -m tests.engine.by_hand
 
 test: lint $(VENV)/ready .lab-ready ## everything: pure, kernel and engine tests
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest
 
 test-pure: $(VENV)/ready ## no root, no network, no kernel object
 	$(BIN)/python -m pytest tests/pure
@@ -28,6 +28,9 @@ test-kernel: $(VENV)/ready ## real namespaces, links and netlink; needs root
 
 test-engine: $(VENV)/ready .lab-ready ## real dockerd's, Consul and registry
 	$(BIN)/python -m pytest tests/engine
+
+test-web: $(VENV)/web-ready .lab-ready ## the web page in Debian's Chromium on a running laboratory; pictures in .lab/web
+	$(BIN)/python -m pytest tests/web
 
 names: $(VENV)/ready .lab-ready ## names on three real engines of two ages: who finds whom, and what it takes
 	@$(BIN)/python -m pytest tests/engine/test_names.py -q -s
@@ -82,4 +85,8 @@ $(VENV)/ready: requirements-dev.lock
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/web-ready: requirements-web.lock $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-web.lock
 	@touch $@

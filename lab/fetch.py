@@ -79,15 +79,23 @@ STORE = Recipe("bullseye", ("base-files", "base-passwd", "dash", "coreutils", "c
 TOOLS = Recipe("bookworm", ("base-files", "base-passwd", "dash", "coreutils", "prometheus"), ("prometheus",), "tools")
 """Programs that are run as they lie there, on the machine's own libc: it is of the same suite, or a newer one."""
 RECIPES = (OLD, NEW, STORE, TOOLS)
+BROWSER = Recipe(
+    "bookworm",
+    ("base-files", "base-passwd", "dash", "coreutils", "chromium", "fonts-dejavu-core"),
+    ("chromium",),
+    "browser",
+)
+"""Only `make test-web` wants it: 700 MB, which nobody else has to wait for."""
+BROWSER_ROOM = 2 * 1024**3
 ENGINES = {"old": OLD, "new": NEW}
 
 
-def fetch(report: bool = True) -> dict[str, str]:
+def fetch(report: bool = True, recipes: tuple[Recipe, ...] = RECIPES) -> dict[str, str]:
     """Bring what is missing; says the versions of the engines, the store and the registry."""
     began = time.monotonic()
     with _one_at_a_time():
         _machine_tools()
-        missing = [recipe for recipe in RECIPES if not _fits(recipe)]
+        missing = [recipe for recipe in recipes if not _fits(recipe)]
         downloads: dict[str, float] = {}
         if missing:
             suites = {recipe.suite: threading.Lock() for recipe in missing}
@@ -127,6 +135,16 @@ def tool(command: str) -> Path:
     if not _fits(TOOLS):
         fetch(report=False)
     return TOOLS.root / "usr/bin" / command
+
+
+def browser() -> Path:
+    """The root that Debian's Chromium is unpacked in, fetched if it is not there yet."""
+    if not _fits(BROWSER):
+        free = shutil.disk_usage(places.HOME.parent).free
+        if free < BROWSER_ROOM:
+            raise LabError(f"{places.HOME.parent} has {free / 1024**3:.1f} GB free, Chromium needs 2 GB")
+        fetch(report=False, recipes=(*RECIPES, BROWSER))
+    return BROWSER.root
 
 
 @contextmanager

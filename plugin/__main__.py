@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--pip-python", type=Path, default=places.PIP_PYTHON, help="a Python (3.9 or later) that has pip")
     make.add_argument("--stamp", default="", help="text to put in: an engine takes identical plugins only once")
     make.add_argument("--refresh", action="store_true", help="look for newer Debian packages")
-    lock = verbs.add_parser("lock", help="write requirements.lock and requirements-dev.lock from pyproject.toml")
+    lock = verbs.add_parser("lock", help="write requirements*.lock from pyproject.toml")
     lock.add_argument("--upgrade", action="store_true", help="take newer versions though the pinned ones still fit")
     return parser
 

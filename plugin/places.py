@@ -9,6 +9,7 @@ SOURCE = REPOSITORY / "src" / "myoverlay"
 CONFIG = REPOSITORY / "config.json"
 LOCK = REPOSITORY / "requirements.lock"
 DEV_LOCK = REPOSITORY / "requirements-dev.lock"
+WEB_LOCK = REPOSITORY / "requirements-web.lock"
 TARGET = REPOSITORY / "build" / "plugin"
 PIP_PYTHON = REPOSITORY / ".venv" / "bin" / "python"
 

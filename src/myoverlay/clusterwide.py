@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from myoverlay import __version__
 from myoverlay.engine.networks import EngineNetworks
 from myoverlay.host.alive import Liveness
 from myoverlay.host.converge import FOREIGN_PINS
@@ -23,6 +24,7 @@ from myoverlay.host.epoch import Epoch
 from myoverlay.host.follow import NetworkFollower
 from myoverlay.host.loop import Loop
 from myoverlay.host.networks import ClusterNetworks
+from myoverlay.host.outlooks import Observatory, OutlookAnswering
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.paths import PathAnswering
 from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
@@ -37,6 +39,7 @@ from myoverlay.plan.definition import carries
 from myoverlay.settings import Settings
 from myoverlay.store.metered import Metered
 from myoverlay.store.networks import NetworkRecords
+from myoverlay.store.outlooks import OutlookRecords
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
@@ -86,9 +89,14 @@ class Clusterwide:
         )
         # A host that follows no more keeps what it made, as its own: nobody is to wait for it.
         at_first = (lambda: None) if settings.follow else (lambda: self._unsay(time.monotonic() + _TIDY))
+        self.outlooks = OutlookRecords(of.records.store, settings.prefix, of.records.me)
+        self.observatory = Observatory(
+            of.records.me, settings.host_name, __version__, of.overlays, of.peers, of.fates, of.beat, of.now
+        )  # fmt: skip
+        self._telling = OutlookAnswering(self.outlooks, self.observatory.look, of.tally, of.now)
         self.respondent = Respondent(
             self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now, at_first,
-            paths,
+            (*((paths,) if paths is not None else ()), self._telling),
         )  # fmt: skip
         self.follow = self._follower(settings) if settings.follow else None
         self.registrar = self._registrar(settings) if settings.consul else None
@@ -150,6 +158,7 @@ class Clusterwide:
         if self.registrar is not None:
             self.registrar.retire(deadline)
         self._unsay(deadline)
+        self._telling.retire(deadline)
 
     def _unsay(self, deadline: float) -> None:
         for name in self.records.held(timeout=left(deadline)):

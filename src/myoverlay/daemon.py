@@ -15,7 +15,7 @@
     settle       Settler            what the store could not be told at once          Daemon.stop
     reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
-    preflight, follow, catalogue: see clusterwide.py; metrics: overview.py; doctor_n: diagnosis.py; more: insight.py
+    preflight, follow, catalogue: clusterwide.py; metrics, web: overview.py; doctor_n: diagnosis.py; more: insight.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
@@ -267,7 +267,7 @@ class Daemon:
             self.records, self.store, where, self.journal, self.overlays, self.discovery, self.peers, self.fates,
             self.beat, self.liveness, self.epoch, self.leftovers, self.reconciler, names, self.tally, terms, parts.now
         )  # fmt: skip
-        self.overview = Overview(settings, seen, parts.log_lines)
+        self.overview = Overview(settings, seen, parts.log_lines, self.clusterwide)
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
             **self.insight.methods(), **self.overview.methods(), **doctor(settings, self, collector).methods(),

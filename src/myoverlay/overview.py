@@ -2,6 +2,8 @@
 
 thread       object             does                                              stopped by
 metrics      Exporter           metrics on a TCP address (setting)                Daemon.stop
+web          Page               the web page on a TCP address (setting)           Daemon.stop
+onlooker     Onlooker           asks all hosts what they see while a page is open Daemon.stop
 """
 
 from __future__ import annotations
@@ -9,22 +11,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from myoverlay.docker.app import Page
+from myoverlay.clusterwide import Clusterwide
+from myoverlay.docker.app import Page as Read
 from myoverlay.host.loop import Loop
+from myoverlay.host.outlooks import Onlooker
 from myoverlay.operate import report
 from myoverlay.operate.control import Method
-from myoverlay.operate.exporter import Exporter, split_address
+from myoverlay.operate.exporter import Exporter
 from myoverlay.operate.exposition import CONTENT_TYPE, Exposition
 from myoverlay.operate.lookout import Lookout, Of
+from myoverlay.operate.serving import split_address
 from myoverlay.operate.status import Status
 from myoverlay.operate.veil import Veil
+from myoverlay.operate.web.page import Page
+from myoverlay.operate.web.picture import Of as Seen
+from myoverlay.operate.web.picture import Picture
 from myoverlay.settings import Settings
 
 
 class Overview:
     """What there is to be seen, and who shows it."""
 
-    def __init__(self, settings: Settings, of: Of, log_lines: Callable[[], list[str]]) -> None:
+    def __init__(
+        self, settings: Settings, of: Of, log_lines: Callable[[], list[str]], clusterwide: Clusterwide
+    ) -> None:
         lookout = Lookout(of, self._served)
         self._exposition = Exposition(lookout, of.tally)
         self._status = Status(lookout)
@@ -38,14 +48,28 @@ class Overview:
         self._exporter: Exporter | None = None
         if settings.metrics:
             self._exporter = Exporter(split_address(settings.metrics), self._exposition.page, of.tally)
+        self._web = self._served_page(settings, of, lookout, clusterwide) if settings.web else ()
+
+    @staticmethod
+    def _served_page(settings: Settings, of: Of, lookout: Lookout, clusterwide: Clusterwide) -> tuple[Loop, ...]:
+        known = of.peers
+        onlooker = Onlooker(
+            clusterwide.outlooks,
+            clusterwide.observatory.look,
+            lambda: known.known.present or frozenset(),
+            of.tally,
+            of.now,
+        )
+        seen = Seen(of.records.me, settings.host_name, lookout, of.overlays, of.peers, of.fates, onlooker, of.now)
+        return onlooker, Page(split_address(settings.web), Picture(seen), of.tally)
 
     def loops(self) -> tuple[Loop, ...]:
-        return (self._exporter,) if self._exporter is not None else ()
+        return (*((self._exporter,) if self._exporter is not None else ()), *self._web)
 
     def methods(self) -> dict[str, Method]:
         return {**self._status.methods(), **self._report.methods()}
 
-    def pages(self) -> dict[str, Page]:
+    def pages(self) -> dict[str, Read]:
         """What is read by GET on the plugin's own sockets."""
         return {"metrics": lambda: (CONTENT_TYPE, self._exposition.page())}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -97,6 +98,19 @@ def _listening(text: str) -> str:
     return text
 
 
+def _private(text: str) -> str:
+    """As `_listening`, on an address that is nobody's elsewhere: whoever reaches the page may read it."""
+    if not _listening(text):
+        return ""
+    host = text.rpartition(":")[0].strip("[]")
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        raise ValueError(f"{text!r} would listen on every address: give a loopback or a private one, as 127.0.0.1:9556")
+    if address.is_multicast or (address.is_global and not address.is_loopback):
+        raise ValueError(f"{text!r} is neither a loopback nor a private address: the page asks nobody who he is")
+    return text
+
+
 def _format(text: str) -> str:
     if text.lower() not in ("text", "json"):
         raise ValueError(f"{text!r} is neither text nor json")
@@ -131,6 +145,7 @@ SETTINGS = (
     Setting("log_format", "MYOVERLAY_LOG_FORMAT", _format, "text", "text, or json: an object a line, with the fields of each Docker call"),
     Setting("log_kept", "MYOVERLAY_LOG_KEPT", _kilobytes, "512", "kB of memory for the log's last lines, for `myoverlay report`; 0: none are kept"),
     Setting("metrics", "MYOVERLAY_METRICS", _listening, "", "address and port that metrics are served at for Prometheus, as `127.0.0.1:9555`; empty: on the plugin's own socket alone"),
+    Setting("web", "MYOVERLAY_WEB", _private, "", "loopback or private address and port that the read-only web page is served at, as `127.0.0.1:9556`; empty: off"),
     Setting("state", "MYOVERLAY_STATE", _absolute, "/var/lib/myoverlay", "directory of the journal and the embedded store"),
     Setting("run", "MYOVERLAY_RUN", _absolute, "/run/docker/plugins/myoverlay", "directory that overlay namespaces are pinned in"),
     Setting("sockets", "MYOVERLAY_SOCKETS", _text, "/run/docker/plugins/myoverlay.sock", "plugin sockets, joined by commas"),
@@ -167,6 +182,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str
     log_kept: int
     metrics: str
+    web: str
     state: str
     run: str
     sockets: str

@@ -34,6 +34,7 @@ DEFAULTS = {
     "log_format": "text",
     "log_kept": 512,
     "metrics": "",
+    "web": "",
     "state": "/var/lib/myoverlay",
     "run": "/run/docker/plugins/myoverlay",
     "sockets": "/run/docker/plugins/myoverlay.sock",
@@ -54,6 +55,7 @@ GOOD = {
     "log_format": ("JSON", "json"),
     "log_kept": ("0", 0),
     "metrics": ("[::1]:9555", "[::1]:9555"),
+    "web": ("10.0.0.1:9556", "10.0.0.1:9556"),
     "state": ("/srv/state", "/srv/state"),
     "run": ("/srv/run", "/srv/run"),
 }
@@ -83,6 +85,18 @@ BAD = {
         "on",
         "[127.0.0.1]:9555",
         "127.0.0.1:９",
+    ),
+    "web": (
+        "9556",
+        "localhost:9556",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "0.0.0.0:9556",
+        "[::]:9556",
+        "8.8.8.8:9556",
+        "[2001:4860:4860::8888]:9556",
+        "224.0.0.1:9556",
+        "on",
     ),
     "state": ("state", "./state"),
     "run": ("run",),
@@ -119,6 +133,20 @@ def test_bad_text_is_refused_naming_the_variable(field: str, text: str) -> None:
     (row,) = (row for row in SETTINGS if row.field == field)
     with pytest.raises(Refused, match=f"^{row.env}: "):
         load({row.env: text})
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:9556", "[::1]:9556", "10.0.0.7:80", "[fd00::7]:9556", "100.64.0.1:9556"])
+def test_the_page_is_served_at_loopback_and_private_addresses(text: str) -> None:
+    """Each kind of address that is nobody's elsewhere is taken as it is written."""
+    assert load({"MYOVERLAY_WEB": text}).web == text
+
+
+def test_why_the_page_is_not_served_everywhere() -> None:
+    """The sentence says what is wrong with the address and what is allowed."""
+    with pytest.raises(Refused, match=r"would listen on every address: give a loopback or a private one"):
+        load({"MYOVERLAY_WEB": "0.0.0.0:9556"})
+    with pytest.raises(Refused, match=r"neither a loopback nor a private address"):
+        load({"MYOVERLAY_WEB": "8.8.8.8:9556"})
 
 
 def test_the_token_is_never_in_a_repr() -> None:

@@ -16,12 +16,11 @@ import msgspec
 from myoverlay.errors import MyoverlayError
 from myoverlay.host.deadline import left
 from myoverlay.host.loop import WAIT, Loop
-from myoverlay.host.paths import PathAnswering
 from myoverlay.networks import ANSWERED, Answer, Question, plain
 from myoverlay.plan import preflight
 from myoverlay.plan.definition import carries
 from myoverlay.plan.measure import Reach
-from myoverlay.store import Reset, Unchanged
+from myoverlay.store import Entry, Reset, Unchanged
 from myoverlay.store.networks import NetworkRecords, Questions
 from myoverlay.store.presence import Presence
 from myoverlay.store.typed import Held
@@ -124,6 +123,13 @@ class Observer:
         return {"silent": silent, "narrow": tuple(sorted(h for h, far in reached.items() if far is Reach.NARROW))}
 
 
+class Hearing(Protocol):
+    """Who answers questions of another kind, which lie in the same place, so that one wait serves all."""
+
+    def hear(self, entries: Iterable[Entry], may_answer: bool) -> None: ...
+    def sweep(self, stale: float) -> None: ...
+
+
 class Respondent(Loop):
     """Owns the thread `preflight`: every question that any host asks is answered once."""
 
@@ -136,13 +142,13 @@ class Respondent(Loop):
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
         at_first: Callable[[], None] = lambda: None,
-        paths: PathAnswering | None = None,
+        others: Iterable[Hearing] = (),
     ) -> None:
-        """`at_first`: called once this host may act; until it succeeded it is called again. `paths`: who answers the
-        questions of the other kind, which lie in the same place so that one wait serves both."""
+        """`at_first`: called once this host may act; until it succeeded it is called again. `others` are told of all
+        that lies where the questions do."""
         super().__init__("preflight", tally)
         self._at_first: Callable[[], None] | None = at_first
-        self._paths = paths
+        self._others = tuple(others)
         self._networks = networks
         self._observe = observe
         self._may_act = may_act
@@ -169,8 +175,8 @@ class Respondent(Loop):
             self._at_first()
             self._at_first = None
         if not isinstance(seen, Unchanged):
-            if self._paths is not None:  # before the others: it takes less, and whoever asks waits for it
-                self._paths.hear(seen.entries, self._may_act())
+            for one in self._others:  # before our own: it takes less, and whoever asks waits for it
+                one.hear(seen.entries, self._may_act())
             self._note(seen)
             self._index = seen.index
         if self._now() - self._swept_at >= STALE:
@@ -199,8 +205,8 @@ class Respondent(Loop):
             if now - since >= STALE:
                 self._networks.take_back(question)
                 self.tally.add("asked", "stale")
-        if self._paths is not None:
-            self._paths.sweep(STALE)
+        for one in self._others:
+            one.sweep(STALE)
         for question in self._networks.answered() - self._seen.keys():
             try:
                 self._networks.take_back(question)

@@ -1,58 +1,19 @@
-"""Metrics on a TCP address, for a scraper: one thread, a few connections, each of which ends soon.
-
-It stands apart from the plugin's own server, so that whoever opens connections here takes none of the threads that
-answer Docker. Whatever is asked, nothing is read but one request line and its headers, and nothing changes.
-"""
+"""Metrics on a TCP address, for a scraper."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import selectors
-import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from myoverlay.host.loop import Loop
 from myoverlay.operate.exposition import CONTENT_TYPE
+from myoverlay.operate.serving import Server, request_line, response
 from myoverlay.tally import Tally
 
-log = logging.getLogger(__name__)
 
-#: So many connections at once; one more, and the one that has been asking longest is closed.
-CONNECTIONS = 16
-#: Seconds that a connection has for its request and for taking the answer, however slowly it goes about it.
-PATIENCE = 5.0
-#: Bytes of a request: its line and its headers.
-REQUEST = 8192
-#: Seconds until an address that could not be had is tried again, at first and at most.
-REBIND = (1.0, 60.0)
-_BACKLOG = 32
-_CHUNK = 65536
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`ADDRESS:PORT`, which the settings have checked."""
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-@dataclass(slots=True, eq=False)
-class _Visitor:
-    """A connection: what it has said, and what it has yet to be told."""
-
-    sock: socket.socket
-    until: float
-    heard: bytes = b""
-    answer: memoryview | None = None
-    #: Everything was said: only the visitor's end is waited for.
-    done: bool = field(default=False)
-
-
-class Exporter(Loop):
+class Exporter(Server):
     """Owns the thread `metrics` and its sockets."""
+
+    what, path = "metrics are", "/metrics"
 
     def __init__(
         self,
@@ -61,150 +22,17 @@ class Exporter(Loop):
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("metrics", tally)
-        self.address = address
-        self.trouble = ""
+        super().__init__("metrics", address, tally, now)
         self._page = page
-        self._now = now
-        self._listener: socket.socket | None = None
-        self._bind_at, self._rebind = float("-inf"), REBIND[0]
-        self._visitors: list[_Visitor] = []
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._wake, selectors.EVENT_READ)
 
-    @property
-    def shown(self) -> str:
-        """Where it is scraped."""
-        host, port = self.address
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
-
-    def wake(self) -> None:
-        os.eventfd_write(self._wake, 1)
-
-    def stop(self, timeout: float) -> None:
-        super().stop(timeout)
-        for visitor in list(self._visitors):
-            self._end(visitor)
-        if self._listener is not None:
-            self._listener.close()
-        self._selector.close()
-        os.close(self._wake)
-
-    def round(self) -> None:
-        """Wait for what comes, and answer it."""
-        if self._listener is None and self._now() >= self._bind_at:
-            self._bind()
-        for key, events in self._selector.select(self._wait()):
-            if key.fd == self._wake:
-                os.eventfd_read(self._wake)
-            elif key.fileobj is self._listener:
-                self._accept()
-            elif isinstance(key.data, _Visitor) and key.data in self._visitors:
-                self._serve(key.data, events)
-        now = self._now()
-        for visitor in [visitor for visitor in self._visitors if visitor.until <= now]:
-            self._end(visitor)
-
-    def _wait(self) -> float:
-        ends = [visitor.until for visitor in self._visitors]
-        if self._listener is None:
-            ends.append(self._bind_at)
-        return max(0.0, min(ends, default=self._now() + 60.0) - self._now())
-
-    def _bind(self) -> None:
-        """Listen. What fails is said once, and tried again ever more slowly: metrics bring down no network."""
-        host, port = self.address
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][0]
-            self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
-            said = f"{host} port {port} cannot be listened on: {reason}"
-            if said != self.trouble:
-                log.error("metrics: %s", said)
-            self.trouble = said
-            self._bind_at, self._rebind = self._now() + self._rebind, min(REBIND[1], self._rebind * 2)
-            return
-        self.trouble, self._rebind = "", REBIND[0]
-        self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        log.info("metrics are served at %s", self.shown)
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            sock, _ = self._listener.accept()
-        except OSError as error:  # it went away before, or no descriptors are left: the next one may fare better
-            log.info("metrics: a connection could not be taken: %s", error)
-            self.stopping.wait(0.01)
-            return
-        if len(self._visitors) >= CONNECTIONS:
-            # A scraper has asked and gone within milliseconds: who has been here longest is not one.
-            self._end(min(self._visitors, key=lambda visitor: visitor.until))
-        sock.setblocking(False)
-        visitor = _Visitor(sock, self._now() + PATIENCE)
-        self._visitors.append(visitor)
-        self._selector.register(sock, selectors.EVENT_READ, visitor)
-
-    def _serve(self, visitor: _Visitor, events: int) -> None:
-        try:
-            if events & selectors.EVENT_READ:
-                self._hear(visitor)
-            if events & selectors.EVENT_WRITE and visitor.answer is not None:
-                self._tell(visitor)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._end(visitor)
-
-    def _hear(self, visitor: _Visitor) -> None:
-        heard = visitor.sock.recv(REQUEST)
-        if not heard:
-            self._end(visitor)
-            return
-        if visitor.answer is not None:
-            return  # what comes after the request is not read as one
-        visitor.heard += heard
-        head, blank, _ = visitor.heard.partition(b"\r\n\r\n")
-        if not blank and len(visitor.heard) < REQUEST:
-            return
-        visitor.answer = memoryview(self._answer(head if blank else b""))
-        self._selector.modify(visitor.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, visitor)
-        self._tell(visitor)
-
-    def _tell(self, visitor: _Visitor) -> None:
-        assert visitor.answer is not None
-        visitor.answer = visitor.answer[visitor.sock.send(visitor.answer[:_CHUNK]) :]
-        if not visitor.answer and not visitor.done:
-            visitor.done = True
-            # Closed at once, what it still sends would be answered by a reset, which throws away what it has not read.
-            visitor.sock.shutdown(socket.SHUT_WR)
-            self._selector.modify(visitor.sock, selectors.EVENT_READ, visitor)
-
-    def _answer(self, head: bytes) -> bytes:
-        words = head.split(b"\r\n", 1)[0].split(b" ")
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            return _response("400 Bad Request", b"this is no HTTP request\n")
-        method, path = words[0], words[1].partition(b"?")[0]
-        if path != b"/metrics":
-            return _response("404 Not Found", b"here is /metrics and nothing else\n")
+    def answer(self, head: bytes) -> bytes:
+        """The page, to whoever asks for it by GET."""
+        asked = request_line(head)
+        if asked is None:
+            return response("400 Bad Request", b"this is no HTTP request\n")
+        method, path = asked
+        if path.partition(b"?")[0] != b"/metrics":
+            return response("404 Not Found", b"here is /metrics and nothing else\n")
         if method not in (b"GET", b"HEAD"):
-            return _response("405 Method Not Allowed", b"/metrics is read by GET\n", "Allow: GET, HEAD\r\n")
-        page = self._page()
-        return _response("200 OK", page, kind=CONTENT_TYPE, silent=method == b"HEAD")
-
-    def _end(self, visitor: _Visitor) -> None:
-        self._visitors.remove(visitor)
-        self._selector.unregister(visitor.sock)
-        with contextlib.suppress(OSError):
-            visitor.sock.close()
-
-
-def _response(
-    status: str, body: bytes, more: str = "", kind: str = "text/plain; charset=utf-8", silent: bool = False
-) -> bytes:
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n"
-    )
-    return head.encode() + (b"" if silent else body)
+            return response("405 Method Not Allowed", b"/metrics is read by GET\n", "Allow: GET, HEAD\r\n")
+        return response("200 OK", self._page(), kind=CONTENT_TYPE, silent=method == b"HEAD")

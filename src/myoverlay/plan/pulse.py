@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from myoverlay.values import HostId, Value
 
 #: Packets a second, at most: so many at once and so many a second come to that in any second there is.
@@ -29,19 +31,23 @@ PATIENCE = 5.0
 #: A packet of full size: seconds between two that came back, and how many must be lost, while small ones come back, to
 #: say that the path does not carry them. Such a question is one packet more.
 FULL_ROTATION, FULL_ENOUGH, FULL_COST = 300.0, 3, 1
+#: So many questions are remembered, to say how many of them had no answer: 8 minutes of the rotation.
+REMEMBERED = 32
 
 
 class Pulse(Value, frozen=True, kw_only=True):
     """What is known of a host's kernel. Times in seconds; `heard` is the (monotonic) time of its last answer.
 
     `silent`: it is suspected, and enough questions since have had no answer. `carries`: do packets of this host's
-    underlay MTU reach it and come back whole? None where that is not known.
+    underlay MTU reach it and come back whole? None where that is not known. `loss`: the share of the last questions
+    that had no answer; None before the first is decided.
     """
 
     heard: float | None = None
     silent: bool = False
     rtt: float | None = None
     carries: bool | None = None
+    loss: float | None = None
 
 
 class Ask(NamedTuple):
@@ -53,7 +59,10 @@ class Ask(NamedTuple):
 
 @dataclass(slots=True)
 class _Patient:
-    """One host. `open`: questions without an answer since the last one; `due`: when the next is."""
+    """One host. `open`: questions without an answer since the last one; `due`: when the next is.
+
+    `waiting`: the last question has no answer yet; `lost`: a bit for each of the last `decided` ones, 1 without answer.
+    """
 
     due: float
     pulse: Pulse = field(default_factory=Pulse)
@@ -63,6 +72,19 @@ class _Patient:
     full_due: float = 0.0
     full_asked: float | None = None
     full_lost: int = 0
+    waiting: bool = False
+    lost: int = 0
+    decided: int = 0
+
+    def decide(self, lost: bool) -> None:
+        """The last question had an answer, or has none by the time of the next."""
+        self.waiting = False
+        self.lost = (self.lost << 1 | lost) & (1 << REMEMBERED) - 1
+        self.decided = min(REMEMBERED, self.decided + 1)
+
+    @property
+    def loss(self) -> float | None:
+        return self.lost.bit_count() / self.decided if self.decided else None
 
 
 class Pulses:
@@ -172,7 +194,9 @@ class Pulses:
         self.unanswered += patient.open > 0
         full = not patient.suspected and patient.full_due <= now and self._tokens >= 1 + FULL_COST
         self._tokens -= 1 + FULL_COST if full else 1
-        patient.asked, patient.open = now, patient.open + 1
+        if patient.waiting:
+            patient.decide(lost=True)
+        patient.asked, patient.open, patient.waiting = now, patient.open + 1, True
         if full:
             self._lose_full(patient)
             patient.full_asked = now
@@ -197,7 +221,7 @@ class Pulses:
         """The question that `due` gave could not be sent: it does not count."""
         if (patient := self._patients.get(host)) is not None:
             patient.open = max(0, patient.open - 1)
-            patient.full_asked = None
+            patient.full_asked, patient.waiting = None, False
 
     def unsent_full(self, host: HostId) -> None:
         """The small question was sent, that of full size could not be."""
@@ -210,6 +234,8 @@ class Pulses:
         if patient is None or not patient.open or patient.asked is None or now - patient.asked > PATIENCE:
             return False
         patient.open = 0
+        if patient.waiting:
+            patient.decide(lost=False)
         self._say(patient, heard=now, silent=False, rtt=now - patient.asked)
         if patient.suspected:
             self._put(host, now + WATCHED)
@@ -261,7 +287,9 @@ class Pulses:
 
     def of(self, host: HostId) -> Pulse:
         patient = self._patients.get(host)
-        return patient.pulse if patient is not None else Pulse()
+        if patient is None:
+            return Pulse()
+        return msgspec.structs.replace(patient.pulse, loss=patient.loss)
 
     def changed(self) -> bool:
         """Has some host's `silent` changed since this was asked last?"""

@@ -112,7 +112,7 @@ def test_who_asks_gets_all_answers_and_leaves_nothing(site: Site, monkeypatch: p
     """The asker waits for each host until it answered; then neither question nor answers are there."""
     bob = Respondent(
         NetworkRecords(site.store, PREFIX, BOB), lambda _: pytest.fail("no such question"), lambda: True, lambda: None,
-        site.tally, paths=site.answering(BOB),
+        site.tally, others=(site.answering(BOB),),
     )  # fmt: skip
     put(site.store, f"{PREFIX}/incarnation", b"{}")
     thread = threading.Thread(target=lambda: [bob.step(0.5) for _ in range(10) if not site.looked], daemon=True)

@@ -7,13 +7,14 @@ import pytest
 from tests.pure.house.source import calls, imports, modules
 
 #: Each room and what it may import of the program; a room's own modules are always allowed, `myoverlay` is its version.
-LEAVES = {"errors", "naming", "values", "networks", "path"}
+LEAVES = {"errors", "naming", "values", "networks", "path", "outlook"}
 ROOMS = {
     "errors": set(),
     "naming": set(),
     "values": {"errors", "naming"},
     "networks": {"errors", "naming", "values"},
     "path": {"errors", "naming", "values", "networks"},
+    "outlook": {"errors", "naming", "values", "networks"},
     "tally": set(),
     "settings": LEAVES,
     "plan": LEAVES,
@@ -24,7 +25,7 @@ ROOMS = {
     "docker": LEAVES | {"tally", "plan", "host"},
     "engine": LEAVES | {"tally", "plan", "host"},
     "operate": LEAVES | {"tally", "plan", "store", "kernel", "host", "engine"},
-    "overview": LEAVES | {"tally", "settings", "plan", "store", "host", "docker", "operate"},
+    "overview": LEAVES | {"tally", "settings", "plan", "store", "host", "docker", "operate", "clusterwide"},
     "wiring": LEAVES | {"tally", "settings", "store", "kernel", "host", "engine"},
     "clusterwide": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "engine", "operate"},
     "insight": LEAVES | {"tally", "settings", "plan", "store", "kernel", "host", "operate", "clusterwide"},
@@ -61,6 +62,7 @@ BARRED = {
     "engine": {"pyroute2", "consul", "flask", "gunicorn", "sqlite3"},
     "networks": {"threading", "time", "logging", "os", "random"},
     "path": {"threading", "time", "logging", "os", "random"},
+    "outlook": {"threading", "time", "logging", "os", "random"},
     "names": {"threading", "pyroute2", "consul", "docker", "flask", "gunicorn", "requests", "sqlite3", "subprocess"},
     "operate": {"docker"},
 }
@@ -75,6 +77,7 @@ COLLABORATORS = {
     "Registrar", "Catalogue", "Insight", "Recorder", "Trace", "PathAsker", "Recording", "PathAnswering", "OverlayList",
     "Metered", "Lookout", "Exposition", "Exporter", "Status", "Overview",
     "Collector", "Doctor", "MachineReadings", "StoreReadings", "HostReadings",
+    "Observatory", "OutlookAnswering", "Onlooker", "OutlookRecords", "Page", "Picture",
 }  # fmt: skip
 
 

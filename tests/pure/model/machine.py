@@ -298,6 +298,7 @@ class Pulse(NamedTuple):
     silent: bool
     rtt: float | None = None
     carries: bool | None = None
+    loss: float | None = None
 
 
 class Alarm(threading.Event):

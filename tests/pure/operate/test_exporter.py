@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from myoverlay.operate import exporter as exporting
-from myoverlay.operate.exporter import CONNECTIONS, REQUEST, Exporter, split_address
+from myoverlay.operate import serving
+from myoverlay.operate.exporter import Exporter
+from myoverlay.operate.serving import CONNECTIONS, REQUEST, split_address
 from myoverlay.tally import Tally
 from tests.pure.kit import until
 
@@ -105,7 +106,7 @@ def test_idle_connections_keep_nobody_out(served: Served) -> None:
     silent = [served.dial() for _ in range(CONNECTIONS * 3)]
     begun = time.monotonic()
     assert served.ask().status == 200
-    assert time.monotonic() - begun < exporting.PATIENCE / 2
+    assert time.monotonic() - begun < serving.PATIENCE / 2
     assert len(served.exporter._visitors) <= CONNECTIONS
     silent[0].settimeout(5)
     assert silent[0].recv(1) == b""
@@ -113,7 +114,7 @@ def test_idle_connections_keep_nobody_out(served: Served) -> None:
 
 def test_a_slow_request_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then prolongs nothing: the connection ends after its time."""
-    monkeypatch.setattr(exporting, "PATIENCE", 0.4)
+    monkeypatch.setattr(serving, "PATIENCE", 0.4)
     served = Served()
     try:
         sock, begun = served.dial(), time.monotonic()
@@ -136,7 +137,7 @@ def test_a_slow_request_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_who_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page larger than the kernel's buffers, asked for by many who read nothing: others are served meanwhile."""
-    monkeypatch.setattr(exporting, "PATIENCE", 1.0)
+    monkeypatch.setattr(serving, "PATIENCE", 1.0)
     served = Served(lambda: b"x" * 20_000_000)
     try:
         for _ in range(CONNECTIONS - 1):
@@ -155,7 +156,7 @@ def test_an_address_in_use_is_told_and_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The network does not depend on it: the trouble is said once, and ends when the address is free."""
-    monkeypatch.setattr(exporting, "REBIND", (0.02, 0.02))
+    monkeypatch.setattr(serving, "REBIND", (0.02, 0.02))
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         exporter = Exporter(("127.0.0.1", port), lambda: PAGE, Tally())

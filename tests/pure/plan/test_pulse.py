@@ -18,6 +18,7 @@ from myoverlay.plan.pulse import (
     LIMIT,
     PATIENCE,
     QUICK,
+    REMEMBERED,
     ROTATION,
     WATCHED,
     Pulse,
@@ -340,3 +341,31 @@ def test_what_is_always_so(schedule: list[tuple[str, set[int] | float]], chance:
     clock.run(5 + WATCHED + ENOUGH * QUICK)
     for n in suspects & aimed:
         assert clock.pulses.of(host(n)).silent == (n not in alive)
+
+
+def test_loss_is_the_share_of_the_last_questions() -> None:
+    """Nothing is known before the first is decided; then each question without an answer counts, the last 32 alone."""
+    answers = [True]
+    clock = Clock([A], alive=lambda _: answers[0])
+    assert clock.pulses.of(A).loss is None
+    clock.run(ROTATION * 5)
+    assert clock.pulses.of(A).loss == 0.0
+    answers[0] = False
+    clock.run(ROTATION * 5)
+    lost = clock.pulses.of(A).loss
+    assert lost is not None
+    assert 0.3 < lost < 0.7
+    clock.run(ROTATION * (REMEMBERED + 2))
+    assert clock.pulses.of(A).loss == 1.0
+    answers[0] = True
+    clock.run(ROTATION * (REMEMBERED + 2))
+    assert clock.pulses.of(A).loss == 0.0
+
+
+def test_what_was_not_sent_is_not_lost() -> None:
+    """A host without a route to another one says nothing about the way there."""
+    clock = Clock([A])
+    clock.run(ROTATION * 2)
+    clock.routed = lambda _: False
+    clock.run(ROTATION * 10)
+    assert clock.pulses.of(A).loss == 0.0
