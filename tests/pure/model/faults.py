@@ -115,11 +115,6 @@ FAULTS = {
         "        return read if read.serial >= known.serial else known\n",
         "        return read\n",
     ),
-    "a reserve is taken unasked": Fault(
-        "host.leases",
-        "        self._ceding.ask(subnet, held, deadline)\n        return False\n",
-        "        return True\n",
-    ),
     "an old identity is taken for a new one": Fault(
         "host.epoch", " or current.id == self._id or current.born <= self._born:\n", " or current.id == self._id:\n"
     ),
