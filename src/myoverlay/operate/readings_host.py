@@ -40,6 +40,8 @@ MANY, SELFTESTED = 32, 8
 _REACHING, _PINGING, _TRYING, _LOOK = 1.5, 1.0, 0.5, 2.0
 #: How near the size that gets through is sought, bytes, and from where on.
 _NEAR, _SMALL = 16, 576
+#: A VNI that no overlay is given by itself, to try a port with.
+_FREE_VNI = PROBE_VNI - 1
 
 
 class Parts(NamedTuple):
@@ -223,10 +225,13 @@ class HostReadings:
         network, links = local.network, self._of.links
         wanted = (network.definition.vni, network.definition.port)
         there = local.inside(lambda ns: links.observe(ns, deadline=deadline), deadline) or ()
-        devices = [link.value for link in there if isinstance(link.value, Vxlan)]
-        return self._seen(
-            network.overlay, *wanted, wanted in {(x.vni, x.port) for x in devices}, network.vtep, deadline
-        )
+        ours = [link for link in there if isinstance(link.value, Vxlan) and (link.value.vni, link.value.port) == wanted]
+        if ours and all("down" in link.faults for link in ours):
+            # Up, it would have the port: somebody else does, where none of ours but this one has the VNI.
+            taken = self._of.trial.taken(_FREE_VNI, wanted[1], network.vtep, deadline)
+            if taken is not None:
+                return check_underlay.VniSeen(network.overlay, *wanted, False, taken[1], taken[0])
+        return self._seen(network.overlay, *wanted, bool(ours), network.vtep, deadline)
 
     def _probe(self, deadline: float) -> check_underlay.VniSeen:
         of = self._of
