@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: names model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-web: $(VENV)/web-ready .lab-ready ## the web page in Debian's Chromium on a
 
 names: $(VENV)/ready .lab-ready ## names on three real engines of two ages: who finds whom, and what it takes
 	@$(BIN)/python -m pytest tests/engine/test_names.py -q -s
+
+replay: $(VENV)/ready .lab-ready ## 100,000 calls on the embedded store: what the plugin takes, and keeps of them
+	REPLAY_CALLS=100000 $(BIN)/python -m pytest tests/engine/test_replay.py -q -s
 
 chaos: $(VENV)/ready .lab-ready ## what is lost while things break: README's table (ROWS=kill,stopped for some of it)
 	$(BIN)/python -m tests.engine.chaos $(if $(ROWS),--rows $(ROWS))
