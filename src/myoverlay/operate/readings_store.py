@@ -12,6 +12,7 @@ from myoverlay.operate.doctor import Readings
 from myoverlay.plan import check_store
 from myoverlay.store import Store
 from myoverlay.store.estate import named
+from myoverlay.store.metered import Metered
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.values import Address, HostId, OverlayName, Subnet
@@ -64,6 +65,7 @@ class StoreReadings:
         from myoverlay.store.consul import ConsulStore
 
         store: Store = self._records.store
+        store = store.inner if isinstance(store, Metered) else store
         return store if isinstance(store, ConsulStore) else None
 
     def store(self, deadline: float) -> check_store.StoreSeen:
