@@ -37,7 +37,7 @@ from myoverlay.operate.control import Method
 from myoverlay.operate.networks import Networks
 from myoverlay.plan.definition import carries
 from myoverlay.settings import Settings
-from myoverlay.store.metered import Metered
+from myoverlay.store.metered import consul_behind
 from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.outlooks import OutlookRecords
 from myoverlay.store.presence import Presence
@@ -131,11 +131,10 @@ class Clusterwide:
 
     def _registrar(self, settings: Settings) -> Registrar | None:
         from myoverlay.store.catalogue import Catalogue
-        from myoverlay.store.consul import ConsulStore
 
-        metered, of = self._of.records.store, self._of
-        store = metered.inner if isinstance(metered, Metered) else metered
-        if not isinstance(store, ConsulStore):
+        of = self._of
+        store = consul_behind(of.records.store)
+        if store is None:
             return None
         return Registrar(
             Catalogue(store, settings.prefix), of.records.me, of.overlays, of.peers, of.fates, self._may_act,

@@ -5,20 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from myoverlay.errors import MyoverlayError, Unavailable
 from myoverlay.operate.doctor import Readings
 from myoverlay.plan import check_store
-from myoverlay.store import Store
 from myoverlay.store.estate import named
-from myoverlay.store.metered import Metered
+from myoverlay.store.metered import consul_behind
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.values import Address, HostId, OverlayName, Subnet
-
-if TYPE_CHECKING:
-    from myoverlay.store.consul import ConsulStore
 
 #: Seconds for one question.
 _ASK = 2.0
@@ -61,16 +57,9 @@ class StoreReadings:
             "stale-keys": self.estates,
         }
 
-    def _consul(self) -> ConsulStore | None:
-        from myoverlay.store.consul import ConsulStore
-
-        store: Store = self._records.store
-        store = store.inner if isinstance(store, Metered) else store
-        return store if isinstance(store, ConsulStore) else None
-
     def store(self, deadline: float) -> check_store.StoreSeen:
         """One read that needs the leader."""
-        consul = self._consul()
+        consul = consul_behind(self._records.store)
         began = time.monotonic()
         try:
             self._presence.incarnation(timeout=min(3.0, deadline - began))
@@ -81,7 +70,7 @@ class StoreReadings:
         return check_store.StoreSeen(consul.address if consul else "", time.monotonic() - began)
 
     def rights(self, deadline: float) -> check_store.Rights:
-        consul = self._consul()
+        consul = consul_behind(self._records.store)
         if consul is None:
             return check_store.Rights(embedded=True)
         from myoverlay.store.allowed import asked
@@ -95,7 +84,7 @@ class StoreReadings:
 
     def clock(self, deadline: float) -> check_store.Clocks:
         """Consul's time is told in whole seconds, so a second is no difference."""
-        consul = self._consul()
+        consul = consul_behind(self._records.store)
         if consul is None:
             return check_store.Clocks()
         before = self._wall()

@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from myoverlay.errors import Unavailable
 from myoverlay.store import Committed, Conflict, Entry, Keys, Listing, Op, Reset, Store, Unchanged
+
+if TYPE_CHECKING:  # whoever has the embedded store does without Consul's client
+    from myoverlay.store.consul import ConsulStore
 
 T = TypeVar("T")
 
@@ -126,3 +129,11 @@ class Metered:
                 self._health = Health(True, since, now, known.failure, known.failed)
             else:
                 self._health = Health(False, since, known.answered, failure, now)
+
+
+def consul_behind(store: Store) -> ConsulStore | None:
+    """Consul itself, for what only Consul has; None where the store is another."""
+    from myoverlay.store.consul import ConsulStore
+
+    bare = store.inner if isinstance(store, Metered) else store
+    return bare if isinstance(bare, ConsulStore) else None

@@ -9,7 +9,8 @@ import pytest
 
 from myoverlay.errors import Unavailable
 from myoverlay.store import Delete, Put, Unchanged
-from myoverlay.store.metered import Health, Metered
+from myoverlay.store.consul import ConsulStore
+from myoverlay.store.metered import Health, Metered, consul_behind
 from myoverlay.store.sqlite import SqliteStore
 from tests.pure.kit import Clock, Switch
 
@@ -102,3 +103,12 @@ def test_a_bug_is_no_outage(lived: Lived) -> None:
     with pytest.raises(ValueError, match="empty"):
         lived.store.list("")
     assert lived.store.health.answers is None
+
+
+def test_consul_is_found_behind_its_meter(lived: Lived) -> None:
+    """With the meter and without; another store is none."""
+    consul = ConsulStore("http://127.0.0.1:1")
+    assert consul_behind(Metered(consul)) is consul
+    assert consul_behind(consul) is consul
+    assert consul_behind(lived.store) is None
+    consul.close()
