@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import threading
 import time
@@ -15,69 +14,36 @@ from myoverlay.operate.exporter import Exporter
 from myoverlay.operate.serving import CONNECTIONS, REQUEST, split_address
 from myoverlay.tally import Tally
 from tests.pure.kit import until
+from tests.pure.operate.visiting import Visited, free_port
 
 PAGE = b"# HELP x y\nx 1\n"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-class Served:
+class Served(Visited):
     """An exporter on a free port, with a page of any size."""
 
     def __init__(self, page: Callable[[], bytes] = lambda: PAGE) -> None:
         self.tally = Tally()
         self.exporter = Exporter(("127.0.0.1", free_port()), page, self.tally)
-        self.exporter.start()
-        until(lambda: self.exporter._listener is not None)
-        self.sockets: list[socket.socket] = []
-
-    def dial(self) -> socket.socket:
-        sock = socket.create_connection(self.exporter.address, timeout=10)
-        self.sockets.append(sock)
-        return sock
-
-    def ask(self, method: str = "GET", path: str = "/metrics") -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(*self.exporter.address, timeout=10)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            answer.body = answer.read()  # type: ignore[attr-defined]
-            return answer
-        finally:
-            connection.close()
-
-    def raw(self, request: bytes) -> bytes:
-        """What is answered until the end."""
-        sock = self.dial()
-        sock.sendall(request)
-        parts = []
-        while part := sock.recv(65536):
-            parts.append(part)
-        return b"".join(parts)
+        super().__init__(self.exporter)
 
 
 @pytest.fixture
 def served() -> Iterator[Served]:
     served = Served()
     yield served
-    for sock in served.sockets:
-        sock.close()
-    served.exporter.stop(10)
+    served.end()
     assert served.tally.total("bugs") == 0
 
 
 def test_a_scraper_gets_the_page(served: Served) -> None:
     """GET /metrics, also with a query; HEAD has no body; the type is Prometheus's."""
     for path in ("/metrics", "/metrics?name=x"):
-        answer = served.ask(path=path)
+        answer = served.ask(path)
         assert (answer.status, answer.body) == (200, PAGE)  # type: ignore[attr-defined]
         assert answer.getheader("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
         assert answer.getheader("Connection") == "close"
-    head = served.ask("HEAD")
+    head = served.ask("/metrics", "HEAD")
     assert (head.status, head.getheader("Content-Length")) == (200, str(len(PAGE)))
 
 
@@ -98,14 +64,14 @@ def test_whatever_else_is_asked_is_refused(served: Served, request_: bytes, stat
     """No other method, path or protocol is answered, and none of the plugin's own requests."""
     answer = served.raw(request_)
     assert answer.startswith(b"HTTP/1.1 " + status)
-    assert served.ask().status == 200
+    assert served.ask("/metrics").status == 200
 
 
 def test_idle_connections_keep_nobody_out(served: Served) -> None:
     """More silent connections than there are places: a scraper is answered at once, the oldest of them are closed."""
     silent = [served.dial() for _ in range(CONNECTIONS * 3)]
     begun = time.monotonic()
-    assert served.ask().status == 200
+    assert served.ask("/metrics").status == 200
     assert time.monotonic() - begun < serving.PATIENCE / 2
     assert len(served.exporter._visitors) <= CONNECTIONS
     silent[0].settimeout(5)
@@ -143,7 +109,7 @@ def test_who_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
         for _ in range(CONNECTIONS - 1):
             served.dial().sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         begun = time.monotonic()
-        assert served.ask("HEAD").status == 200
+        assert served.ask("/metrics", "HEAD").status == 200
         assert time.monotonic() - begun < 1.0
         until(lambda: not served.exporter._visitors)
     finally:

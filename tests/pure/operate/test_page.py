@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import http.client
 import json
 import re
 import socket
@@ -22,6 +21,7 @@ from myoverlay.operate.web.page import Page, is_ours
 from myoverlay.tally import Tally
 from plugin import wheels
 from tests.pure.kit import until
+from tests.pure.operate.visiting import Visited, free_port
 from tests.pure.paper import Site, at
 
 FOLDER = Path(paging.__file__).parent
@@ -30,13 +30,7 @@ SCRIPTS = {name: (FOLDER / name).read_text() for name in ("page.js", "drawing.js
 CSS = (FOLDER / "page.css").read_text()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-class Served:
+class Served(Visited):
     """A page of a made-up site on a free port."""
 
     def __init__(self, site: Site) -> None:
@@ -44,42 +38,14 @@ class Served:
         self.tally = Tally()
         self.picture = site.picture()
         self.page = Page(("127.0.0.1", free_port()), self.picture, self.tally)
-        self.page.start()
-        until(lambda: self.page._listener is not None)
-        self.sockets: list[socket.socket] = []
-
-    def ask(self, path: str, method: str = "GET", **headers: str) -> Any:
-        connection = http.client.HTTPConnection(*self.page.address, timeout=10)
-        try:
-            fields = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, headers=fields)
-            answer = connection.getresponse()
-            answer.body = answer.read()  # type: ignore[attr-defined]
-            return answer
-        finally:
-            connection.close()
-
-    def raw(self, request: bytes) -> bytes:
-        sock = self.dial()
-        sock.sendall(request)
-        parts = []
-        while part := sock.recv(65536):
-            parts.append(part)
-        return b"".join(parts)
-
-    def dial(self) -> socket.socket:
-        sock = socket.create_connection(self.page.address, timeout=10)
-        self.sockets.append(sock)
-        return sock
+        super().__init__(self.page)
 
 
 @pytest.fixture
 def served() -> Iterator[Served]:
     served = Served(Site())
     yield served
-    for sock in served.sockets:
-        sock.close()
-    served.page.stop(10)
+    served.end()
     assert served.tally.total("bugs") == 0
 
 
