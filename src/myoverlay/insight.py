@@ -13,7 +13,7 @@ from myoverlay.operate.control import Method
 from myoverlay.operate.overlays import OverlayList
 from myoverlay.operate.recorder import Recorder
 from myoverlay.operate.recording import Recording
-from myoverlay.operate.sight import Sight
+from myoverlay.operate.survey import Surveyor
 from myoverlay.operate.trace import Trace
 from myoverlay.settings import Settings
 from myoverlay.store.paths import PathRecords
@@ -25,7 +25,7 @@ class Insight:
     def __init__(self, settings: Settings, of: Of) -> None:
         me, name = of.records.me, settings.host_name
         records = PathRecords(of.records.store, settings.prefix, me)
-        sight = Sight(me, name, of.overlays, of.links, of.beat, settings.port, of.now)
+        sight = Surveyor(me, name, of.overlays, of.links, of.beat, settings.port, of.now)
         self.recorder = Recorder(settings.recorder * 1024, of.wall)
         self.recording = Recording(self.recorder, of.overlays, of.peers)
         self.paths = PathAnswering(records, sight.look, of.tally, of.now)

@@ -15,7 +15,7 @@ from myoverlay.host.paths import PATIENCE, PathAsker
 from myoverlay.host.peers import PeerWatch
 from myoverlay.networks import fresh_id
 from myoverlay.operate.control import Answer, Method
-from myoverlay.operate.sight import Sight
+from myoverlay.operate.survey import Surveyor
 from myoverlay.path import End, PathAnswer, PathQuestion, State
 from myoverlay.plan import path as plan
 from myoverlay.plan.path import Step
@@ -48,7 +48,7 @@ class Trace:
     """Looks at this host's half, asks for the other's, and puts both together. From any thread."""
 
     def __init__(
-        self, me: HostId, name: str, overlays: Overlays, peers: PeerWatch, sight: Sight, asker: PathAsker
+        self, me: HostId, name: str, overlays: Overlays, peers: PeerWatch, sight: Surveyor, asker: PathAsker
     ) -> None:
         self._me = me
         self._name = name

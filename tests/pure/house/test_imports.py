@@ -76,7 +76,7 @@ COLLABORATORS = {
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
     "Registrar", "Catalogue", "Insight", "Recorder", "Trace", "PathAsker", "Recording", "PathAnswering", "OverlayList",
     "Metered", "Lookout", "Exposition", "Exporter", "Status", "Overview",
-    "Collector", "Doctor", "MachineReadings", "StoreReadings", "HostReadings",
+    "Surveyor", "Collector", "Doctor", "MachineReadings", "StoreReadings", "HostReadings",
     "Observatory", "OutlookAnswering", "Onlooker", "OutlookRecords", "Page", "Picture",
 }  # fmt: skip
 

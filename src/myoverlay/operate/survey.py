@@ -37,7 +37,7 @@ class Home(Protocol):
     def home(self) -> Namespace: ...
 
 
-class Sight:
+class Surveyor:
     """Looks, and changes nothing. From any thread."""
 
     def __init__(
