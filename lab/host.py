@@ -108,14 +108,15 @@ class Host:
         return not first.alive() or all(holds_nothing(pid) for pid in cgroups.members(self.lab, self.name))
 
     def _await_children(self) -> None:
-        for child in self._children:
+        """Bury all of them, the first process last: the kernel keeps it until no other is left in its namespace."""
+        for child in reversed(self._children):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(5)
+                child.wait(10)
             for stream in (child.stdin, child.stdout, child.stderr):
                 if stream is not None:
                     with contextlib.suppress(OSError):
                         stream.close()
-        self._children.clear()
+        self._children = [child for child in self._children if child.returncode is None]
 
     @property
     def alive(self) -> bool:
