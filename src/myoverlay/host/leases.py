@@ -239,10 +239,11 @@ class Leases:
 
         Raises Clash where it may not.
         """
-        lease, asked, owner = held.value, held.value.address, held.value.hosts[0]
+        lease, asked = held.value, held.value.address
         if lease.use == "aux":
             raise Clash(f"{asked} is set aside with --aux-address: choose another --ip")
-        if owner == self._records.me:
+        owner = next((host for host in lease.hosts if host != self._records.me), None)
+        if owner is None:
             return True
         name = self._host_name(owner)
         if lease.use == "endpoint":
@@ -388,8 +389,13 @@ class Leases:
     def _keep_promise(self, lease: LocalLease, deadline: float) -> None:
         me = self._records.me
         held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
-        if held is not None and held.value.hosts != (me,) and held.value.use != "reserve":
-            self._tell_clash(lease, held.value.hosts[0])
+        other = next((host for host in held.value.hosts if host != me), None) if held is not None else None
+        if held is not None and other is not None and held.value.use != "reserve":
+            # Whoever gives it back leaves it to the other: no third one is given it in between.
+            if held.value.use == "endpoint" and me not in held.value.hosts:
+                both = msgspec.structs.replace(held.value, hosts=(*held.value.hosts, me))
+                self._records.write_lease(lease.subnet, held, both, timeout=left(deadline))
+            self._tell_clash(lease, other)
             return
         self._clashing.pop(lease_key(lease), None)
         new = Lease(address=lease.address, use="endpoint", hosts=(me,))

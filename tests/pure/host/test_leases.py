@@ -458,7 +458,10 @@ def test_a_wish_inside_the_own_reserve_is_served_while_the_store_is_away(host: M
 def test_a_promise_that_cannot_be_kept_is_told(
     host: Make, store: SqliteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If another host got the address from an emptied store meanwhile, the log names it and its lease stays."""
+    """If another host got the address from an emptied store meanwhile, the log names it, and its lease stays its own.
+
+    Whoever promised it stands behind the owner: given back there it is nobody else's, and cannot be asked for.
+    """
     ann, bob = host("ann"), host("bob")
     use, on = ready(ann)
     ready(bob)
@@ -473,7 +476,25 @@ def test_a_promise_that_cannot_be_kept_is_told(
     assert f"{address} was given out while the store was away; host bob has it as well" in caplog.text
     held = bob.records.lease(use.subnet, address)
     assert held is not None
-    assert held.value == taken
+    assert held.value == Lease(address=address, use="endpoint", hosts=(bob.me, ann.me))
+    assert bob.records.release(use.subnet, address)
+    with pytest.raises(Clash, match=f"{address} is in use by a container on host ann: choose another --ip"):
+        bob.claim(use, address)
+    ann.settle()
+    assert not any(lease.promised for lease in ann.journal.leases.all())
+    assert ann.records.lease(use.subnet, address).value.hosts == (ann.me,)
+
+
+def test_who_stands_behind_the_owner_is_not_passed_over(host: Make, store: SqliteStore) -> None:
+    """The owner's Docker asks for the address anew before the lease was given back: another's container has it."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann)
+    theirs, _ = ready(bob)
+    both = Lease(address=Address("10.5.0.9"), use="endpoint", hosts=(bob.me, ann.me))
+    put(store, f"{PREFIX}/pools/10.5.0.0-24/10.5.0.9", encode(both))
+    with pytest.raises(Clash, match="10.5.0.9 is in use by a container on host ann"):
+        bob.claim(theirs, "10.5.0.9")
+    assert bob.records.lease(use.subnet, Address("10.5.0.9")).value == both
 
 
 def test_a_promise_that_clashes_is_told_once(host: Make, store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
