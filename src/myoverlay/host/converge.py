@@ -270,13 +270,12 @@ class Converger:
             ground.leaving.add(endpoint.port)
             self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
-    def peers(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record] = ()) -> None:
+    def peers(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> None:
         """Bring the VXLAN device's tables from what we wrote to what is wanted.
 
         Nothing is taken away before `want` is known to be complete, but for the rows of what is local by now.
         """
-        if not complete:
-            want = rows.merged(rows.apart(ground.rows, local), want)
+        want = _intended(ground, want, complete, local)
         steps = rows.diff(want, ground.rows)
         if steps:
             self._apply(ground, steps)
@@ -287,24 +286,20 @@ class Converger:
         self._apply(ground, rows.diff(more, rows.Rows()))
         ground.rows = rows.merged(ground.rows, more)
 
-    def has_strayed(self, ground: Ground, want: rows.Rows, complete: bool) -> bool:
+    def has_strayed(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> bool:
         """Are the tables not as wanted? Needs no lock: what it finds is looked at again under the lock."""
-        there = _rows_of(ground.tables)
-        if complete:
-            return there != want
-        want = rows.merged(ground.rows, want)
-        return not (want.neigh <= there.neigh and want.fdb <= there.fdb)
+        want = _intended(ground, want, complete, local)
+        return bool(_repairs(_rows_of(ground.tables), want, complete, local))
 
-    def compare(self, ground: Ground, want: rows.Rows, complete: bool) -> int:
+    def compare(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> int:
         """Bring the tables from what is really there to what is wanted; returns how many rows were put right.
 
-        Nothing is taken away before `want` is known to be complete; till then what we wrote is wanted as well.
-        Containers that asked for an address while its row was wrong were told that, and would believe it for a minute.
+        Nothing is taken away before `want` is known to be complete, but for the rows of what is local, whoever wrote
+        them; till then what we wrote is wanted as well. Containers that asked for an address while its row was wrong
+        were told that, and would believe it for a minute.
         """
-        if not complete:
-            want = rows.merged(ground.rows, want)
-        there = _rows_of(ground.tables)
-        steps = [step for step in rows.diff(want, there) if complete or isinstance(step, rows.Set)]
+        there, want = _rows_of(ground.tables), _intended(ground, want, complete, local)
+        steps = _repairs(there, want, complete, local)
         for step in steps:
             self._tally.add("repairs", f"{'missing' if isinstance(step, rows.Set) else 'surplus'} row")
         self._apply(ground, steps)
@@ -347,6 +342,16 @@ class Converger:
                 log.warning("overlay %s: %s", overlay, error)
             (ground or namespace).close()
         self._pins.delete(overlay)
+
+
+def _intended(ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:
+    return want if complete else rows.merged(rows.apart(ground.rows, local), want)
+
+
+def _repairs(
+    there: rows.Rows, want: rows.Rows, complete: bool, local: Collection[Record]
+) -> list[rows.Set | rows.Unset]:
+    return rows.diff(want if complete else rows.apart(rows.merged(there, want), local), there)
 
 
 def _is_overlay(name: str) -> bool:

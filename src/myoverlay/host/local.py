@@ -382,12 +382,12 @@ class LocalOverlay:
     def compare(self) -> int:
         """Compare the tables with what is wanted and put them right; returns how many rows that took."""
         ground, complete = self._ground, self.view.complete
-        if ground is None or not self._converger.has_strayed(ground, self._wanted(), complete):
+        if ground is None or not self._converger.has_strayed(ground, self._wanted(), complete, self.present()):
             return 0
         with self._lock:
             if self._ground is not ground:
                 return 0
-            return self._converger.compare(ground, self._wanted(), self.view.complete)
+            return self._converger.compare(ground, self._wanted(), self.view.complete, self.present())
 
     @property
     def eager(self) -> bool:

@@ -96,16 +96,24 @@ def test_the_loop_does_it_by_itself(two: tuple[Host, Host]) -> None:
 
 
 def test_an_incomplete_picture_removes_nothing(two: tuple[Host, Host]) -> None:
-    """Before the peers were listed once, a comparison takes nothing away."""
+    """Before the peers were listed once, a comparison takes nothing away, but what leads to a container from here."""
     here, there = two
-    here.run()
+    mine = here.run()
     peer = there.run()
     until(lambda: here.knows(peer))
     here.stop()
     here.view.away = True
     here.start()
+    stranger = Mac("02:42:66:66:66:67")
+    with here.tables() as tables:
+        tables.set([Neigh(address=mine.address, mac=stranger), Fdb(mac=mine.mac, vtep=Address("172.30.0.99"))])
+        tables.set([Fdb(mac=stranger, vtep=Address("172.30.0.99"))])
     here.daemon.reconciler.compare()
     assert here.knows(peer)
+    assert [row for row in here.rows() if getattr(row, "mac", None) == mine.mac] == []
+    assert [row for row in here.rows() if getattr(row, "address", None) == mine.address] == []
+    assert Fdb(mac=stranger, vtep=Address("172.30.0.99")) in here.rows()
+    assert here.count("repairs", "surplus row") == 2
 
 
 # -- links ---------------------------------------------------------------------------------------------------------
