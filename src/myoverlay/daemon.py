@@ -313,6 +313,7 @@ class Daemon:
 
     def _store_is_back(self) -> None:
         """Nobody waits out the pause that he took after the last failure."""
+        self.graves.listen_anew()
         for loop in (*self._loops(), *self.discovery.loops()):
             loop.retry()
         for local in self.overlays.all():

@@ -60,12 +60,17 @@ class Graves:
         self._said_at: dict[HostId, float] = {}
         self._said_under = ""
         self._seen: dict[HostId, str | None] = {}
+        self._listening = now()
+
+    def listen_anew(self) -> None:
+        """The store was away: who hears one of the dead could not say so, and is given the time to."""
+        self._listening = self._now()
 
     def settle(self, deadline: float) -> None:
         """Witness for hosts that are cut off, bury those whose time is over. Raises Unavailable or Late.
 
         A store that lost something may have lost what others said: it is said again, and nobody is buried until the
-        doubt is over.
+        doubt is over. Nor is anybody until the store was there for twice the time in which each word is said again.
         """
         if self._said_under != self._epoch.id:
             self._said_at, self._said_under = dict.fromkeys(self._said_at, -self._every), self._epoch.id
@@ -82,7 +87,7 @@ class Graves:
         self._seen = {host: seen for host, seen in self._seen.items() if host in dead}
         for host in dead - self._seen.keys():
             self._seen[host] = self._presence.witness(host, timeout=left(deadline))
-        if self._epoch.in_doubt():
+        if self._epoch.in_doubt() or self._now() - self._listening < 2 * self._every:
             return
         for host in self._fates.expired() & self._seen.keys():
             self._bury_or_wait(host, deadline)

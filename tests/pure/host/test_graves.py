@@ -235,6 +235,27 @@ def test_nobody_is_buried_while_the_store_is_in_doubt(ann: Digger, bob: Host, st
     assert not left_of(store, bob)
 
 
+def test_nobody_is_buried_on_the_silence_of_a_store_that_was_away(ann: Digger, bob: Host, store: SqliteStore) -> None:
+    """Who heard the host meanwhile could not say so (model seed 673370103): for half the lease grace he may."""
+    ann.settle()
+    ann.host.wire.off = True
+    ann.beat.pulse(bob.me).silent = True
+    ann.fates.step()
+    ann.clock.now += LEASE_GRACE
+    ann.fates.step()
+    assert ann.fates.expired() == {bob.me}
+    ann.host.wire.off = False
+    ann.graves.listen_anew()
+    whole = left_of(store, bob)
+    ann.settle()
+    ann.clock.now += LEASE_GRACE / 2 - 1
+    ann.settle()
+    assert left_of(store, bob) == whole
+    ann.clock.now += 1
+    ann.settle()
+    assert left_of(store, bob) == []
+
+
 def test_a_word_is_said_again_to_a_store_that_may_have_lost_it(ann: Digger, bob: Host, store: SqliteStore) -> None:
     """Who hears a host that is cut off says so at once under the store's new identity, and not only when it is due."""
     ann.settle()
