@@ -60,8 +60,8 @@ class Run:
         #: Calls left until it is killed, where somebody lit it.
         self.fuse: int | None = None
         self.killed_at = ""
-        #: When the store answered it first.
-        self.reached_at: float | None = None
+        #: When it first listed each overlay.
+        self.listed_at: dict[str, float] = {}
         #: The loop whose turn it is.
         self.turn: Driven | None = None
 
@@ -126,8 +126,6 @@ class Way:
             raise Unavailable("the store cannot be reached")
         if machine.reaching_since is None:
             machine.reaching_since = world.scheduler.now
-        if self._run.reached_at is None:
-            self._run.reached_at = world.scheduler.now
         world.actor = machine
         answer = getattr(world.store, name)(*args, timeout=timeout, **more)
         world.actor = None
@@ -251,7 +249,11 @@ def _list_watch(driven: Driven) -> float:
     if not epoch.looked.is_set() and driven.first_looks > 0:
         driven.first_looks -= 1
         return 0.3
-    return _watch(driven)
+    pause = _watch(driven)
+    if driven.loop._listed_at:  # type: ignore[attr-defined]
+        overlay = driven.loop._local.network.overlay  # type: ignore[attr-defined]
+        driven.run.listed_at.setdefault(overlay, driven.run.machine.world.scheduler.now)
+    return pause
 
 
 def _reconciler(driven: Driven) -> float:

@@ -167,7 +167,7 @@ class Truth:
         taken = not container.overlay.ours and not self._is_listed(container) and self._is_listed_elsewhere(container)
         if joining or unheard or untold or taken:
             return True
-        return self.contested(container) or self._is_unknown(machine, container.machine)
+        return self.contested(container) or self._is_unknown(machine, container)
 
     def _is_started_elsewhere(self, container: Container) -> bool:
         return any(self._like(container))
@@ -192,17 +192,18 @@ class Truth:
             if machine is not container.machine
         )
 
-    def _is_unknown(self, machine: Machine, host: Machine) -> bool:
-        """The store lost the host's list longer than a grace ago, the host could not write it again, and the observer,
-        started anew, had no answer from the store before: nothing tells it that the host is one of the overlay's."""
-        world, now = self._world, self._world.scheduler.now
-        reached = machine.run.reached_at if machine.run is not None else None
-        if host.lost_since is not None and self._is_lost(host) and (reached is None or reached > host.lost_since):
+    def _is_unknown(self, machine: Machine, container: Container) -> bool:
+        """The store lost the list of the container's host longer than a grace ago, the host could not write it again,
+        and the observer, started anew, had not listed before: nothing tells it that the host is one of the overlay's.
+        """
+        world, now, host = self._world, self._world.scheduler.now, container.machine
+        listed = machine.run.listed_at.get(container.overlay.name) if machine.run is not None else None
+        if host.lost_since is not None and self._is_lost(host) and (listed is None or listed > host.lost_since):
             return True
         if now - world.lost_at >= world.grace:
             return False
-        # Within the doubt: a run that had no answer before the store was rolled back has but the snapshot's word.
-        return now >= world.lost_at and reached is not None and reached >= world.lost_at
+        # Within the doubt: a run that had not listed before the store was rolled back has but the snapshot's word.
+        return now >= world.lost_at and (listed is None or listed >= world.lost_at)
 
     def _is_lost(self, host: Machine) -> bool:
         """The store lost what the host holds longer than a grace ago, and the host could not write it again."""
