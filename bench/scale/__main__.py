@@ -1,0 +1,66 @@
+"""`python -m bench.scale`: measure, write the results, draw them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.scale import counted
+from bench.scale.measure import Plan, Size, as_json, measure
+from lab.lab import Lab
+
+RESULTS = Path(__file__).parents[1] / "results"
+#: With 100 endpoints per host; the watching hosts come on top.
+FULL = Plan(
+    sizes=(Size(1, 100), Size(10, 100), Size(100, 100), Size(1000, 100)),
+    watchers=20,
+    rates=((1.0, 20.0), (10.0, 15.0), (100.0, 12.0)),
+    idle=10.0,
+)
+SHORT = Plan(sizes=(Size(1, 20), Size(4, 20)), watchers=2, rates=((10.0, 3.0),), idle=1.0)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="small sizes: does it run?")
+    parser.add_argument("--sizes", help="hosts, each with 100 endpoints: 1,10,100")
+    parser.add_argument("--watchers", type=int)
+    parser.add_argument("--out", type=Path, help="where the results go; default: bench/results/scale.json")
+    parsed = parser.parse_args(arguments)
+    plan = SHORT if parsed.short else FULL
+    if parsed.sizes:
+        plan = plan._replace(sizes=tuple(Size(int(hosts), 100) for hosts in parsed.sizes.split(",")))
+    if parsed.watchers:
+        plan = plan._replace(watchers=parsed.watchers)
+    began = time.monotonic()
+    results = run(plan)
+    results["took_s"] = time.monotonic() - began
+    out = parsed.out or (None if parsed.short else RESULTS / "scale.json")
+    if out is not None:
+        out.parent.mkdir(exist_ok=True)
+        out.write_bytes(as_json(results))
+    return 0
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """All sizes, on a laboratory of its own."""
+    about = {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}",
+    }
+    sizes = []
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder, Lab(f"scale{os.getpid() % 10000}") as lab:
+        counted.install(lab.consul.host.inside)
+        for size in plan.sizes:
+            sizes.append(measure(lab.consul, size, plan, Path(folder), lambda line: print(line, flush=True)))
+    return {"about": about, "sizes": sizes}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
