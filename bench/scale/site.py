@@ -64,9 +64,7 @@ class Writer:
 
     def _record(self, place: int, stamp: int) -> Record:
         address = address_of(self.number, place)
-        return Record(
-            address=address, mac=Mac.of(address), generation=stamp, names=(f"app-{self.number}-{place}",)
-        )
+        return Record(address=address, mac=Mac.of(address), generation=stamp, names=(f"app-{self.number}-{place}",))
 
     def appear(self, of: Definition, index: bool) -> None:
         """Be alive, and publish all endpoints; with `index` also the tutorial's keys."""

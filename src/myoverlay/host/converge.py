@@ -24,6 +24,7 @@ from myoverlay.kernel.linkwork import BRIDGE_FILTERS
 from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.pins import Pins
 from myoverlay.plan import rows, shape
+from myoverlay.plan.claims import Touched
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Endpoint, Mac, Network, OverlayName, Record, Veth
 
@@ -83,7 +84,7 @@ class Converger:
             if born:
                 self._pins.delete(network.overlay)
             raise
-        ground.rows, ground.born = _rows_of(ground.tables), born
+        ground.rows, ground.born = rows.Written.of(_rows_of(ground.tables)), born
         return ground
 
     def _open(
@@ -138,7 +139,7 @@ class Converger:
             raise
         new.leaving = ground.leaving
         new.rows = ground.rows
-        self._apply(new, rows.diff(new.rows, _rows_of(new.tables)))
+        self._apply(new, rows.diff(new.rows.all(), _rows_of(new.tables)))
         self._tally.add("repairs", "device made anew")
         log.warning("overlay %s: bridge or VXLAN device was another; its rows are written anew", network.overlay)
         ground.close()
@@ -270,25 +271,33 @@ class Converger:
             ground.leaving.add(endpoint.port)
             self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
-    def peers(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> None:
-        """Bring the VXLAN device's tables from what we wrote to what is wanted.
+    def peers(
+        self,
+        ground: Ground,
+        want: rows.Rows,
+        complete: bool,
+        local: Collection[Record],
+        touched: Touched | None = None,
+    ) -> None:
+        """Bring the VXLAN device's tables from what we wrote to what is wanted; `touched`: `want` is about these alone.
 
         Nothing is taken away before `want` is known to be complete, but for the rows of what is local by now.
         """
-        want = _intended(ground, want, complete, local)
-        steps = rows.diff(want, ground.rows)
+        seen = ground.rows.all() if touched is None else ground.rows.about(touched.addresses, touched.macs)
+        steps = rows.diff(_intended(seen, want, complete, local), seen)
         if steps:
             self._apply(ground, steps)
-            ground.rows = want
+            ground.rows = ground.rows.after(steps)
 
     def refill(self, ground: Ground, more: rows.Rows) -> None:
         """Write rows that the kernel just missed, whatever we believe is there."""
-        self._apply(ground, rows.diff(more, rows.Rows()))
-        ground.rows = rows.merged(ground.rows, more)
+        steps = rows.diff(more, rows.Rows())
+        self._apply(ground, steps)
+        ground.rows = ground.rows.after(steps)
 
     def has_strayed(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> bool:
         """Are the tables not as wanted? Needs no lock: what it finds is looked at again under the lock."""
-        want = _intended(ground, want, complete, local)
+        want = _intended(ground.rows.all(), want, complete, local)
         return bool(_repairs(_rows_of(ground.tables), want, complete, local))
 
     def compare(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> int:
@@ -298,12 +307,12 @@ class Converger:
         them; till then what we wrote is wanted as well. Containers that asked for an address while its row was wrong
         were told that, and would believe it for a minute.
         """
-        there, want = _rows_of(ground.tables), _intended(ground, want, complete, local)
+        there, want = _rows_of(ground.tables), _intended(ground.rows.all(), want, complete, local)
         steps = _repairs(there, want, complete, local)
         for step in steps:
             self._tally.add("repairs", f"{'missing' if isinstance(step, rows.Set) else 'surplus'} row")
         self._apply(ground, steps)
-        ground.rows = want
+        ground.rows = rows.Written.of(want)
         wrong, right = ({neigh.address: neigh.mac for neigh in table.neigh} for table in (there, want))
         for neigh in rows.moved(wrong, right):
             self.announce(ground, neigh.address, neigh.mac, "repaired")
@@ -344,8 +353,8 @@ class Converger:
         self._pins.delete(overlay)
 
 
-def _intended(ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:
-    return want if complete else rows.merged(rows.apart(ground.rows, local), want)
+def _intended(written: rows.Rows, want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:
+    return want if complete else rows.merged(rows.apart(written, local), want)
 
 
 def _repairs(

@@ -147,7 +147,7 @@ class Watch(Loop):
         left where the overlay's definition is there and no longer names it, and where nothing is in doubt.
         """
         hosts = set(hosts) - {self._records.me}
-        known = set(self._local.view.lists or ())
+        known = (self._local.view.lists or {}).keys()
         lost = set(self._lost())
         found = self._records.lists(self._local.network.overlay, hosts - lost) if hosts - lost else {}
         gone = (hosts - lost - found.keys()) & known

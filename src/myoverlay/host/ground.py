@@ -24,7 +24,7 @@ class Ground:
         self.ports = set(ports)
         #: Ports that are being taken away because Docker said so: their removal has a cause, and may take a while.
         self.leaving: set[str] = set()
-        self.rows = rows.Rows()
+        self.rows = rows.Written()
         #: Was the namespace made for it? Then nothing of before a power loss is there.
         self.born = False
         #: What the links looked like when they were last observed.

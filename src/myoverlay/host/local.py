@@ -12,13 +12,15 @@ from typing import TypeVar
 import msgspec
 
 from myoverlay.errors import Clash, KernelRefused, Late, Refused, Unknown
+from myoverlay.host import hearsay
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.journal import Journal
+from myoverlay.host.programming import Programming
 from myoverlay.host.view import View
 from myoverlay.kernel.netns import Namespace
-from myoverlay.plan import believe, rows, shape, signposts
-from myoverlay.store.records import believed
+from myoverlay.plan import shape, signposts
+from myoverlay.plan.claims import Said, said_outside
 from myoverlay.store.typed import Held
 from myoverlay.values import (
     COUNT_LIMIT,
@@ -27,7 +29,6 @@ from myoverlay.values import (
     HostId,
     HostList,
     Mac,
-    Neigh,
     Network,
     Peer,
     Record,
@@ -64,11 +65,9 @@ class LocalOverlay:
         self.listed, self._has_listing = threading.Event(), False
         self._journal = journal
         self._converger = converger
-        self._eager = eager
+        self._programming = Programming(converger, eager, self.present)
         self._lock = threading.RLock()
         self._ground: Ground | None = None
-        self._macs: dict[Address, Mac] = {}
-        self._pulled: set[Address] = set()
         #: Endpoints that Docker is about to delete itself, and how often they are still passed over.
         self._left: dict[str, int] = {}
         self._removed = False
@@ -87,10 +86,7 @@ class LocalOverlay:
             raise Unknown(f"overlay {self.network.overlay} was taken away from this host")
         if self._ground is None:
             self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
-            # Containers here may hold in a warm cache what was true before this run of ours.
-            before = {row.address: row.mac for row in self._ground.rows.neigh}
-            before |= {record.address: record.mac for record in self.present()}
-            self._macs = before | self._macs
+            self._programming.meet(self._ground)
         return self._ground
 
     def check(self, deadline: float) -> bool:
@@ -144,9 +140,9 @@ class LocalOverlay:
             for endpoint in dead:
                 self._journal.endpoints.drop(endpoint.endpoint)
             if dead:
-                self._rows(self._ground)
+                self._programming.own(self._ground, self.view, dead)
             for endpoint in dead:
-                self._tell_peer(self._ground, endpoint.address)
+                self._programming.tell_peer(self._ground, self.view, endpoint.address)
             self._on_news()
             return dead
 
@@ -271,9 +267,9 @@ class LocalOverlay:
                 route = signposts.length_for(known, sandbox, self._journal.endpoints.all()) if self.resolver else 0
                 joined = msgspec.structs.replace(known, joined=True, sandbox=sandbox, route=route)
                 self._journal.endpoints.put(endpoint, joined)
-            self._rows(ground)
+            self._programming.own(ground, self.view, [joined])
             self._on_news()
-            self._tell_moved(ground, [Neigh(address=joined.address, mac=joined.mac)])
+            self._programming.tell_own(ground, joined)
             return joined
 
     def name(self, endpoint: str, names: tuple[str, ...]) -> bool:
@@ -300,8 +296,8 @@ class LocalOverlay:
             known = self._journal.endpoints.drop(endpoint)
             if known is not None and self._ground is not None:
                 self._converger.without(self._ground, known, deadline)
-                self._rows(self._ground)
-                self._tell_peer(self._ground, known.address)
+                self._programming.own(self._ground, self.view, [known])
+                self._programming.tell_peer(self._ground, self.view, known.address)
             self._on_news()
             return known
 
@@ -331,40 +327,28 @@ class LocalOverlay:
         """
         with self._lock:
             self._has_listing = self._has_listing or anew
-            merged = {
-                # In a new order any list is newer than what the old one left behind.
-                host: Held(held.value, 0) if anew else held
-                for host, held in (self.view.lists or {}).items()
-                if host not in left
-            }
-            for host, held in lists.items():
-                known = merged.get(host)
-                if known is None:
-                    merged[host] = held
-                elif held.index >= known.index:
-                    merged[host] = Held(believe.latest(known.value, held.value, incarnation, doubt), held.index)
-            self._see(msgspec.structs.replace(self.view, lists=merged), whole=anew and not doubt)
+            before = self.view.lists
+            after = hearsay.heard(before, lists, anew, left, incarnation, doubt)
+            said = hearsay.news(self.network.definition, {*lists, *left}, before, after)
+            self._see(msgspec.structs.replace(self.view, lists=after), said, whole=anew and not doubt)
 
     def learn_outsiders(self, outsiders: tuple[Peer, ...]) -> None:
         """These are all outsiders: program them."""
         with self._lock:
-            self._see(msgspec.structs.replace(self.view, outsiders=outsiders), self.view.whole)
+            said = said_outside(self.view.outsiders or (), outsiders)
+            self._see(msgspec.structs.replace(self.view, outsiders=outsiders), [said], self.view.whole)
 
-    def _see(self, view: View, whole: bool) -> None:
-        was_eager = self.eager
-        lists = {host: held.value for host, held in (view.lists or {}).items()}
-        peers = rows.newest((*believed(self.network.definition, lists), *(view.outsiders or ())))
-        macs = {peer.mac: peer for peer in peers.values()}
+    def _see(self, view: View, said: Iterable[Said], whole: bool) -> None:
+        """From now on this is known: `view`, and what was `said` otherwise than before."""
+        before = self.view
+        touched = self._programming.hear(said)
         listed = self._has_listing and (view.outsiders is not None or not self.network.outsiders)
         # What the kernel holds from before this run may be all that is left of peers whom the store lost.
         whole = whole or view.whole
-        complete = listed and whole
-        self.view = View(view.lists, view.outsiders, peers, macs, complete, whole)
+        peers = self._programming.claims
+        self.view = View(view.lists, view.outsiders, peers.peers, peers.macs, listed and whole, whole)
         if self._ground is not None:
-            if was_eager and not self.eager:  # what is programmed may be in use: it counts as pulled
-                self._pulled |= {row.address for row in self._ground.rows.neigh}
-            self._rows(self._ground)
-            self._tell_moved(self._ground, [Neigh(address=p.address, mac=p.mac) for p in peers.values()])
+            self._programming.follow(self._ground, before, self.view, touched)
         if listed:
             self.listed.set()
         self._on_news()
@@ -372,27 +356,27 @@ class LocalOverlay:
     def answer(self, peer: Peer) -> None:
         """Somebody here asked for this peer: write its rows if they are not there, and tell whoever asked."""
         with self._lock:
-            if self._ground is None:
-                return
-            self._pulled.add(peer.address)
-            more = rows.wanted({peer.address: peer}, self.present())
-            self._converger.refill(self._ground, more)
-            self._converger.announce(self._ground, peer.address, peer.mac, "miss")
+            if self._ground is not None:
+                self._programming.answer(self._ground, peer)
 
     def compare(self) -> int:
         """Compare the tables with what is wanted and put them right; returns how many rows that took."""
         ground, complete = self._ground, self.view.complete
-        if ground is None or not self._converger.has_strayed(ground, self._wanted(), complete, self.present()):
+        if ground is None or not self._converger.has_strayed(
+            ground, self._programming.wanted(self.view), complete, self.present()
+        ):
             return 0
         with self._lock:
             if self._ground is not ground:
                 return 0
-            return self._converger.compare(ground, self._wanted(), self.view.complete, self.present())
+            return self._converger.compare(
+                ground, self._programming.wanted(self.view), self.view.complete, self.present()
+            )
 
     @property
     def eager(self) -> bool:
         """Are the peers programmed before anybody asks?"""
-        return len(self.view.peers) <= self._eager
+        return self._programming.is_eager(self.view)
 
     @property
     def has_rows(self) -> bool:
@@ -413,25 +397,6 @@ class LocalOverlay:
     def is_born(self) -> bool:
         """Was its namespace made by this run? Then all that was in one of before died with the power."""
         return self._ground is not None and self._ground.born
-
-    def _wanted(self) -> rows.Rows:
-        return rows.wanted(self.view.peers, self.present(), None if self.eager else self._pulled)
-
-    def _rows(self, ground: Ground) -> None:
-        self._converger.peers(ground, self._wanted(), self.view.complete, self.present())
-
-    def _tell_peer(self, ground: Ground, address: Address) -> None:
-        """An address is no longer here: if a peer has it, that is what containers here should know."""
-        peer = self.view.peers.get(address)
-        if peer is not None:
-            self._tell_moved(ground, [Neigh(address=peer.address, mac=peer.mac)])
-
-    def _tell_moved(self, ground: Ground, now: Iterable[Neigh]) -> None:
-        """Containers here may hold the former MAC of an address that moved, wherever it moved from and to."""
-        current = {neigh.address: neigh.mac for neigh in now}
-        for neigh in rows.moved(self._macs, current):
-            self._converger.announce(ground, neigh.address, neigh.mac, "moved")
-        self._macs.update(current)
 
     @contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:

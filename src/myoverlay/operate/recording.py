@@ -13,6 +13,7 @@ from myoverlay.host.peers import PeerWatch
 from myoverlay.host.view import View
 from myoverlay.operate.control import Answer, Method
 from myoverlay.operate.recorder import CALL, KINDS, MISS, STORE, Recorder
+from myoverlay.plan.shared import differing
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostId, HostList, Miss, Peer, Record
 
@@ -119,9 +120,8 @@ class Recording:
     def learned(self, local: LocalOverlay, before: View, after: View) -> None:
         """The store told of other hosts' lists, or of outsiders."""
         old, new = before.lists or {}, after.lists or {}
-        for host in old.keys() | new.keys():
-            if old.get(host) is not new.get(host):
-                self._host_changed(local, host, old.get(host), new.get(host))
+        for host in differing(old, new):
+            self._host_changed(local, host, old.get(host), new.get(host))
         if before.outsiders is not after.outsiders:
             then, now = (_by_address(view.outsiders or ()) for view in (before, after))
             self._changed(local, "an outsider", then, now)

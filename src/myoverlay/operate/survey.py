@@ -119,7 +119,7 @@ class Surveyor:
         network, ground = local.network, local.ground
         apart = other.host != self._me
         floor = kernel.floor(ns, half.BRIDGE, half.DEVICE, other.address if apart else None, (other.mac, own.mac))
-        programmed = {row.address for row in ground.rows.neigh} if ground is not None else set()
+        programmed = set(ground.rows.neigh) if ground is not None else set()
         sandbox = [Path(endpoint.sandbox)] if endpoint.sandbox.startswith("/") else []
         room, enter = None, "in the container:"
         there = kernel.container_of(ns, endpoint.port, (*sandbox, *SANDBOXES))

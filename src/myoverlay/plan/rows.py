@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from myoverlay.plan.shared import Shared
 from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
 
 
@@ -34,17 +35,51 @@ class Rows(msgspec.Struct, frozen=True):
     fdb: frozenset[Fdb] = frozenset()
 
 
+class Written(msgspec.Struct, frozen=True):
+    """What was written to both tables, by its key: what a change leaves as it is is not looked at."""
+
+    neigh: Shared[Address, Neigh] = Shared()
+    fdb: Shared[Mac, Fdb] = Shared()
+
+    @classmethod
+    def of(cls, seen: Rows) -> Written:
+        return cls().after([*map(Set, seen.fdb), *map(Set, seen.neigh)])
+
+    def all(self) -> Rows:
+        return Rows(frozenset(self.neigh.values()), frozenset(self.fdb.values()))
+
+    def about(self, addresses: Iterable[Address], macs: Iterable[Mac]) -> Rows:
+        """The rows of these addresses and MACs alone."""
+        neigh = (self.neigh.get(address) for address in addresses)
+        fdb = (self.fdb.get(mac) for mac in macs)
+        return Rows(
+            frozenset(row for row in neigh if row is not None), frozenset(row for row in fdb if row is not None)
+        )
+
+    def after(self, steps: Iterable[Set | Unset]) -> Written:
+        """What is there when these steps were taken."""
+        neigh, fdb = self.neigh.edit(), self.fdb.edit()
+        for step in steps:
+            row = step.row
+            if isinstance(row, Neigh):
+                neigh.set(row.address, row) if isinstance(step, Set) else neigh.drop(row.address)
+            else:
+                fdb.set(row.mac, row) if isinstance(step, Set) else fdb.drop(row.mac)
+        return Written(neigh.done(), fdb.done())
+
+
 def newest(peers: Iterable[Peer]) -> dict[Address, Peer]:
     """One peer per address: the higher generation wins, then a host of ours over an outsider, then the host's id."""
     best: dict[Address, Peer] = {}
     for peer in peers:
         other = best.get(peer.address)
-        if other is None or _rank(peer) > _rank(other):
+        if other is None or rank(peer) > rank(other):
             best[peer.address] = peer
     return best
 
 
-def _rank(peer: Peer) -> tuple[int, str, str]:
+def rank(peer: Peer) -> tuple[int, str, str]:
+    """Of several peers for one address, or one MAC, the one with the highest is heard."""
     return (peer.generation, peer.host or "", peer.vtep)
 
 
@@ -62,7 +97,7 @@ def wanted(peers: Mapping[Address, Peer], local: Collection[Record], only: Colle
             continue
         neigh.add(Neigh(address=peer.address, mac=peer.mac))
         other = chosen.get(peer.mac)
-        if peer.mac not in macs and (other is None or _rank(peer) > _rank(other)):
+        if peer.mac not in macs and (other is None or rank(peer) > rank(other)):
             chosen[peer.mac] = peer
     fdb = {Fdb(mac=mac, vtep=peer.vtep) for mac, peer in chosen.items()}
     return Rows(neigh=frozenset(neigh), fdb=frozenset(fdb))

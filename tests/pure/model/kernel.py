@@ -392,7 +392,7 @@ class FakeGround:
         self.ports = set(ports)
         self.leaving: set[str] = set()
         self.memory = None
-        self.rows, self.born = plan.Rows(), False
+        self.rows, self.born = plan.Written(), False
         self.tables = FakeTables(kernel, namespace.space, ifindex, guard)
         self.announcer = FakeAnnouncer()
         self.misses = FakeMisses()

@@ -1,0 +1,46 @@
+"""What the other hosts' lists say of one overlay, and what they say now that they did not say before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from myoverlay.plan import believe
+from myoverlay.plan.claims import Said, said_by
+from myoverlay.plan.shared import Shared
+from myoverlay.store.typed import Held
+from myoverlay.values import Definition, HostId, HostList
+
+Lists = Mapping[HostId, Held[HostList]]
+
+
+def heard(
+    known: Lists | None, lists: Lists, anew: bool, left: Collection[HostId], incarnation: str, doubt: bool
+) -> Shared[HostId, Held[HostList]]:
+    """All lists, when these were read and these hosts have left. Arguments are as in `LocalOverlay.learn`."""
+    before = known if isinstance(known, Shared) else Shared(known)
+    if anew or left:
+        before = Shared(
+            {
+                # In a new order any list is newer than what the old one left behind.
+                host: Held(held.value, 0) if anew else held
+                for host, held in before.items()
+                if host not in left
+            }
+        )
+    merged = before.edit()
+    for host, held in lists.items():
+        old = merged.get(host)
+        if old is None:
+            merged.set(host, held)
+        elif held.index >= old.index:
+            merged.set(host, Held(believe.latest(old.value, held.value, incarnation, doubt), held.index))
+    return merged.done()
+
+
+def news(definition: Definition, hosts: Collection[HostId], before: Lists | None, after: Lists) -> list[Said]:
+    """What these hosts say otherwise than before."""
+    return [_news(definition, host, (before or {}).get(host), after.get(host)) for host in hosts]
+
+
+def _news(definition: Definition, host: HostId, before: Held[HostList] | None, now: Held[HostList] | None) -> Said:
+    return said_by(definition, host, before.value if before else None, now.value if now else None)
