@@ -70,12 +70,6 @@ class Address(str):
 
 
 @lru_cache(maxsize=4096)
-def _hosts(subnet: Subnet) -> tuple[int, int, int]:
-    """Bytes of its addresses, and the lowest and the highest number that a host may have."""
-    return (4 if subnet.version == 4 else 16), subnet.first, subnet.last
-
-
-@lru_cache(maxsize=4096)
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network(text)
 
@@ -148,9 +142,7 @@ class Subnet(str):
 
     def is_host(self, address: Address) -> bool:
         """May a host have it: inside, and neither the network's own nor the broadcast address?"""
-        length, first, last = _hosts(self)
-        packed = address.packed
-        return len(packed) == length and first <= int.from_bytes(packed, "big") <= last
+        return address.version == self.version and self.first <= address.number <= self.last
 
     def overlaps(self, other: Subnet) -> bool:
         mine, theirs = _network(self), _network(other)
