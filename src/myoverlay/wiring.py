@@ -77,7 +77,7 @@ class Naming:
         self.follower: Follower | None = None
         if settings.names is not None:
             doorstep = Doorstep(links, tally, settings.names)
-            self.resolver = Resolver(overlays, doorstep, fates.is_dead, tally, netns.current())
+            self.resolver = Resolver(overlays, doorstep, fates.dead, tally, netns.current())
         if settings.docker_socket:
             self.follower = Follower(Engine(settings.docker_socket), self.called, tally)
         self._also = also

@@ -202,7 +202,7 @@ class PeerWatch(Loop):
 
 
 class Fates(Loop):
-    """Owns the thread `fates`. `_lock` guards `_fates`, `_respites` and `_lost`; the rest is the thread's alone."""
+    """Owns the thread `fates`. `_lock` guards `_fates`, `_respites`, `_lost` and `_dead`, all else is its own."""
 
     def __init__(
         self,
@@ -223,6 +223,7 @@ class Fates(Loop):
         self._fates: dict[HostId, Fate] = {}
         self._respites: dict[HostId, float] = {}
         self._lost: frozenset[HostId] = frozenset()
+        self._dead: frozenset[HostId] = frozenset()
         self._found: set[HostId] = set()
         self._told: set[HostId] = set()
         self._suspected: frozenset[HostId] = frozenset()
@@ -263,6 +264,11 @@ class Fates(Loop):
         """Has the host been alive long enough to have published all that it has?"""
         fate = self.fate(host)
         return fate is not None and fate.state is State.ALIVE and self._now() - fate.since >= SETTLED
+
+    def dead(self) -> frozenset[HostId]:
+        """Hosts that are dead, for however short a time: nobody is told their names."""
+        with self._lock:
+            return self._dead
 
     def is_dead(self, host: HostId) -> bool:
         fate = self.fate(host)
@@ -315,6 +321,7 @@ class Fates(Loop):
             after = {host: self._judge(host, known.present, now) for host in sharing}
             lost = frozenset(host for host, fate in after.items() if fate.dead_for(now) >= self._grace)
             self._fates, self._lost = after, lost
+            self._dead = frozenset(host for host, fate in after.items() if fate.state is State.DEAD)
             self._respites = {h: at for h, at in self._respites.items() if h in after and after[h].state is State.DEAD}
         for host, fate in after.items():
             self._tell(host, before.get(host), fate)

@@ -7,7 +7,7 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from myoverlay.errors import Late, MyoverlayError
@@ -16,12 +16,12 @@ from myoverlay.host.doorstep import Doorstep
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
-from myoverlay.host.zones import Known, zone_of
+from myoverlay.host.zones import Known, change_of, zone_of
 from myoverlay.kernel.doors import open_doors
 from myoverlay.kernel.netns import Namespace
-from myoverlay.names.protocol import HOST, file_of
+from myoverlay.names.protocol import HOST, file_of, file_of_change
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, OverlayName
+from myoverlay.values import Address, HostId, Network, OverlayName
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ COMPARE, COALESCE, AGAIN = 3.0, 0.02, (0.2, 30.0)
 #: One that lived so long has not failed at its start.
 _HEALTHY = 30.0
 _DEADLINE = 5.0
-#: While much changes and it is much work (10 ms for 10,000 endpoints), four fifths of the time belong to others, but
+#: While much changes and it is much work, four fifths of the time belong to others, but
 #: nothing is put off for longer than this.
 _REST = 0.5
 #: What stands in the way of a young one, as the sockets of a former run, is looked at again so soon. Seconds.
@@ -50,15 +50,15 @@ class Resolver(Loop):
         self,
         overlays: Overlays,
         doorstep: Doorstep,
-        is_dead: Callable[[HostId], bool],
+        dead: Callable[[], Collection[HostId]],
         tally: Tally,
         home: Namespace,
         port: int = 53,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`home`: the host's namespace, which is the resolver's from now on."""
+        """`dead`: whose names are not answered; `home`: the host's namespace, the resolver's from now on."""
         super().__init__("names", tally)
-        self._overlays, self._doorstep, self._is_dead = overlays, doorstep, is_dead
+        self._overlays, self._doorstep, self._dead = overlays, doorstep, dead
         self._home, self._port, self._now = home, port, now
         self._lock = threading.Lock()
         self._answerer: Answerer | None = None
@@ -225,21 +225,34 @@ class Resolver(Loop):
             self._open(HOST, self._home)
 
     def _renew(self, local: LocalOverlay) -> None:
-        overlay, known, ground = local.network.overlay, Known(local, self._is_dead), local.ground
+        overlay, known, ground = local.network.overlay, Known(local, self._dead()), local.ground
         if ground is None:
             return
-        if known.differs(self._shown.get(overlay)):
-            self._show(overlay, known, file_of(zone_of(local, known)))
+        shown = self._shown.get(overlay)
+        if known.differs(shown):
+            self._show(local.network, shown, known)
         if overlay in self._shown and self._doors.get(overlay) != ground.namespace.inode:
             local.inside(lambda namespace: self._open(overlay, namespace), time.monotonic() + _DEADLINE)
 
-    def _show(self, overlay: str, known: Known, zone: int) -> None:
+    def _show(self, network: Network, shown: Known | None, known: Known) -> None:
+        """Tell it what is otherwise; everything only where nothing of the overlay was shown yet."""
+        overlay = network.overlay
+        whole = None
+        if shown is None:
+            whole = zone_of(network, known)
+            file = file_of(whole)
+        else:
+            file = file_of_change(change_of(network, shown, known))
         try:
             with self._lock:
-                if self._answerer is not None and self._answerer.show(overlay, zone):
+                answerer = self._answerer
+                if answerer is None or self._shown.get(overlay) is not shown:
+                    return  # it is another process, or the overlay has gone
+                done = answerer.show(overlay, file, len(whole.ends)) if whole else answerer.alter(overlay, file)
+                if done:
                     self._shown[overlay] = known
         finally:
-            os.close(zone)
+            os.close(file)
 
     def _open(self, overlay: str, namespace: Namespace) -> None:
         """Open the sockets of one namespace and hand them over. Raises MyoverlayError."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from myoverlay.plan.zone import End, Zone
+from myoverlay.plan.zone import Change, End, Zone
 
 #: The overlay of the host's own namespace.
 HOST = ""
@@ -42,6 +43,13 @@ class Show:
 
 
 @dataclass(frozen=True, slots=True)
+class Alter:
+    """With a file that holds what is otherwise in the overlay's zone."""
+
+    overlay: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Are you there?"""
 
@@ -56,8 +64,8 @@ class Pong:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-Order = Listen | Close | Show | Ping
-_KINDS: dict[str, Callable[..., Order]] = {"Listen": Listen, "Close": Close, "Show": Show, "Ping": Ping}
+Order = Listen | Close | Show | Alter | Ping
+_KINDS: dict[str, Callable[..., Order]] = {kind.__name__: kind for kind in (Listen, Close, Show, Alter, Ping)}
 
 
 def send(control: socket.socket, message: Order | Pong, descriptors: Sequence[int] = ()) -> None:
@@ -83,7 +91,23 @@ def receive_pong(control: socket.socket) -> Pong | None:
 
 def file_of(zone: Zone) -> int:
     """A file in memory that holds a zone."""
-    given = [zone.overlay, zone.subnet, zone.internal, [[e.address, e.names, e.sandbox] for e in zone.ends], zone.gone]
+    return _file([zone.overlay, zone.subnet, zone.internal, _plain(zone.ends), zone.gone])
+
+
+def file_of_change(change: Change) -> int:
+    """A file in memory that holds what is otherwise in a zone."""
+    return _file([change.overlay, _plain(change.ends), change.went, change.gone])
+
+
+def _plain(ends: Iterable[End]) -> list[list[Any]]:
+    return [[end.address, end.names, end.sandbox] for end in ends]
+
+
+def _ends(given: Iterable[Sequence[Any]]) -> tuple[End, ...]:
+    return tuple(End(address, tuple(names), sandbox) for address, names, sandbox in given)
+
+
+def _file(given: list[Any]) -> int:
     descriptor = os.memfd_create("zone", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -96,8 +120,18 @@ def file_of(zone: Zone) -> int:
 
 def zone_in(descriptor: int) -> Zone:
     """The zone in such a file, which stays open."""
+    overlay, subnet, internal, ends, gone = _given(descriptor)
+    return Zone(overlay, subnet, internal, _ends(ends), tuple(gone))
+
+
+def change_in(descriptor: int) -> Change:
+    """What is otherwise, by such a file, which stays open."""
+    overlay, ends, went, gone = _given(descriptor)
+    return Change(overlay, _ends(ends), tuple(went), tuple(gone))
+
+
+def _given(descriptor: int) -> list[Any]:
     with open(descriptor, "rb", closefd=False) as file:
         file.seek(0)
-        overlay, subnet, internal, ends, gone = json.loads(file.read())
-    made = tuple(End(address, tuple(names), sandbox) for address, names, sandbox in ends)
-    return Zone(overlay, subnet, internal, made, tuple(gone))
+        given: list[Any] = json.loads(file.read())
+        return given

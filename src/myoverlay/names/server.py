@@ -12,7 +12,7 @@ from pathlib import Path
 
 from myoverlay.names import protocol, questions
 from myoverlay.names.forward import Forwarder
-from myoverlay.names.protocol import Close, Listen, Ping, Pong, Show
+from myoverlay.names.protocol import Alter, Close, Listen, Ping, Pong, Show
 from myoverlay.names.questions import Asked
 from myoverlay.names.visitors import Visitors
 from myoverlay.plan import resolvers
@@ -104,6 +104,9 @@ class Server:
             self._listen(order.overlay, *(socket.socket(fileno=fd) for fd in descriptors))
         elif isinstance(order, Show):
             self._directory.show(protocol.zone_in(descriptors[0]), self._now())
+            os.close(descriptors[0])
+        elif isinstance(order, Alter):
+            self._directory.change(protocol.change_in(descriptors[0]), self._now())
             os.close(descriptors[0])
         elif isinstance(order, Close):
             self._hang_up(order.overlay)

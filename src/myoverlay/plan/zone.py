@@ -42,6 +42,16 @@ class Zone:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What is otherwise in a zone: endpoints that are so now, addresses that have none, names as in `Zone.gone`."""
+
+    overlay: str
+    ends: tuple[End, ...] = ()
+    went: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Name and type; classes other than IN do not come so far."""
 
@@ -95,14 +105,38 @@ class _Book:
     """A zone with its indexes."""
 
     def __init__(self, zone: Zone) -> None:
-        self.zone = zone
+        self.overlay, self.internal = zone.overlay, zone.internal
         self.subnet = ipaddress.ip_network(zone.subnet)
-        self.by_address = {end.address: end for end in zone.ends}
-        self.sandboxes = frozenset(end.sandbox for end in zone.ends if end.sandbox)
+        self.by_address: dict[str, End] = {}
+        #: How many endpoints each sandbox has here.
+        self.sandboxes: dict[str, int] = {}
         self.named: dict[str, list[str]] = {}
         for end in zone.ends:
-            for name in end.names:
-                self.named.setdefault(name, []).append(end.address)
+            self.put(end)
+
+    def put(self, end: End) -> None:
+        """The endpoint is so from now on."""
+        self.take(end.address)
+        self.by_address[end.address] = end
+        if end.sandbox:
+            self.sandboxes[end.sandbox] = self.sandboxes.get(end.sandbox, 0) + 1
+        for name in end.names:
+            self.named.setdefault(name, []).append(end.address)
+
+    def take(self, address: str) -> tuple[str, ...]:
+        """There is no endpoint there any more; returns the names that it had."""
+        end = self.by_address.pop(address, None)
+        if end is None:
+            return ()
+        if end.sandbox:
+            self.sandboxes[end.sandbox] -= 1
+            if not self.sandboxes[end.sandbox]:
+                del self.sandboxes[end.sandbox]
+        for name in end.names:
+            self.named[name].remove(address)
+            if not self.named[name]:
+                del self.named[name]
+        return end.names
 
     def has(self, address: str) -> bool:
         return ipaddress.ip_address(address) in self.subnet
@@ -125,6 +159,24 @@ class Directory:
         kept = [(name, until) for name, until in gone.items() if name not in new.named]
         self._gone[zone.overlay] = dict(kept[-GONE_LIMIT:])
         self._books[zone.overlay] = new
+
+    def change(self, change: Change, now: float) -> None:
+        """Of an overlay that was shown this is otherwise from now on; costs that alone."""
+        book, gone = self._books.get(change.overlay), self._gone.get(change.overlay)
+        if book is None or gone is None:
+            return
+        left = [name for end in change.ends for name in book.take(end.address)]
+        left += [name for address in change.went for name in book.take(address)]
+        for end in change.ends:
+            book.put(end)
+            for name in end.names:
+                gone.pop(name, None)
+        for name in (*left, *change.gone):
+            if name not in book.named:
+                gone.pop(name, None)  # it is the last one again
+                gone[name] = now + GONE
+        while len(gone) > GONE_LIMIT:
+            del gone[next(iter(gone))]
 
     def drop(self, overlay: str) -> None:
         """The host is no longer on the overlay."""
@@ -181,7 +233,7 @@ class Directory:
         overlay. A dotted one is, whoever bears it on another overlay: an alias there must take no name from others.
         """
         name = question.name
-        if any(self._gone[book.zone.overlay].get(name, now) > now for book in mine):
+        if any(self._gone[book.overlay].get(name, now) > now for book in mine):
             return Nobody()
         if name and "." not in name and question.type not in _OF_ZONES:
             return Nobody()
@@ -201,7 +253,7 @@ class Directory:
 
 
 def _leaving(mine: Iterable[_Book]) -> Verdict:
-    return Refuse() if all(book.zone.internal for book in mine) else Forward()
+    return Refuse() if all(book.internal for book in mine) else Forward()
 
 
 def _reversed(name: str) -> str | None:

@@ -295,7 +295,7 @@ def test_names_come_with_dockers_word_and_go_with_their_host(pair: tuple[Host, H
         until(lambda name=name: a.finds(name) == {b.address}, 1.0)
     resolver = one.daemon.naming.resolver
     assert resolver is not None
-    resolver._is_dead = lambda host: True
+    resolver._dead = lambda: {two.daemon.records.me}
     one.daemon.fates.on_fate()
     until(lambda: a.ask("db.internal").rcode() == dns.rcode.NXDOMAIN, 1.0)
     assert a.finds("a") == {a.address}

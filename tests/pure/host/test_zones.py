@@ -5,10 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from myoverlay.host.view import View
-from myoverlay.host.zones import Known, zone_of
+from myoverlay.host.zones import Known, change_of, zone_of
 from myoverlay.plan import rows
-from myoverlay.plan.zone import End
+from myoverlay.plan.zone import A, Addresses, Directory, End, Nobody, Question
 from myoverlay.store.records import believed
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, Endpoint, HostId, HostList, Mac, Record
@@ -32,7 +35,7 @@ def local_of(*endpoints: Endpoint, **lists: tuple[Record, ...]) -> Any:
 
 
 def ends(local: Any, *dead: HostId) -> tuple[set[End], tuple[str, ...]]:
-    zone = zone_of(local, Known(local, lambda host: host in dead))
+    zone = zone_of(local.network, Known(local, dead))
     return set(zone.ends), zone.gone
 
 
@@ -67,11 +70,90 @@ def test_a_record_that_cannot_be_in_the_overlay_has_no_name() -> None:
 def test_a_zone_is_made_anew_when_something_differs() -> None:
     """Another view, other endpoints, another host dead; not for nothing."""
     local = local_of(bob=(named("10.5.0.3", "bob"),))
-    known = Known(local, lambda _: False)
+    known = Known(local, ())
     assert known.differs(None)
-    assert not Known(local, lambda _: False).differs(known)
-    assert Known(local, lambda host: host == BOB).differs(known)
+    assert not Known(local, ()).differs(known)
+    assert Known(local, {BOB}).differs(known)
     local.endpoints = lambda: [endpoint("10.5.0.2", joined=True)]
-    assert Known(local, lambda _: False).differs(known)
+    assert Known(local, ()).differs(known)
     other = local_of(bob=(named("10.5.0.3", "bob"),))
-    assert Known(other, lambda _: False).differs(known)
+    assert Known(other, ()).differs(known)
+
+
+names = st.sampled_from([(), ("www",), ("api",), ("www", "api")])
+told = st.lists(
+    st.builds(lambda last, names, at: named(f"10.5.0.{last}", *names, generation=at), st.integers(2, 5), names,
+              st.integers(1, 3)),
+    max_size=4,
+    unique_by=lambda record: record.address,
+).map(tuple)  # fmt: skip
+here = st.lists(
+    st.builds(lambda last, names, box: endpoint(f"10.5.0.{last}", names=names, sandbox=box, joined=True),
+              st.integers(2, 5), names, st.sampled_from(["", "s"])),
+    max_size=2,
+    unique_by=lambda one: one.address,
+)  # fmt: skip
+states = st.tuples(here, told, told, st.sets(st.sampled_from([ANN, BOB])))
+
+
+def known_in(state: tuple[list[Endpoint], tuple[Record, ...], tuple[Record, ...], set[HostId]]) -> tuple[Any, Known]:
+    own, ann, bob, dead = state
+    local = local_of(*own, ann=ann, bob=bob)
+    return local.network, Known(local, dead)
+
+
+def answers(directory: Directory) -> dict[str, object]:
+    """What is found under each name, in no order; and which addresses have which names and sandbox."""
+    found: dict[str, object] = {}
+    for name in ("www", "api"):
+        verdict = directory.decide("demo", "10.5.0.99", Question(name, A), 0.0)
+        found[name] = set(verdict.addresses) if isinstance(verdict, Addresses) else verdict
+    book = directory._books["demo"]
+    return {**found, "ends": book.by_address, "boxes": set(book.sandboxes)}
+
+
+@given(st.lists(states, min_size=1, max_size=5))
+def test_change_by_change_is_all_at_once(
+    course: list[tuple[list[Endpoint], tuple[Record, ...], tuple[Record, ...], set[HostId]]],
+) -> None:
+    """A resolver that is told only what is otherwise answers as one that is shown everything anew."""
+    network, known = known_in(course[0])
+    told = Directory()
+    told.show(zone_of(network, known), 0.0)
+    for state in course[1:]:
+        network, after = known_in(state)
+        told.change(change_of(network, known, after), 0.0)
+        known = after
+        shown = Directory()
+        shown.show(zone_of(network, known), 0.0)
+        assert answers(told) == answers(shown)
+
+
+def test_a_name_that_went_is_remembered_as_ours() -> None:
+    """By a change as by a whole zone: it is asked nowhere else; and one that comes back is there."""
+    local = local_of(bob=(named("10.5.0.3", "db.internal"),))
+    before, directory = Known(local, ()), Directory()
+    directory.show(zone_of(local.network, before), 0.0)
+    asked = Question("db.internal", A)
+    dead = Known(local, {BOB})
+    directory.change(change_of(local.network, before, dead), 1.0)
+    assert directory.decide("demo", "10.5.0.99", asked, 2.0) == Nobody()
+    directory.change(change_of(local.network, dead, before), 3.0)
+    assert directory.decide("demo", "10.5.0.99", asked, 4.0) == Addresses(("10.5.0.3",))
+    gone = Known(local_of(bob=()), ())
+    directory.change(change_of(local.network, before, gone), 5.0)
+    assert directory.decide("demo", "10.5.0.99", asked, 6.0) == Nobody()
+
+
+def test_a_change_holds_what_is_otherwise_alone() -> None:
+    """Of two hundred names the one that came; the resolver is not told the others again."""
+    many = [named(f"10.5.0.{last}", f"n{last}") for last in range(2, 202)]
+    before = local_of(bob=tuple(many))
+    after = local_of(bob=(*many, named("10.5.0.250", "new")))
+    # The others' peers are the same objects, as they are where a view follows a view.
+    peers = {**after.view.peers, **before.view.peers}
+    after.view = View(lists=after.view.lists, peers=peers)
+    change = change_of(after.network, Known(before, ()), Known(after, ()))
+    assert change.ends == (End("10.5.0.250", ("new",)),)
+    assert not change.went
+    assert not change.gone
