@@ -2,11 +2,13 @@
 
 A watcher blocks on the small rings of changes and fetches only the lists of the hosts named there: one change costs it
 the rings and that host's list, whatever the size of the overlay. It lists everything only at start, when a ring no
-longer tells what was missed, when the store's index went backwards, and slowly in between.
+longer tells what was missed, and when the store's index went backwards. In between it looks slowly at who there is, and
+reads some lists again: of a large overlay not all at once, for a thousand hosts that did would ask Consul for 44 MB/s.
 """
 
 from __future__ import annotations
 
+import bisect
 import logging
 import threading
 import time
@@ -27,8 +29,8 @@ log = logging.getLogger(__name__)
 
 Learned = Callable[[LocalOverlay, View, View], None]
 
-#: Everything is listed again after this, seconds.
-RELIST = 300.0
+#: It is looked again at who there is after this, seconds, and so many lists are read again: a transaction of reads.
+RELIST, AT_ONCE = 300.0, 64
 _FIRST_LOOK = 3.0
 
 
@@ -65,6 +67,8 @@ class Watch(Loop):
         self._anew = False
         self._rings: dict[str, Ring] = {}
         self._listed_at = 0.0
+        #: The host whose list was read again last, in their order.
+        self._reread = ""
         #: When `_rings` and `_index` were read.
         self._read_at = now()
         #: When the store answered last, whatever it said.
@@ -101,8 +105,8 @@ class Watch(Loop):
             return False
         if isinstance(seen, Unchanged):
             self.tally.add("watch_rounds", "unchanged")
-            if self._now() - self._listed_at > RELIST:
-                self._index = 0
+            if self._is_due():
+                self._look_again()
             return False
         follows = all(seen.rings.get(name, Ring()).follows(ring) for name, ring in self._rings.items())
         if not follows:
@@ -110,15 +114,39 @@ class Watch(Loop):
             self._epoch.went_back(self._read_at)
         self._hear(seen.asked)
         changed = self._changed(seen.rings) if follows else None
-        if fresh or changed is None or self._now() - self._listed_at > RELIST:
+        if fresh or changed is None:
             self.tally.add("watch_rounds", "listing")
             self._listed_at = self._now()
             changed = self._records.hosts_of(overlay) | set(self._local.view.lists or ())
+        elif self._is_due():
+            changed |= self._due()
         else:
             self.tally.add("watch_rounds", "change")
         self.fetch(changed, anew=fresh)
         self._rings, self._index, self._read_at = seen.rings, seen.index, self._now()
         return not fresh
+
+    def _is_due(self) -> bool:
+        return self._now() - self._listed_at > RELIST
+
+    def _look_again(self) -> None:
+        """Nothing changed for long: everything is listed again, of a large overlay a part."""
+        if len(self._local.view.lists or ()) <= AT_ONCE:
+            self._index = 0
+        else:
+            self.fetch(self._due())
+
+    def _due(self) -> set[HostId]:
+        """Whose lists are read again: those that came or went unheard, and the next ones in turn."""
+        known = (self._local.view.lists or {}).keys()
+        names = self._records.hosts_of(self._local.network.overlay)
+        self.tally.add("watch_rounds", "listing")
+        self._listed_at = self._now()
+        ordered = sorted(names)
+        at = bisect.bisect(ordered, self._reread)
+        turn = (ordered[at:] + ordered[:at])[:AT_ONCE]
+        self._reread = turn[-1] if turn else ""
+        return (names - known) | (known - names) | set(turn)
 
     def _hear(self, asked: Ring) -> None:
         missed, self._asked = asked.since(self._asked.last), asked

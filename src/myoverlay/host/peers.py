@@ -7,6 +7,7 @@ own clock, from the moment it found the other one dead.
 
 from __future__ import annotations
 
+import bisect
 import logging
 import threading
 import time
@@ -29,8 +30,9 @@ log = logging.getLogger(__name__)
 
 #: How often fates are judged, seconds: what a grace may be late.
 TICK = 1.0
-#: Who shares an overlay with this host is read again after this, seconds.
-REFRESH = 60.0
+#: Who shares an overlay with this host is read again after this, seconds; for each host there is at least so much, that
+#: all of them together ask Consul no more often the more they are; and what so many say of themselves, in turn.
+REFRESH, REFRESH_EACH, AT_ONCE = 60.0, 0.3, 64
 #: A host that is there has looked at the store and written what it holds after this, seconds.
 SETTLED = 30.0
 
@@ -104,7 +106,9 @@ class PeerWatch(Loop):
         self._now = now
         self._index = 0
         self._read_at = now()
-        self._refreshed_at = -REFRESH
+        self._refreshed_at: float | None = None
+        #: Whose word was read again last, in their order.
+        self._reread = ""
         #: Called when what is known changed.
         self.on_change: Callable[[], None] = lambda: None
 
@@ -124,34 +128,63 @@ class PeerWatch(Loop):
         if not isinstance(seen, Unchanged):
             self._see(seen.hosts)
             self._index, self._read_at = seen.index, self._now()
-        elif self._now() - self._refreshed_at >= REFRESH:
+        elif self._is_due():
             self._see(self.known.present or frozenset())
         return not isinstance(seen, Unchanged) and not fresh
 
+    def _is_due(self) -> bool:
+        at = self._refreshed_at
+        return at is None or self._now() - at >= max(REFRESH, REFRESH_EACH * len(self.known.present or ()))
+
     def _see(self, present: frozenset[HostId]) -> None:
-        self._refreshed_at = self._now()
+        everything = self._is_due()
+        if everything:
+            self._refreshed_at = self._now()
         try:
-            self._read(present)
+            self._read(present - {self._records.me}, everything)
         except Unavailable:
             self.refresh()
             raise
         self.on_change()
 
-    def _read(self, present: frozenset[HostId]) -> None:
-        me, old = self._records.me, self.known
-        others = present - {me}
-        alive = self._presence.alive_of(others)
+    def _read(self, others: frozenset[HostId], everything: bool) -> None:
+        """What those say of themselves who came, and what those have who went and are strangers: little, for all other
+        hosts read it in the same moment. Now and then: who has which overlay, and in turn what others say by now.
+        """
+        old, before = self.known, self.known.present or frozenset()
+        asked = {host for host in others if host not in before or host not in old.names}
+        alive = self._presence.alive_of(asked | self._next(others) if everything else asked)
         names = {**old.names, **{host: one.name for host, one in alive.items()}}
         versions = {**old.versions, **{host: one.version for host, one in alive.items()}}
         vteps = {**old.vteps, **{host: one.vteps[0] for host, one in alive.items() if one.vteps}}
+        listed = self._listed() if everything else {**old.listed, **self._left_by(before - others)}
+        seen = self._seen().keys()
+        for host, overlays in listed.items():
+            if (shared := overlays & seen) and not (host in names and host in vteps):
+                self._look_up(host, min(shared), names, vteps)
+        self.known = Known(others, names, versions, vteps, listed)
+
+    def _next(self, others: Collection[HostId]) -> set[HostId]:
+        ordered = sorted(others)
+        at = bisect.bisect(ordered, self._reread)
+        turn = (ordered[at:] + ordered[:at])[:AT_ONCE]
+        self._reread = turn[-1] if turn else ""
+        return set(turn)
+
+    def _listed(self) -> dict[HostId, frozenset[OverlayName]]:
+        """All hosts that have a list, or are named elsewhere, with their overlays."""
+        me = self._records.me
         listed = {host: frozenset(found) for host, found in self._records.hosts_and_overlays().items() if host != me}
         for host, overlay in self._named_elsewhere():
             if host != me:
                 listed[host] = listed.get(host, frozenset()) | {overlay}
-        for host, overlays in listed.items():
-            if (shared := overlays & self._seen().keys()) and not (host in names and host in vteps):
-                self._look_up(host, min(shared), names, vteps)
-        self.known = Known(others, names, versions, vteps, listed)
+        return listed
+
+    def _left_by(self, hosts: Collection[HostId]) -> dict[HostId, frozenset[OverlayName]]:
+        """The overlays of hosts that went, and of which nothing is known yet: they came lately."""
+        shared = self.sharing()
+        strangers = [host for host in hosts if host not in shared]
+        return {host: frozenset(self._records.hosts_and_overlays(host).get(host, ())) for host in strangers}
 
     def _named_elsewhere(self) -> Iterator[tuple[HostId, OverlayName]]:
         """Holders of this host's overlays and users of their pools: one that died before it published is one."""
@@ -198,7 +231,7 @@ class PeerWatch(Loop):
 
     def refresh(self) -> None:
         """Read all again at the next answer."""
-        self._refreshed_at = -REFRESH
+        self._refreshed_at = None
 
 
 class Fates(Loop):

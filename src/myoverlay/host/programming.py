@@ -85,7 +85,8 @@ class Programming:
 
     def _some(self, ground: Ground, view: View, touched: Touched) -> None:
         more, local = self._answered, self._present()
-        touched = Touched(touched.addresses | more.addresses, touched.macs | more.macs)
+        known = {peer.mac for address in more.addresses if (peer := view.peers.get(address)) is not None}
+        touched = Touched(touched.addresses | more.addresses, touched.macs | more.macs | known)
         want = self.claims.wanted(touched, local, None if self.is_eager(view) else self._pulled)
         self._converger.peers(ground, want, view.complete, local, touched)
         self._answered = Touched(set(), set())

@@ -56,13 +56,7 @@ class OutlookRecords(Typed):
 
     def told(self, *, timeout: float = 3.0) -> dict[HostId, Held[Outlook]]:
         """What all hosts have told."""
-        found = {}
-        for entry in self.store.list(self._told_key(""), timeout=timeout).entries:
-            held = self.read(Outlook, entry)
-            held = self.named(entry, held.value.host if held else "", held)
-            if held is not None:
-                found[held.value.host] = held
-        return found
+        return self.by_host(Outlook, self.store.list(self._told_key(""), timeout=timeout).entries)
 
     def untell(self, *, timeout: float = 3.0) -> None:
         """Nobody looks: what this host told goes."""

@@ -51,13 +51,8 @@ class PathRecords(Typed):
         seen = self.store.wait(self.key("path-answers", check_id(question), ""), index, timeout=timeout)
         if isinstance(seen, Unchanged | Reset):
             return seen
-        found = {}
-        for entry in seen.entries:
-            held = self.read(PathAnswer, entry)
-            held = self.named(entry, held.value.host if held else "", held)
-            if held is not None:
-                found[held.value.host] = held.value
-        return PathAnswers(found, seen.index)
+        found = self.by_host(PathAnswer, seen.entries)
+        return PathAnswers({host: held.value for host, held in found.items()}, seen.index)
 
     def take_back(self, question: str, *, timeout: float = 3.0) -> None:
         """The question is asked no more, and its answers go. What changed meanwhile stays for whoever comes next."""

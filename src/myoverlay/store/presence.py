@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from myoverlay.store import Check, Conflict, Delete, Entry, Lock, Op, Put, Reset, Unchanged, Unlock
+from myoverlay.store import Check, Conflict, Delete, Lock, Op, Put, Reset, Unchanged, Unlock
 from myoverlay.store.typed import Held, Typed, tail
 from myoverlay.values import COUNT_LIMIT, Alive, HostId, Value, check_count, encode
 
@@ -58,21 +58,12 @@ class Presence(Typed):
 
     def alive(self, *, timeout: float = 3.0) -> dict[HostId, Held[Alive]]:
         """The hosts whose session lives, with what they say of themselves."""
-        return self._alive_in(self.store.list(self.key("alive", ""), timeout=timeout).entries)
+        return self.by_host(Alive, self.store.list(self.key("alive", ""), timeout=timeout).entries)
 
     def alive_of(self, hosts: Iterable[HostId], *, timeout: float = 3.0) -> dict[HostId, Alive]:
         """What these hosts say of themselves; a host that is not there, or says nothing sensible, is absent."""
         entries = self.store.get_many([self.key("alive", host) for host in hosts], timeout=timeout)
-        return {host: held.value for host, held in self._alive_in(entries.values()).items()}
-
-    def _alive_in(self, entries: Iterable[Entry]) -> dict[HostId, Held[Alive]]:
-        found = {}
-        for entry in entries:
-            held = self.read(Alive, entry)
-            held = self.named(entry, held.value.host if held else "", held)
-            if held is not None:
-                found[held.value.host] = held
-        return found
+        return {host: held.value for host, held in self.by_host(Alive, entries.values()).items()}
 
     def wait(self, index: int, *, timeout: float) -> Present | Unchanged | Reset:
         """Wait until a host came or went. Costs the names alone: 52 bytes for each host that is there."""

@@ -301,10 +301,11 @@ class Records(Pooled):
         """The hosts that have a list for the overlay, by the names of the keys alone."""
         return {host for host, overlays in self.hosts_and_overlays(timeout=timeout).items() if overlay in overlays}
 
-    def hosts_and_overlays(self, *, timeout: float = 3.0) -> dict[HostId, set[OverlayName]]:
-        """All hosts that have a list, with the overlays they have one for, by the names of the keys alone."""
+    def hosts_and_overlays(self, of: HostId | None = None, *, timeout: float = 3.0) -> dict[HostId, set[OverlayName]]:
+        """All hosts that have a list (or one), with the overlays they have one for, by the names of the keys alone."""
         found: dict[HostId, set[OverlayName]] = {}
-        for key in self.store.keys(self.key("hosts", ""), timeout=timeout).keys:
+        below = self.key("hosts", of, "overlays", "") if of is not None else self.key("hosts", "")
+        for key in self.store.keys(below, timeout=timeout).keys:
             host, _, rest = key.removeprefix(self.key("hosts", "")).partition("/")
             kind, _, overlay = rest.partition("/")
             if kind != "overlays":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -13,6 +13,14 @@ from myoverlay.store import Entry, Store
 from myoverlay.values import HostId, decoder
 
 T = TypeVar("T")
+
+
+class _OfHost(Protocol):
+    @property
+    def host(self) -> HostId: ...
+
+
+H = TypeVar("H", bound=_OfHost)
 #: So many bad keys are remembered by name; more say nothing new.
 _QUARANTINE = 1000
 
@@ -61,6 +69,16 @@ class Typed:
             self.distrust(entry.key, f"it is about {name}")
             return None
         return held
+
+    def by_host(self, kind: type[H], entries: Iterable[Entry]) -> dict[HostId, Held[H]]:
+        """What hosts say, each under a key that ends in its id."""
+        found = {}
+        for entry in entries:
+            held = self.read(kind, entry)
+            held = self.named(entry, held.value.host if held else "", held)
+            if held is not None:
+                found[held.value.host] = held
+        return found
 
     def firmly(self, entry: Entry | None, held: Held[T] | None) -> Held[T] | None:
         """What was read. Raises Unreadable where there is a key and nothing could be read from it.

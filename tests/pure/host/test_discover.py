@@ -11,11 +11,11 @@ import pytest
 
 from myoverlay.errors import Unavailable
 from myoverlay.host.converge import Converger
-from myoverlay.host.discover import RELIST, Discovery, OutsiderWatch, Watch
+from myoverlay.host.discover import AT_ONCE, RELIST, Discovery, OutsiderWatch, Watch
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
 from myoverlay.store import Conflict, Delete, Entry
-from myoverlay.store.records import Member, Published
+from myoverlay.store.records import Member, Published, Records
 from myoverlay.store.rings import RING_LENGTH, Ring
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.store.typed import Held
@@ -558,3 +558,55 @@ def test_who_has_been_there_since_the_loss_and_lists_nothing_has_left(
     ann.watch._settled = lambda host: host == others[0].me
     ann.watch.fetch([others[0].me])
     assert "10.5.0.55" not in ann.local.addresses()
+
+
+# -- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def crowd(ann: Watcher, hosts: int, each: int) -> list[Records]:
+    """So many hosts with lists, and the first listing of them done."""
+    made = [
+        ann.host.records.of_host(ann.host.records.store, HostId(f"{number:032x}")) for number in range(1, hosts + 1)
+    ]
+    for number, one in enumerate(made):
+        tell(one, *(f"10.5.{number}.{last}" for last in range(2, 2 + each)))
+    ann.round()
+    return made
+
+
+def tell(one: Records, *addresses: str) -> None:
+    listed = one.lists(DEMO, [one.me]).get(one.me)
+    of = tuple(map(record, addresses))
+    new = HostList(host=one.me, overlay=DEMO, vtep=Address("192.0.2.9"), records=of)
+    assert isinstance(one.publish(definition(), new, listed, one.ring(DEMO), [], []), Published)
+
+
+@pytest.mark.parametrize(("hosts", "each"), [(1, 100), (10, 100), (150, 100), (150, 2)])
+def test_a_change_reads_the_changed_hosts_list_at_every_size(ann: Watcher, hosts: int, each: int) -> None:
+    """One wait and one read of one key, and nothing of what else there is: not its names, not another list."""
+    made = crowd(ann, hosts, each)
+    for one in (made[0], made[-1]):
+        tell(one, "10.5.0.250")
+        calls = ann.round()
+        assert [name for name, _ in calls] == ["wait", "get_many"]
+        assert calls[1][1] == (f"{PREFIX}/hosts/{one.me}/overlays/demo",)
+
+
+def test_of_many_lists_a_part_is_read_again(ann: Watcher) -> None:
+    """Slowly, in turn, with those that came or went unheard; in the end each was read again. Idle or not."""
+    made = crowd(ann, AT_ONCE + 40, 1)
+    read: set[str] = set()
+    for place in range(2):
+        ann.clock.now += RELIST + 1
+        if place:
+            tell(made[0], "10.5.0.77")
+        reads = [keys for name, keys in ann.round() if name == "get_many"]
+        assert [len(keys) for keys in reads] == [AT_ONCE + (place and made[0].me not in str(reads))]
+        read.update(*reads)
+    assert len(read) == len(made)
+    ann.clock.now += RELIST + 1
+    stranger = ann.host.records.of_host(ann.host.records.store, HostId("f" * 32))
+    unheard = HostList(host=stranger.me, overlay=DEMO, vtep=Address("192.0.2.9"), records=(record("10.5.0.99"),))
+    put(ann.host.records.store, f"{PREFIX}/hosts/{stranger.me}/overlays/demo", encode(unheard))
+    ann.round()
+    assert Address("10.5.0.99") in ann.local.view.peers

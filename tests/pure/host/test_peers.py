@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import msgspec
 import pytest
 
 from myoverlay.errors import Unavailable
-from myoverlay.host.peers import REFRESH, Fates, PeerWatch
+from myoverlay.host.peers import AT_ONCE, REFRESH, REFRESH_EACH, Fates, PeerWatch
 from myoverlay.plan.fates import Fate, State
 from myoverlay.store.records import Member, Published
 from myoverlay.store.sqlite import SqliteStore
@@ -443,3 +444,68 @@ def test_a_host_that_shares_nothing_any_more_is_nobody(ann: Watcher, bob: Host) 
     assert ann.fates.all() == {}
     assert ann.fates.expired() == set()
     assert ann.news() == []
+
+
+# -- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def read_of(ann: Watcher, *names: str) -> list[tuple[str, object]]:
+    """What a look asked of the store, by these calls."""
+    before = len(ann.host.wire.calls)
+    ann.look()
+    return [call for call in ann.host.wire.calls[before:] if call[0] in names]
+
+
+@pytest.mark.parametrize("many", [3, 130])
+def test_who_comes_or_goes_costs_that_host_alone(ann: Watcher, host: Callable[[str], Host], many: int) -> None:
+    """However many there are: of one that came what it says of itself is read, of one that went nothing."""
+    for number in range(many):
+        host(f"h{number}").live()
+    ann.look()
+    bob = host("bob")
+    session = bob.live()
+    assert read_of(ann, "get", "get_many", "keys", "list") == [("get_many", [f"myoverlay/alive/{bob.me}"])]
+    assert ann.watch.known.names[bob.me] == "bob"
+    lists(bob, "192.0.2.2")
+    ann.seen[DEMO] = {bob.me: Address("192.0.2.2")}
+    bob.wire.close_session(session)
+    assert [call for call in read_of(ann, "get", "get_many", "keys", "list") if call[1]] == []
+    assert ann.watch.sharing() == {bob.me: {DEMO}}
+
+
+def test_of_a_stranger_that_went_its_own_keys_are_read(ann: Watcher, host: Callable[[str], Host]) -> None:
+    """It came, listed containers and died before anybody read that list: it is judged like the others."""
+    ann.look()
+    bob = host("bob")
+    session = bob.live()
+    ann.look()
+    lists(bob, "192.0.2.2")
+    bob.wire.close_session(session)
+    assert read_of(ann, "keys") == [("keys", f"myoverlay/hosts/{bob.me}/overlays/")]
+    assert ann.watch.sharing() == {bob.me: {DEMO}}
+
+
+def test_what_all_say_of_themselves_is_read_again_in_turn(ann: Watcher, host: Callable[[str], Host]) -> None:
+    """A part each time, so that a thousand hosts do not ask for a thousand words each; in the end all of them."""
+    made = [host(f"h{number}") for number in range(AT_ONCE + 10)]
+    for one in made:
+        one.live()
+    ann.look()
+    asked: set[str] = set()
+    for _ in range(2):
+        ann.clock.now += REFRESH
+        (call,) = [keys for name, keys in read_of(ann, "get_many") if keys and "alive" in str(keys)]
+        assert isinstance(call, list)
+        assert len(call) == AT_ONCE
+        asked.update(call)
+    assert len(asked) == len(made)
+
+
+def test_the_more_hosts_the_slower_each_reads_all(ann: Watcher, host: Callable[[str], Host]) -> None:
+    """All together ask as often as a few: a look at everything comes later where there are very many."""
+    ann.look()
+    ann.watch.known = msgspec.structs.replace(ann.watch.known, present=frozenset(HostId.random() for _ in range(1000)))
+    ann.clock.now += REFRESH
+    assert not ann.watch._is_due()
+    ann.clock.now += 1000 * REFRESH_EACH - REFRESH
+    assert ann.watch._is_due()
