@@ -25,7 +25,7 @@ H = TypeVar("H", bound=_OfHost)
 _QUARANTINE = 1000
 
 
-class Held(msgspec.Struct, Generic[T], frozen=True):
+class Held(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """A value and the index it was read at: what a compare-and-set needs."""
 
     value: T
