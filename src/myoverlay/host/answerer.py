@@ -68,12 +68,16 @@ class Answerer:
 
     def show(self, overlay: str, zone: int, size: int = 0) -> bool:
         """Hand over a zone of so many endpoints, in a file that stays the caller's: it may read it for a while."""
-        self._busy = (self._number, self._busy[1] + size * READING)
+        self._will_read(size)
         return self.send(Show(overlay), (zone,))
 
-    def alter(self, overlay: str, change: int) -> bool:
-        """Hand over what is otherwise in a zone, in a file that stays the caller's."""
+    def alter(self, overlay: str, change: int, size: int = 0) -> bool:
+        """Hand over what is otherwise in a zone, with so many endpoints, in a file that stays the caller's."""
+        self._will_read(size)
         return self.send(Alter(overlay), (change,))
+
+    def _will_read(self, size: int) -> None:
+        self._busy = (self._number, self._busy[1] + size * READING)
 
     def drop(self, overlay: str) -> bool:
         return self.send(Close(overlay))

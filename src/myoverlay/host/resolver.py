@@ -237,19 +237,19 @@ class Resolver(Loop):
     def _show(self, network: Network, shown: Known | None, known: Known) -> None:
         """Tell it what is otherwise; everything only where nothing of the overlay was shown yet."""
         overlay = network.overlay
-        whole = None
         if shown is None:
             whole = zone_of(network, known)
-            file = file_of(whole)
+            size, file = len(whole.ends), file_of(whole)
         else:
-            file = file_of_change(change_of(network, shown, known))
+            change = change_of(network, shown, known)
+            size, file = len(change.ends) + len(change.went), file_of_change(change)
         try:
             with self._lock:
                 answerer = self._answerer
                 if answerer is None or self._shown.get(overlay) is not shown:
                     return  # it is another process, or the overlay has gone
-                done = answerer.show(overlay, file, len(whole.ends)) if whole else answerer.alter(overlay, file)
-                if done:
+                tell = answerer.show if shown is None else answerer.alter
+                if tell(overlay, file, size):
                     self._shown[overlay] = known
         finally:
             os.close(file)

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from myoverlay.host import answerer as answering
 from myoverlay.host import resolver as keeping
+from myoverlay.host.answerer import Answerer
 from myoverlay.host.resolver import Resolver
+from myoverlay.names import protocol
 from myoverlay.names.protocol import HOST
 from myoverlay.tally import Tally
+from myoverlay.values import Address
 from tests.pure.kit import Clock
 
 
@@ -64,3 +68,41 @@ def test_one_that_has_not_begun_has_no_sockets(monkeypatch: pytest.MonkeyPatch) 
     keeper.round()
     assert process.given == [HOST]
     keeper.stop(1.0)
+
+
+def test_one_that_reads_much_has_time_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zone of 100,000 endpoints takes seconds to read on a busy machine: until it answered a question asked after it
+    was handed over, it is not taken for frozen; one that was given nothing is, as before.
+    """
+    monkeypatch.setattr(answering, "_spawn", lambda *_: SimpleNamespace(pid=7))
+    clock = Clock(100.0)
+    home: Any = SimpleNamespace(call=lambda act: act())
+    one = Answerer(home, Address("169.254.77.53"), clock)
+    pongs: list[protocol.Pong] = []
+
+    def answer(number: int) -> None:
+        pongs.append(protocol.Pong(number))
+        one.hear()
+
+    def receive(_: object) -> protocol.Pong:
+        if not pongs:
+            raise BlockingIOError
+        return pongs.pop()
+
+    monkeypatch.setattr(protocol, "receive_pong", receive)
+    monkeypatch.setattr(protocol, "send", lambda *_: None)
+    one.ping()
+    answer(1)
+    clock.now += answering.PING
+    one.ping()
+    one.alter("web", 0, 100_000)
+    clock.now += 1.0
+    answer(2)  # this was asked before
+    one.ping()
+    clock.now += answering.PATIENCE + 1.0
+    assert not one.is_frozen
+    answer(3)
+    one.ping()
+    clock.now += answering.PATIENCE + 1.0
+    assert one.is_frozen
+    one.control.close()
