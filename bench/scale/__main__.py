@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.scale import counted
+from bench.scale import capacity, counted, plots
 from bench.scale.measure import Plan, Size, as_json, measure
 from lab.lab import Lab
 
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--short", action="store_true", help="small sizes: does it run?")
     parser.add_argument("--sizes", help="hosts, each with 100 endpoints: 1,10,100")
+    parser.add_argument("--capacity", action="store_true", help="only what Consul carries")
     parser.add_argument("--watchers", type=int)
     parser.add_argument("--out", type=Path, help="where the results go; default: bench/results/scale.json")
     parsed = parser.parse_args(arguments)
@@ -38,18 +40,34 @@ def main(arguments: list[str]) -> int:
         plan = plan._replace(sizes=tuple(Size(int(hosts), 100) for hosts in parsed.sizes.split(",")))
     if parsed.watchers:
         plan = plan._replace(watchers=parsed.watchers)
+    if parsed.capacity:
+        plan = plan._replace(sizes=())
     began = time.monotonic()
-    results = run(plan)
+    results = run(plan, parsed.capacity or not parsed.sizes)
     results["took_s"] = time.monotonic() - began
     out = parsed.out or (None if parsed.short else RESULTS / "scale.json")
     if out is not None:
         out.parent.mkdir(exist_ok=True)
+        if (parsed.sizes or parsed.capacity) and out.exists():
+            results = merged(json.loads(out.read_text()), results)
         out.write_bytes(as_json(results))
+        plots.draw(results, out.parent)
     return 0
 
 
-def run(plan: Plan) -> dict[str, Any]:
-    """All sizes, on a laboratory of its own."""
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Sizes measured now in place of those of before."""
+    sizes = {one["endpoints"]: one for one in (*before["sizes"], *now["sizes"])}
+    capacity = now["capacity"] or before["capacity"]
+    return {**now, "sizes": [sizes[each] for each in sorted(sizes)], "capacity": capacity}
+
+
+def run(plan: Plan, with_capacity: bool) -> dict[str, Any]:
+    """All sizes, on a laboratory of its own; and what its Consul carries."""
     about = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}",
@@ -58,8 +76,9 @@ def run(plan: Plan) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="scale-") as folder, Lab(f"scale{os.getpid() % 10000}") as lab:
         counted.install(lab.consul.host.inside)
         for size in plan.sizes:
-            sizes.append(measure(lab.consul, size, plan, Path(folder), lambda line: print(line, flush=True)))
-    return {"about": about, "sizes": sizes}
+            sizes.append(measure(lab.consul, size, plan, Path(folder), say))
+        carried = capacity.measure(lab.consul, plan is SHORT, say) if with_capacity else None
+    return {"about": about, "sizes": sizes, "capacity": carried}
 
 
 if __name__ == "__main__":

@@ -41,4 +41,4 @@ def install(inside: Callable[[Callable[[], socket.socket]], socket.socket] = lam
         sock = inside(lambda: _connect(*args))
         return _Counted(fileno=sock.detach())
 
-    wire._connect = counted
+    wire._connect = counted  # type: ignore[assignment]

@@ -121,7 +121,7 @@ def measure(consul: Consul, size: Size, plan: Plan, folder: Path, say: Callable[
         watchers = Watchers(consul, plan.watchers, folder / str(size.endpoints), plan.eager)
         watchers.begin()
         listed = time.monotonic() - began
-        time.sleep(3.0)  # what follows a start ends: nothing tells of it
+        _calm_down(watchers)
         return _measured(site, watchers, size, plan, listed, say)
     finally:
         if watchers is not None:
@@ -129,12 +129,20 @@ def measure(consul: Consul, size: Size, plan: Plan, folder: Path, say: Callable[
         site.close()
 
 
+def _calm_down(watchers: Watchers) -> None:
+    """Until what follows a start has ended everywhere, at most a minute: each spends little of a second."""
+    for _ in range(30):
+        spent = _spent(watchers, lambda: time.sleep(2.0))
+        if max((one.cpu + one.names_cpu) / one.seconds for one in spent) < 0.15:
+            return
+
+
 def _measured(
     site: Site, watchers: Watchers, size: Size, plan: Plan, listed: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
     first = watchers.ask("look")
     wire_list = list_on_the_wire(site)
-    idle = _spent(watchers, lambda: time.sleep(plan.idle), 0)
+    idle = _spent(watchers, lambda: time.sleep(plan.idle))
     rates = []
     for rate, seconds in plan.rates:
         watchers.ask("mark")
@@ -144,7 +152,7 @@ def _measured(
             site.write(rate, seconds)
             time.sleep(min(3.0, 1.0 + seconds / 10))  # the last changes arrive
 
-        spent = _spent(watchers, write, idle=idle)
+        spent = _spent(watchers, write)
         row = _row(rate, site, spent, idle)
         rates.append(row)
         say(
@@ -199,7 +207,7 @@ class Spent(NamedTuple):
     taken: list[float]
 
 
-def _spent(watchers: Watchers, act: Callable[[], None], idle: object) -> list[Spent]:
+def _spent(watchers: Watchers, act: Callable[[], None]) -> list[Spent]:
     before, began = watchers.ask("look"), time.monotonic()
     act()
     seconds, after = time.monotonic() - began, watchers.ask("look")
@@ -240,6 +248,7 @@ def _row(rate: float, site: Site, spent: list[Spent], idle: list[Spent]) -> dict
     """Per change: what was spent less what is spent without any."""
     changes = site.changes
     calm = statistics.median((one.cpu + one.names_cpu) / one.seconds for one in idle)
+    calm_way = statistics.median(_way(one) / one.seconds for one in idle)
     calm_names = statistics.median(one.names_cpu / one.seconds for one in idle)
     taken = sorted(one for each in spent for one in each.taken)
     return {
@@ -247,12 +256,10 @@ def _row(rate: float, site: Site, spent: list[Spent], idle: list[Spent]) -> dict
         "changes": changes,
         "conflicts": sum(one.conflicts for one in site.hosts),
         "writer_late_s": site.late,
-        "cpu_ms": summary(1000 * ((one.cpu + one.names_cpu) - calm * one.seconds) / changes for one in spent),
+        # The threads that a change goes through, and the resolver's process; less what they spend without changes.
+        "cpu_ms": summary(1000 * (_way(one) - calm_way * one.seconds) / changes for one in spent),
         "cpu_names_ms": summary(1000 * (one.names_cpu - calm_names * one.seconds) / changes for one in spent),
-        "cpu_watch_ms": summary(
-            1000 * sum(used for name, used in one.threads.items() if name.startswith("watch-")) / changes
-            for one in spent
-        ),
+        "cpu_all_ms": summary(1000 * ((one.cpu + one.names_cpu) - calm * one.seconds) / changes for one in spent),
         "threads_ms": threads_of(spent, changes),
         "bytes": summary(one.watch / changes for one in spent),
         "bytes_all": summary(one.all / changes for one in spent),
@@ -262,6 +269,11 @@ def _row(rate: float, site: Site, spent: list[Spent], idle: list[Spent]) -> dict
         "seen": len(taken) / max(1, changes * len(spent)),
         "seconds": {f"p{q}": _at(taken, q / 100) for q in (50, 90, 99, 100)},
     }
+
+
+def _way(one: Spent) -> float:
+    """Seconds of CPU of the threads `watch-…` and `names`, and of the resolver's process."""
+    return one.names_cpu + sum(used for name, used in one.threads.items() if name.startswith(("watch-", "names")))
 
 
 def threads_of(spent: list[Spent], changes: float) -> dict[str, float]:

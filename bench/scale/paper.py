@@ -22,6 +22,10 @@ class PaperTables:
         self.rows: dict[Address | Mac, Row] = {}
         self.written = 0
 
+    def dump(self) -> tuple[set[Neigh], set[Fdb]]:
+        neigh = {row for row in self.rows.values() if isinstance(row, Neigh)}
+        return neigh, {row for row in self.rows.values() if isinstance(row, Fdb)}
+
     def set(self, rows: Sequence[Row]) -> list[Any]:
         for row in rows:
             self.rows[_key(row)] = row
@@ -33,10 +37,6 @@ class PaperTables:
             self.rows.pop(_key(row), None)
         self.written += len(rows)
         return []
-
-    def dump(self) -> tuple[set[Neigh], set[Fdb]]:
-        neigh = {row for row in self.rows.values() if isinstance(row, Neigh)}
-        return neigh, {row for row in self.rows.values() if isinstance(row, Fdb)}
 
     def close(self) -> None:
         """Nothing is held."""

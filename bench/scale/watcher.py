@@ -39,7 +39,7 @@ class Watcher:
 
     def __init__(self, consul: str, number: int, folder: Path, eager: int) -> None:
         counted.install()
-        resolver.open_doors = paper_doors  # type: ignore[assignment]
+        resolver.open_doors = paper_doors  # type: ignore[attr-defined, assignment]
         kernel = Kernel(vtep_of(FIRST + number))
         settings = load(
             {
