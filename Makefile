@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: bench-scale names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ chaos-docs: $(VENV)/ready ## put the table of the last `make chaos` into README
 
 chaos-proof: $(VENV)/ready .lab-ready ## rows of that table on code with a part taken out: they must fail
 	$(BIN)/python -m tests.engine.chaos.proof
+
+bench-scale: $(VENV)/ready .lab-ready ## what one change costs a watching host, from 100 to 100,000 endpoints; nothing else should run (SHORT=1: does it run?)
+	@$(BIN)/python -m bench.scale $(if $(SHORT),--short)
 
 model: $(VENV)/ready ## 1,000 random schedules of simulated hosts under virtual time (MODEL_SEED=… begins with that one)
 	@$(BIN)/python -m tests.pure.model run --count 1000

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.scale import capacity, counted, plots
 from bench.scale.measure import Plan, Size, as_json, measure
+from bench.scale.promise import promises
 from lab.lab import Lab
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -21,8 +22,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 FULL = Plan(
     sizes=(Size(1, 100), Size(10, 100), Size(100, 100), Size(1000, 100)),
     watchers=20,
-    rates=((1.0, 20.0), (10.0, 15.0), (100.0, 12.0)),
-    idle=10.0,
+    rates=((1.0, 15.0), (10.0, 10.0), (100.0, 8.0)),
+    idle=8.0,
 )
 SHORT = Plan(sizes=(Size(1, 20), Size(4, 20)), watchers=2, rates=((10.0, 3.0),), idle=1.0)
 
@@ -52,6 +53,8 @@ def main(arguments: list[str]) -> int:
             results = merged(json.loads(out.read_text()), results)
         out.write_bytes(as_json(results))
         plots.draw(results, out.parent)
+    for met, sentence in promises(results):
+        say(f"{'met    ' if met else 'NOT MET'}  {sentence}")
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,20 @@ RESULTS = Path(__file__).parents[1] / "results" / "scale.json"
 def draw(results: dict[str, Any], folder: Path) -> bool:
     """Write `scale.svg`; False where the drawing library (dependency group `bench`) is not there."""
     try:
-        import matplotlib
+        importlib.import_module("matplotlib").use("svg")
     except ImportError:
         print("no picture is drawn: matplotlib is not there (dependency group bench)")
         return False
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    plt: Any = pyplot
+    plt: Any = importlib.import_module("matplotlib.pyplot")
     sizes = results["sizes"]
     across = [size["endpoints"] for size in sizes]
     figure, panes = plt.subplots(2, 2, figsize=(9, 6.5), constrained_layout=True)
-    for pane, title, of in (
+    parts: tuple[tuple[Any, str, Callable[[dict[str, Any]], float]], ...] = (
         (panes[0][0], "bytes per change, kB", lambda row: row["bytes"]["median"] / 1000),
         (panes[0][1], "CPU per change, ms", lambda row: row["cpu_ms"]["median"]),
         (panes[1][0], "until programmed, ms (median)", lambda row: row["seconds"]["p50"] * 1000),
-    ):
+    )
+    for pane, title, of in parts:
         for number, rate in enumerate(sorted({row["rate"] for size in sizes for row in size["rates"]})):
             points = [(size["endpoints"], of(row)) for size in sizes for row in size["rates"] if row["rate"] == rate]
             pane.plot(*zip(*points, strict=True), marker="os^"[number % 3], label=f"{rate:g} changes/s")
