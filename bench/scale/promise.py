@@ -37,8 +37,8 @@ def _cpu(sizes: list[dict[str, Any]], rate: float) -> tuple[bool, str]:
     least, most = min(costs), max(costs, key=lambda endpoints: costs[endpoints])
     times = costs[most] / costs[least]
     told = (
-        f"{rate:g} changes/s: {costs[least]:.2f} ms of CPU a change with {least} endpoints, at most {costs[most]:.2f} ms"
-        f" (with {most}): {times:.2f} × of at most {TIMES:g}"
+        f"{rate:g} changes/s: {costs[least]:.2f} ms of CPU a change with {least} endpoints, at most"
+        f" {costs[most]:.2f} ms (with {most}): {times:.2f} × of at most {TIMES:g}"
     )
     return times <= TIMES, told
 
