@@ -203,6 +203,7 @@ class Spent(NamedTuple):
     all: int
     requests: int
     watch_requests: int
+    asked: dict[str, int]
     rows: int
     taken: list[float]
 
@@ -229,6 +230,7 @@ def _difference(before: dict[str, Any], after: dict[str, Any], seconds: float) -
         more("received") + more("sent"),
         more("requests"),
         more("requests", "watch-"),
+        {name: count - before["requests"].get(name, 0) for name, count in after["requests"].items()},
         after["rows"] - before["rows"],
         after["taken"],
     )
@@ -240,7 +242,11 @@ def _idle(idle: list[Spent], seconds: float) -> dict[str, Any]:
         "cpu_ms_per_s": summary(1000 * (one.cpu + one.names_cpu) / one.seconds for one in idle),
         "bytes_per_s": summary(one.all / one.seconds for one in idle),
         "requests_per_s": summary(one.requests / one.seconds for one in idle),
-        "threads_ms_per_s": threads_of(idle, 1.0),
+        "requests_by_thread": {
+            name: round(statistics.median(one.asked.get(name, 0) / one.seconds for one in idle), 3)
+            for name in sorted({name for one in idle for name, count in one.asked.items() if count})
+        },
+        "threads_ms_per_s": threads_of(idle, seconds),
     }
 
 
