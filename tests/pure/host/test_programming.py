@@ -20,7 +20,7 @@ from tests.pure.kit import DEMO, Host, definition, endpoint, network, soon
 from tests.pure.model.kernel import FakeGround, FakeLinks, FakePins, FakeTables, Kernel, free
 
 WIDE = Subnet("10.5.0.0/16")
-LIMIT = 12
+LIMIT = 4
 
 
 class Site:

@@ -14,8 +14,10 @@ from myoverlay.plan import rows
 from myoverlay.plan.zone import A, Addresses, Directory, End, Nobody, Question
 from myoverlay.store.records import believed
 from myoverlay.store.typed import Held
-from myoverlay.values import Address, Endpoint, HostId, HostList, Mac, Record
+from myoverlay.values import Address, Endpoint, HostId, HostList, Mac, Peer, Record
 from tests.pure.kit import ANN, BOB, EVE, definition, endpoint, network
+
+PEERS: dict[Peer, Peer] = {}
 
 
 def named(address: str, *names: str, generation: int = 1) -> Record:
@@ -30,7 +32,9 @@ def local_of(*endpoints: Endpoint, **lists: tuple[Record, ...]) -> Any:
         ids[name]: HostList(host=ids[name], overlay=of.overlay, vtep=Address(f"192.0.2.{place}"), records=records)
         for place, (name, records) in enumerate(lists.items(), 1)
     }
-    view = View(lists={host: Held(one, 1) for host, one in told.items()}, peers=rows.newest(believed(of, told)))
+    # One that is as it was is the same object, as where a view follows a view.
+    peers = {address: PEERS.setdefault(peer, peer) for address, peer in rows.newest(believed(of, told)).items()}
+    view = View(lists={host: Held(one, 1) for host, one in told.items()}, peers=peers)
     return SimpleNamespace(network=network(definition=of), view=view, endpoints=lambda: list(endpoints))
 
 
@@ -150,9 +154,6 @@ def test_a_change_holds_what_is_otherwise_alone() -> None:
     many = [named(f"10.5.0.{last}", f"n{last}") for last in range(2, 202)]
     before = local_of(bob=tuple(many))
     after = local_of(bob=(*many, named("10.5.0.250", "new")))
-    # The others' peers are the same objects, as they are where a view follows a view.
-    peers = {**after.view.peers, **before.view.peers}
-    after.view = View(lists=after.view.lists, peers=peers)
     change = change_of(after.network, Known(before, ()), Known(after, ()))
     assert change.ends == (End("10.5.0.250", ("new",)),)
     assert not change.went
