@@ -8,6 +8,7 @@ import pytest
 
 from bench.scale.__main__ import merged
 from bench.scale.measure import summary
+from bench.scale.page import renewed
 from bench.scale.promise import promises
 
 
@@ -55,3 +56,23 @@ def test_a_size_measured_again_takes_the_place_of_the_one_before() -> None:
     assert both["sizes"][1]["rates"][1]["cpu_ms"]["median"] == 9.0
     assert both["capacity"] == {"rounds_per_s": 5}
     assert both["about"] == "now"
+
+
+def test_the_page_has_the_figures() -> None:
+    """Both tables stand between their markers, in place of what stood there; a page without markers is refused."""
+    one = size(100) | {"watchers": 20, "eager": True}
+    for row in one["rates"]:
+        row["seconds"] = {"p50": 0.02, "p99": 0.05}
+    results = {
+        "sizes": [one],
+        "capacity": {"rounds_per_s": 600},
+        "about": {"date": "today", "machine": "a machine"},
+    }
+    page = "a\n<!-- sizes -->\nold\n<!-- /sizes -->\nb\n<!-- fan-out -->\n<!-- /fan-out -->\nc\n"
+    new = renewed(page, results)
+    assert "| 100 | 1 + 20 | yes | 29.0 / 1000000.0 (14.0) | 4.0 / 4.0 | 20 / 20 | 50 / 50 | 100 (60) |" in new
+    assert "| 1,000 | 0.6 |" in new
+    assert "old" not in new
+    assert renewed(new, results) == new
+    with pytest.raises(ValueError, match="fan-out"):
+        renewed("<!-- sizes -->\n<!-- /sizes -->\n", results)
