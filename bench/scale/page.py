@@ -28,9 +28,15 @@ def _rates(size: dict[str, Any], of: Callable[[dict[str, Any]], str]) -> str:
 def sizes(results: dict[str, Any]) -> str:
     """One row per size; figures at 1, 10 and 100 changes a second are behind each other."""
     head = (
-        "endpoints", "hosts", "rows ahead", "kB a change (its list)", "CPU a change, ms", "until programmed, ms: median",
-        "99 % within", "memory, MB (resolver)",
-    )  # fmt: skip
+        "endpoints",
+        "hosts",
+        "rows ahead",
+        "kB a change (its list)",
+        "CPU a change, ms",
+        "until programmed, ms: median",
+        "99 % within",
+        "memory, MB (resolver)",
+    )
     body = []
     for size in results["sizes"]:
         listed, names = size["list_wire_bytes"] / 1000, size["memory_names"]["median"] / 1e6
@@ -47,7 +53,8 @@ def sizes(results: dict[str, Any]) -> str:
             )
         )
     about = results["about"]
-    return f"{_rows(head, body)}\n\nMeasured {about['date']}: {about['machine']}; 20 watchers, figures are medians of them."
+    measured = f"Measured {about['date']}: {about['machine']}; figures are medians of the watchers."
+    return f"{_rows(head, body)}\n\n{measured}"
 
 
 def fan_out(results: dict[str, Any]) -> str:
