@@ -140,6 +140,22 @@ class Room(NamedTuple):
     seen: bool = True
 
 
+class Heard(NamedTuple):
+    """What came out of a container after an echo to it that bore the other end's address.
+
+    `to`: the MAC that its answer went to, "" where none came; `holder`: the address of the overlay that has that MAC,
+    where it is not the other end's. `asked`: it asked for the MAC of the other end. `sought`: of what else it asked.
+    `others`: an echo from another address was answered; `beside`: one from an address of the overlay.
+    """
+
+    to: str = ""
+    holder: str = ""
+    asked: bool = False
+    sought: tuple[str, ...] = ()
+    others: bool = False
+    beside: bool = False
+
+
 class Forwarding(NamedTuple):
     """A row of the VXLAN device's forwarding table; `own`: it has a port, VNI or interface of its own."""
 

@@ -124,6 +124,30 @@ def read_echo_reply(frame: bytes, us: tuple[Mac, Address]) -> tuple[Mac, Address
     return Mac.unpack(by), Address.unpack(sender), struct.pack("!HH", ident, number), length
 
 
+def echo_answered_to(frame: bytes, by: Address, to: Address, nonce: bytes) -> str | None:
+    """The MAC that `by` sends its answer to an echo from `to` to; None for every other frame."""
+    if len(frame) < _ETHERNET.size + _IPV4.size + _ECHO.size:
+        return None
+    target, _, kind = _ETHERNET.unpack_from(frame)
+    form, *_, protocol, _, source, goal = _IPV4.unpack_from(frame, _ETHERNET.size)
+    what, code, _, ident, number = _ECHO.unpack_from(frame, _ETHERNET.size + _IPV4.size)
+    if (kind, form, protocol, what, code) != (ETH_P_IP, 0x45, ICMP, ECHO_REPLY, 0):
+        return None
+    if (source, goal) != (by.packed, to.packed) or struct.pack("!HH", ident, number) != nonce:
+        return None
+    return str(target.hex(":"))
+
+
+def read_arp_request(frame: bytes, by: Address) -> Address | None:
+    """The address whose MAC `by` asks for; None for every other frame, its announcements among them."""
+    if len(frame) < ARP_LENGTH:
+        return None
+    *form, operation, _, sender, _, wanted = _ARP.unpack_from(frame, _ETHERNET.size)
+    if frame[12:14] != b"\x08\x06" or form != [1, ETH_P_IP, 6, 4] or operation != ARP_REQUEST:
+        return None
+    return Address.unpack(wanted) if sender == by.packed and wanted != sender else None
+
+
 def _checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071) of an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from myoverlay.networks import plain
 from myoverlay.path import (
-    SAID,
     End,
     Floor,
+    Heard,
     Hop,
     Link,
     Neighbour,
@@ -23,8 +22,11 @@ from myoverlay.path import (
     State,
     Tunnel,
 )
+from myoverlay.plan import overheard
 from myoverlay.plan.definition import carries
 from myoverlay.plan.firewall import Gate, Packet, Ruleset
+from myoverlay.plan.hops import make, unread
+from myoverlay.plan.overheard import Told
 from myoverlay.values import Address
 
 BRIDGE, DEVICE = "br0", "vxlan1"
@@ -36,8 +38,9 @@ class Half(NamedTuple):
     """One host's side of a path, as read: `own` is the end that is here, `other` the one it talks to.
 
     `port` is the veth's end in the overlay namespace. `far` is the container's end as read from there; `room` the
-    container's namespace, where it could be entered. `pulled`: rows are written when they are asked for, and these
-    were not yet. `enter` is the word that runs a command in the container's namespace.
+    container's namespace, where it could be entered; `heard`, where not, how the container answered an echo. `pulled`:
+    rows are written when they are asked for, and these were not yet. `enter` is the word that runs a command in the
+    container's namespace.
     """
 
     tunnel: Tunnel
@@ -48,6 +51,7 @@ class Half(NamedTuple):
     floor: Floor
     far: Link | None = None
     room: Room | None = None
+    heard: Heard | None = None
     outer: tuple[Route, Neighbour | None] | None = None
     host_rules: Rules = Rules()
     overlay_rules: Rules = Rules()
@@ -84,13 +88,12 @@ def at_home(source: Half, target: Half) -> list[Hop]:
 
 def _container(half: Half) -> list[Hop]:
     if half.room is None:
-        note = "the container's namespace cannot be entered from here (a managed plugin sees no other process)"
-        return [
-            unread("container route", note, f"see `ip route get {half.other.address}` in the container"),
-            unread("container neighbour", note, f"see `ip neigh show {half.other.address}` in the container"),
-            _container_link(half, half.far),
-        ]
+        return [*overheard.hops(_told(half)), _container_link(half, half.far)]
     return [_route(half, half.room), _neighbour(half, half.room), _container_link(half, half.room.link)]
+
+
+def _told(half: Half) -> Told:
+    return Told(half.own, half.other, half.heard, half.far, half.enter, half.subnet)
 
 
 def _route(half: Half, room: Room) -> Hop:
@@ -360,37 +363,13 @@ def _inner_packet(source: End, target: End, came: str, goes: str) -> Packet:
     return Packet(frozenset(("ether", "ip")), fields, meta)
 
 
-# -- hops ----------------------------------------------------------------------------------------------------------
+# -- words ---------------------------------------------------------------------------------------------------------
 
 
 def _up(link: Link) -> str:
     return "up" if link.up else "down"
 
 
-def make(name: str, wrong: bool, saw: str, wanted: str, remedy: str, heals: bool = False) -> Hop:
-    """A hop as judged; what is right needs no remedy."""
-    if not wrong:
-        return Hop(name=name, state=State.RIGHT, saw=plain(saw, SAID))
-    return Hop(
-        name=name,
-        state=State.WRONG,
-        saw=plain(saw, SAID),
-        wanted=plain(wanted, SAID),
-        remedy=plain(remedy, SAID),
-        heals=heals,
-    )
-
-
 def _healed(name: str, wrong: bool, saw: str, wanted: str) -> Hop:
     """A hop that the reconciler looks after."""
     return make(name, wrong, saw, wanted, HEALED, heals=True)
-
-
-def broken(name: str, saw: str, wanted: str, remedy: str) -> Hop:
-    """A hop that is not there at all, so that nothing behind it can be looked at."""
-    return make(name, True, saw, wanted, remedy)
-
-
-def unread(name: str, saw: str, remedy: str = "") -> Hop:
-    """A hop that could not be looked at, or judged."""
-    return Hop(name=name, state=State.UNSEEN, saw=plain(saw, SAID), remedy=plain(remedy, SAID))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from myoverlay.networks import plain
 from myoverlay.path import SAID, End, Hop, PathAnswer, State
-from myoverlay.plan.half import make, unread
+from myoverlay.plan.hops import make, unread
 from myoverlay.plan.measure import Reach
 from myoverlay.values import Address, HostId
 

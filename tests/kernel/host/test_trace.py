@@ -402,20 +402,6 @@ def test_words_that_mean_nobody_are_refused(hosts: Hosts) -> None:
     assert host.call("Control.Trace", a=a.endpoint[:12], b=str(b.address))["source"]["address"] == a.address
 
 
-def test_a_container_that_cannot_be_entered_is_said_so(hosts: Hosts) -> None:
-    """As in a managed plugin, where no process is seen: its link is read through the cable, the rest is told unseen."""
-    near, far = hosts.pair()  # whose sandboxes are said to be where nothing is, and where no process lives
-    a, b = near.run(), far.run()
-    until(lambda: near.knows(b) and far.knows(a))
-    found = until(lambda: (seen := trace(near, a, b))["whole"] and seen, 15)
-    states = {(step["host"], step["hop"]): step["state"] for step in found["steps"]}
-    for host in (near, far):
-        assert states[host.name, "container route"] == states[host.name, "container neighbour"] == "unseen"
-        assert states[host.name, "container link"] == "right"
-    ip(a.ns, "link set eth0 mtu 1200")
-    assert first(trace(near, a, b))["hop"] == "container link"
-
-
 def test_an_address_nobody_answers_at(hosts: Hosts) -> None:
     """The other machine is off the underlay: its VTEP is silent, and the underlay is named."""
     near, far = looked_at(hosts)

@@ -24,7 +24,7 @@ from myoverlay.path import (
     State,
     Tunnel,
 )
-from myoverlay.plan import half, path
+from myoverlay.plan import half, hops, path
 from myoverlay.plan.half import Half
 from myoverlay.plan.measure import Reach
 from myoverlay.values import Address, HostId, Mac, decoder, encode
@@ -204,11 +204,11 @@ def answer(host: HostId, name: str, *hops: Hop, **more: Any) -> PathAnswer:
 
 
 def broken(name: str) -> Hop:
-    return half.broken(name, "this", "that", "do so")
+    return hops.broken(name, "this", "that", "do so")
 
 
 def right(name: str) -> Hop:
-    return half.make(name, False, "this", "", "")
+    return hops.make(name, False, "this", "", "")
 
 
 SILENT = path.underlay(Reach.SILENT, B.vtep, 1450, 4789)
@@ -283,5 +283,5 @@ def test_an_answer_travels() -> None:
 
 def test_long_texts_of_a_kernel_are_cut() -> None:
     """A rule of any length fits into a hop."""
-    hop = half.make("host firewall", True, "x" * 5000, "y" * 5000, "z\n" * 900)
+    hop = hops.make("host firewall", True, "x" * 5000, "y" * 5000, "z\n" * 900)
     assert max(map(len, (hop.saw, hop.wanted, hop.remedy))) <= SAID
