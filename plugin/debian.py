@@ -24,14 +24,16 @@ STDLIB = "usr/lib/python3.11"
 
 PACKAGES = (
     "python3.11-minimal", "libpython3.11-stdlib", "libgcc-s1", "ca-certificates", "nftables", "busybox-static",
+    "iproute2",
 )  # fmt: skip
 
-PROGRAMS = (PYTHON, "usr/sbin/nft", "usr/bin/busybox")
+PROGRAMS = (PYTHON, "usr/sbin/nft", "usr/bin/busybox", "usr/bin/ip", "usr/sbin/bridge")
+"""The last two for whoever looks for a fault (`exec`, `report`). `ss` and `tcpdump` would bring 7 MB of libraries."""
 
 ASKED_FOR_AT_RUN_TIME = ("libgcc_s.so.1",)
 """glibc opens it by name when a thread ends by pthread_exit, as Python's do when the interpreter goes away."""
 
-APPLETS = ("sh", "cat", "ip", "ls", "ps", "kill", "ping", "wget")
+APPLETS = ("sh", "cat", "ls", "ps", "kill", "nsenter", "ping", "uname", "wget")
 """Names of busybox that other programs might call; its shell knows all the others without a link."""
 
 DROPPED_MODULES = (

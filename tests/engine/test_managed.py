@@ -6,95 +6,23 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab import places
-from lab.engine import EngineHost
 from lab.lab import HostSpec, Lab
 from lab.processes import Known
 from tests.engine.asking import KNOWN
-from tests.engine.conftest import BOTH, IMAGE, eventually, ping
-
-FOLDER = places.REPOSITORY / "build" / "plugin"
-CREATE = ("network", "create", *BOTH, "--subnet", "10.8.0.0/24", "web")
-OURS, EMBEDDED = "169.254.77.53", "127.0.0.11"
-ASKING = str(Path(__file__).with_name("asking.py"))
-PIN = "/run/docker/plugins/myoverlay/netns/10.8.0.0-24"
-
-
-class Managed:
-    """Two hosts that installed the plugin from the laboratory's registry, and how long it took."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.h1, self.h2 = lab.hosts["h1"], lab.hosts["h2"]
-        self.name = f"{lab.registry.address}/myoverlay-plugin:0.1"
-        self.enabling: dict[str, float] = {}
-
-    def other(self, host: EngineHost) -> EngineHost:
-        return self.h2 if host is self.h1 else self.h1
-
-    def resolv_conf(self, host: EngineHost) -> str:
-        """A host's file: the other host is its DNS server."""
-        return f"nameserver {self.other(host).address}\n"
-
-    def ask(self, host: EngineHost, server: str, count: int = 1) -> Any:
-        """Questions for a name that only the host's server knows, from its container `talks`."""
-        argv = [sys.executable, ASKING, "ask", server, "www.example.com", str(count)]
-        return json.loads(host.in_container("talks", argv, timeout=120))
-
-    def install(self) -> None:
-        """Push from one host, install on both, with Docker's own commands."""
-        self.h1.docker("plugin", "create", self.name, str(FOLDER), timeout=120)
-        self.h1.docker("plugin", "push", self.name, timeout=120)
-        self.h1.docker("plugin", "rm", self.name)
-        for host in (self.h1, self.h2):
-            host.popen([sys.executable, ASKING, "serve", str(host.folder / "asked"), host.address])
-            host.in_engine(["sh", "-c", f"echo -n '{self.resolv_conf(host)}' >/etc/resolv.conf"])
-            setting = f"CONSUL_HTTP_ADDR={self.lab.consul.url}"
-            host.docker(
-                "plugin", "install", "--disable", "--grant-all-permissions", self.name, setting, timeout=120
-            )  # fmt: skip
-            self.enable(host)
-
-    def enable(self, host: EngineHost) -> None:
-        began = time.monotonic()
-        host.docker("plugin", "enable", self.name)
-        self.enabling[host.name] = time.monotonic() - began
-
-    def processes(self, host: EngineHost, *words: bytes) -> list[int]:
-        """The plugin's processes, as the host counts: first the one that the engine started."""
-        wanted = set(words or (b"myoverlay", b"serve"))
-        found = []
-        for entry in (host.fs / "proc").iterdir():
-            if entry.name.isdigit() and wanted <= set(_read(entry / "cmdline").split(b"\0")):
-                found.append(int(entry.name))
-        return sorted(found)
-
-    def resolver(self, host: EngineHost) -> int:
-        """The process that answers names."""
-        return int(eventually("the resolver", lambda: self.processes(host, b"myoverlay.names"))[0])
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # it ended meanwhile
+from tests.engine.conftest import eventually, ping
+from tests.engine.managed import CREATE, EMBEDDED, FOLDER, OURS, PIN, Managed, address, build, run
 
 
 @pytest.fixture(scope="module")
 def managed() -> Iterator[Managed]:
-    subprocess.run(
-        [sys.executable, "-m", "plugin", "build", "--target", str(FOLDER)], cwd=places.REPOSITORY, check=True
-    )
+    build()
     specs = [HostSpec("h1", engine="old"), HostSpec("h2", engine="new")]
     with Lab("managed", specs, consul=True, registry=True) as lab:
         managed = Managed(lab)
@@ -102,15 +30,6 @@ def managed() -> Iterator[Managed]:
         for host in (managed.h1, managed.h2):
             host.docker(*CREATE)
         yield managed
-
-
-def run(host: EngineHost, name: str, *arguments: str) -> str:
-    host.docker("run", "-d", "--name", name, "--network", "web", *arguments, IMAGE)
-    return address(host, name)
-
-
-def address(host: EngineHost, name: str) -> str:
-    return host.docker("inspect", "-f", "{{.NetworkSettings.Networks.web.IPAddress}}", name)
 
 
 def test_the_short_name_works_and_containers_talk(managed: Managed) -> None:
@@ -130,17 +49,14 @@ def test_size_memory_and_start(managed: Managed) -> None:
     print(f"root file system {size / 1e6:.1f} MB; enabled in {managed.enabling} s")
     assert size <= 70e6
     for host in (managed.h1, managed.h2):
-        pss = 0
-        for pid in (*managed.processes(host), managed.resolver(host)):
-            rollup = (host.fs / f"proc/{pid}/smaps_rollup").read_text()
-            pss += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        print(f"{host.name}: {pss / 1024:.1f} MiB of memory (sum of PSS)")
-        assert 0 < pss * 1024 <= 80e6
+        taken = managed.memory(host)
+        print(f"{host.name}: {taken / 1e6:.1f} MB of memory (sum of PSS)")
+        assert 0 < taken <= 80e6
         assert managed.enabling[host.name] <= 1.5
 
 
 def test_a_path_is_traced(managed: Managed) -> None:
-    """`trace` on a plugin host: what a managed plugin cannot enter is told unseen, the rest of both hosts is judged."""
+    """`trace` on a plugin host: every hop of both hosts is judged, containers that it cannot enter included."""
     near, far = (address(host, "talks") for host in (managed.h1, managed.h2))
     environment = {"PYTHONPATH": str(places.REPOSITORY / "src")}
 
@@ -154,8 +70,7 @@ def test_a_path_is_traced(managed: Managed) -> None:
     states: dict[str, set[str]] = {}
     for step in found["steps"]:
         states.setdefault(step["state"], set()).add(step["hop"])
-    assert states.keys() == {"right", "unseen"}
-    assert states["unseen"] == {"container route", "container neighbour"}
+    assert states.keys() == {"right"}
     assert {"container link", "host firewall", "overlay firewall", "underlay"} <= states["right"]
     managed.h2.run(["nft", "add table ip stop; add chain ip stop c { type filter hook prerouting priority 0; }; add rule ip stop c udp dport 4789 drop"])  # fmt: skip # noqa: E501
     code, found = trace()

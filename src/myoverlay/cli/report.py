@@ -119,10 +119,14 @@ def _collected(pins: Path) -> tuple[list[_File], list[str]]:
 def _commands(pins: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     for name, command in _HOST.items():
         yield f"host/{name}.txt", command
+    import shutil
+
     names = sorted(path.name for path in pins.iterdir())[:NAMESPACES] if pins.is_dir() else []
     for overlay in names:
         for name, command in _INSIDE.items():
-            yield f"overlays/{overlay}/{name}.txt", ("nsenter", f"--net={pins / overlay}", *command)
+            # By its path: busybox's nsenter, in a managed plugin, takes its own `ip` for the name alone.
+            program = shutil.which(command[0]) or command[0]
+            yield f"overlays/{overlay}/{name}.txt", ("nsenter", f"--net={pins / overlay}", program, *command[1:])
 
 
 def _run(command: tuple[str, ...]) -> tuple[str, str]:

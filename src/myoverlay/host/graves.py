@@ -61,6 +61,8 @@ class Graves:
         self._said_under = ""
         self._seen: dict[HostId, str | None] = {}
         self._listening = now()
+        #: Dead hosts whose burial was told. It is done again while anybody calls them dead: it may not have been whole.
+        self._buried: set[HostId] = set()
 
     def listen_anew(self) -> None:
         """The store was away: who hears one of the dead could not say so, and is given the time to."""
@@ -85,6 +87,7 @@ class Graves:
         )
         dead = {host for host, fate in fates.items() if fate.state is State.DEAD}
         self._seen = {host: seen for host, seen in self._seen.items() if host in dead}
+        self._buried &= dead
         for host in dead - self._seen.keys():
             self._seen[host] = self._presence.witness(host, timeout=left(deadline))
         if self._epoch.in_doubt() or self._now() - self._listening < 2 * self._every:
@@ -127,7 +130,9 @@ class Graves:
                 check(deadline, f"pool {pool}")
         estate.leave_networks(timeout=left(deadline))
         self._presence.end_witness(estate.host, timeout=left(deadline))
-        log.warning("host %s is buried: its addresses are free", self._name(estate.host))
+        if estate.host not in self._buried:
+            log.warning("host %s is buried: its addresses are free", self._name(estate.host))
+        self._buried.add(estate.host)
         return True
 
     def _is_back(self, host: HostId, deadline: float) -> bool:

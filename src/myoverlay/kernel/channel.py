@@ -11,13 +11,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel import linkforms
 from myoverlay.kernel.linkforms import IFINFO, Seen
 from myoverlay.kernel.netns import Namespace, refusal
+from myoverlay.kernel.pyroute import IPRoute, NetlinkError
 from myoverlay.kernel.rtnetlink import Request, Wire, attribute, attributes
 
 RTM_GETLINK, RTM_GETNSID = 18, 90
@@ -45,10 +43,10 @@ class Channel:
     def __init__(self, ns: Namespace) -> None:
         self.ns = ns
         self.wire = Wire(ns)
-        self._ipr: IPRoute | None = None
+        self._ipr: Any = None
 
     @property
-    def ipr(self) -> IPRoute:
+    def ipr(self) -> Any:
         if self._ipr is None:
             with attempt(f"opening netlink in {self.ns!r}"):
                 sock = self.ns.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)

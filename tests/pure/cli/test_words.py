@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from tests.pure.house.source import PACKAGE, imports, modules
 
 #: Milliseconds that `--help` may take.
 HELP = 150
+#: So many times that by the clock: a processor that is shared with a load of eight.
+BUSY = 4
 HEAVY = ("pyroute2", "flask", "consul", "docker", "gunicorn", "msgspec", "requests", "rich", "prometheus_client")
 
 
@@ -66,16 +69,28 @@ def test_what_lists_has_json() -> None:
 
 
 def test_help_is_quick() -> None:
-    """`myoverlay --help` answers within 150 ms, and a group's help does too, process and all."""
+    """`myoverlay --help` answers within 150 ms, and a group's help does too, process and all.
+
+    It is the processor's time that is measured, which the machine's other work hardly lengthens; and that nothing is
+    waited for besides: the quickest takes no longer by the clock than the machine's load explains.
+    """
     for words in (("--help",), ("overlay", "--help")):
-        took = []
-        while len(took) < 7 or (min(took) > HELP and len(took) < 50):
-            begun = time.perf_counter()
+        worked: list[float] = []
+        passed: list[float] = []
+        while len(worked) < 7 or ((min(worked) > HELP or min(passed) > BUSY * HELP) and len(worked) < 50):
+            before, begun = _children(), time.perf_counter()
             assert program(*words).returncode == 0
-            took.append((time.perf_counter() - begun) * 1000)
-        # What the machine is busy with besides is not ours: the quickest shows what it costs.
-        assert min(took) <= HELP, took
-        print(f"{' '.join(words)}: {statistics.median(took):.0f} ms")
+            passed.append((time.perf_counter() - begun) * 1000)
+            worked.append(_children() - before)
+        assert min(worked) <= HELP, worked
+        assert min(passed) <= BUSY * HELP, passed
+        print(f"{' '.join(words)}: {statistics.median(passed):.0f} ms, the processor's {statistics.median(worked):.0f}")
+
+
+def _children() -> float:
+    """Milliseconds of the processor that our children have had, of those that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1000
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -117,6 +117,29 @@ def test_a_dead_host_is_buried_after_the_lease_grace(ann: Digger, bob: Host, sto
     assert ann.watch.sharing() == {}
 
 
+def test_a_burial_is_said_once(ann: Digger, bob: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """It is done again as long as the host is called dead; the log has it once, and once more for another death."""
+
+    def said() -> int:
+        return sum("is buried" in record.message for record in caplog.records)
+
+    # Somebody's list keeps naming it, so that it stays among the dead: an overlay that this host is no part of.
+    takes_part(bob, 12, OTHER, "10.6.0.0/24", 6)
+    for death in (1, 2):
+        ann.dies(bob)
+        ann.clock.now += LEASE_GRACE
+        for _ in range(3):
+            ann.fates.step()
+            assert ann.fates.expired() == {bob.me}
+            ann.graves.settle(soon())
+            assert said() == death
+        bob.live()
+        ann.beat.pulse(bob.me).silent = False
+        ann.settle()
+        assert not ann.fates.is_dead(bob.me)
+        bob.die()
+
+
 def test_a_host_is_buried_as_far_as_it_shares(ann: Digger, bob: Host, store: SqliteStore) -> None:
     """What it has on an overlay that this host is no part of is another host's to take away."""
     takes_part(bob, 12, OTHER, "10.6.0.0/24", 6)
