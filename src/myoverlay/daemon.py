@@ -299,7 +299,7 @@ class Daemon:
         self.peers.on_change = self.fates.wake
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
-        self.insight.connect(self.misses, self.lookup, self.discovery)
+        self.insight.connect(self.misses, self.lookup, self.discovery, self.converger)
         self.fates.on_found = self.discovery.revisit
         self.fates.on_expired = self.leases.wanted.set
 
@@ -353,6 +353,7 @@ class Daemon:
     def _in_use(self, local: LocalOverlay) -> None:
         self.discovery.follow(local)
         self.misses.refresh()
+        self.insight.refresh()
 
     def _changed(self, local: LocalOverlay, address: Address) -> None:
         self.publisher.pardon(local.network.overlay, address)
@@ -372,6 +373,7 @@ class Daemon:
         self.publisher.forget(local.network.overlay)
         self.naming.forget(local.network.overlay)
         self.misses.refresh()
+        self.insight.refresh()
 
     def start(self) -> None:
         """Rebuild from the journal, then let the loops run. The store is not waited for."""
@@ -400,6 +402,7 @@ class Daemon:
             *self.clusterwide.loops(),
             *self.naming.loops(),
             *self.overview.loops(),
+            *self.insight.loops(),
         )
         return (*own, self.beat) if isinstance(self.beat, Loop) else own
 

@@ -1,12 +1,18 @@
 """The composition root's part for whoever looks: the flight recorder, and the path between two containers.
 
-It has no thread of its own: a path's questions are answered by the thread `preflight` (see clusterwide.py).
+thread       object             does                                              stopped by
+kernel       KernelWatch        hears what becomes of overlays' links and rows    Daemon.stop
+
+A path's questions are answered by the thread `preflight` (see clusterwide.py).
 """
 
 from __future__ import annotations
 
 from myoverlay.clusterwide import Of
+from myoverlay.host.converge import Converger
 from myoverlay.host.discover import Discovery
+from myoverlay.host.hearing import KernelWatch
+from myoverlay.host.loop import Loop
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.host.paths import PathAnswering, PathAsker
 from myoverlay.operate.control import Method
@@ -26,17 +32,31 @@ class Insight:
         me, name = of.records.me, settings.host_name
         records = PathRecords(of.records.store, settings.prefix, me)
         sight = Surveyor(me, name, of.overlays, of.links, of.beat, settings.port, of.now)
+        self._hearing = KernelWatch(of.overlays, of.tally, of.now) if settings.recorder else None
         self.recorder = Recorder(settings.recorder * 1024, of.wall)
         self.recording = Recording(self.recorder, of.overlays, of.peers)
         self.paths = PathAnswering(records, sight.look, of.tally, of.now)
         self._list = OverlayList(of.overlays)
         self._trace = Trace(me, name, of.overlays, of.peers, sight, PathAsker(records, of.now))
 
-    def connect(self, misses: MissLoop, lookup: Lookup, discovery: Discovery) -> None:
-        """Have noted what these hear."""
+    def connect(self, misses: MissLoop, lookup: Lookup, discovery: Discovery, converger: Converger) -> None:
+        """Have noted what these hear and do."""
         misses.on_miss = self.recording.heard
+        misses.on_overrun = self.recording.overran
+        converger.on_repair = self.recording.repaired
+        if self._hearing is not None:
+            converger.on_write = self._hearing.wrote
+            self._hearing.on_events = self.recording.happened
         lookup.on_outcome = self.recording.missed
         discovery.on_learned = self.recording.learned
+
+    def refresh(self) -> None:
+        """The overlays of this host changed."""
+        if self._hearing is not None:
+            self._hearing.refresh()
+
+    def loops(self) -> tuple[Loop, ...]:
+        return (self._hearing,) if self._hearing is not None else ()
 
     def methods(self) -> dict[str, Method]:
         return {**self._trace.methods(), **self.recording.methods(), **self._list.methods()}

@@ -1,4 +1,4 @@
-"""What the running plugin has noted, as it comes: Docker's calls, changes of the store, misses."""
+"""What the running plugin has noted, as it comes: Docker's calls, changes of the store, misses, the kernel's events."""
 
 from __future__ import annotations
 
@@ -83,6 +83,9 @@ def as_text(note: Mapping[str, Any]) -> str:
         return f"call   {overlay} {words}, {note.get('status')} in {note.get('ms')} ms{said}"
     if kind == "miss":
         return f"miss   {overlay} L{note.get('layer')} {note.get('address') or note.get('mac')}, {note.get('outcome')}"
+    if kind == "kernel":
+        reason = f" ({note['reason']})" if note.get("reason") else ""
+        return f"kernel {overlay} {note.get('event')}{reason}: {note.get('thing')}"
     about = [str(note[key]) for key in ("address", "mac", "vtep") if note.get(key)]
     if "containers" in note:
         about.append(f"with {note['containers']} containers")

@@ -33,6 +33,7 @@ PATIENCE = 0.5
 @click.option("--misses", is_flag=True, help="Of the running plugin: what the kernel asked, and what it answered.")
 @click.option("--store", is_flag=True, help="Of the running plugin: what other hosts changed in the store.")
 @click.option("--calls", is_flag=True, help="Of the running plugin: Docker's calls, with their answers.")
+@click.option("--kernel", is_flag=True, help="Of the running plugin: rows and links lost or foreign, and repairs.")
 @click.option(
     "--namespace",
     metavar="NAME|PATH|current",
@@ -64,6 +65,7 @@ def watch_command(
     misses: bool,
     store: bool,
     calls: bool,
+    kernel: bool,
     namespace: str,
     device: str | None,
     link: bool,
@@ -79,8 +81,8 @@ def watch_command(
 
     An L3 miss asks whose MAC an address is, an L2 miss behind which VTEP a MAC is. Whoever writes the row answers it.
 
-    With NETWORK, or one of --misses, --store and --calls, the running plugin is asked what it notes: all three of that
-    network, or those that are named. NETWORK is a Docker network of the plugin, or an overlay's name.
+    With NETWORK, or one of --misses, --store, --calls and --kernel, the running plugin is asked what it notes: all of
+    that network, or what is named. NETWORK is a Docker network of the plugin, or an overlay's name.
 
     \b
     Examples:
@@ -94,11 +96,12 @@ def watch_command(
     from myoverlay.cli.within import asking_userland, open_namespace, until_told
     from myoverlay.kernel.monitor import Monitor
 
-    kinds = [kind for kind, wanted in (("miss", misses), ("store", store), ("call", calls)) if wanted]
+    told = (("miss", misses), ("store", store), ("call", calls), ("kernel", kernel))
+    kinds = [kind for kind, wanted in told if wanted]
     if network is not None or kinds:
         if device or link or route or neigh or app_solicit or raw or _was_given(ctx, "namespace"):
             raise click.UsageError("what the plugin notes has no device, namespace or bytes: leave those options out")
-        _follow_plugin(ctx, network, kinds or ["miss", "store", "call"], as_json, count, timeout)
+        _follow_plugin(ctx, network, kinds or [kind for kind, _ in told], as_json, count, timeout)
         return
     need_root()
     groups = {name for name, wanted in (("link", link), ("route", route), ("neigh", neigh)) if wanted}

@@ -26,7 +26,7 @@ from myoverlay.kernel.pins import Pins
 from myoverlay.plan import rows, shape
 from myoverlay.plan.claims import Touched
 from myoverlay.tally import Tally
-from myoverlay.values import Address, Endpoint, Mac, Network, OverlayName, Record, Veth
+from myoverlay.values import Address, Endpoint, Fdb, Mac, Neigh, Network, OverlayName, Record, Veth
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,14 @@ class Converger:
         self._tally = tally
         self._leftovers = leftovers
         self._open_ground = open_ground
+        #: Called with what was put right: overlay ("" for none), reason, each thing in words.
+        self.on_repair: Callable[[str, str, Sequence[str]], None] = lambda *_: None
+        #: Called with rows before they are written or taken away.
+        self.on_write: Callable[[Ground, Collection[Neigh | Fdb]], None] = lambda *_: None
+
+    def _repaired(self, overlay: str, reason: str, *things: str) -> None:
+        self._tally.add("repairs", reason, len(things))
+        self.on_repair(overlay, reason, things)
 
     # -- a whole overlay -------------------------------------------------------------------------------------------
 
@@ -101,7 +109,7 @@ class Converger:
         The namespace itself lives on with all its cables as long as we hold it, so it is pinned again, not rebuilt.
         """
         if self._pins.keep(overlay, ground.namespace):
-            self._tally.add("repairs", "pin")
+            self._repaired(overlay, "pin", "its namespace")
             log.warning("overlay %s: its namespace was not pinned any more, and is again", overlay)
 
     def filters_off(self, overlay: OverlayName, namespace: netns.Namespace) -> bool:
@@ -111,7 +119,7 @@ class Converger:
         for key, code in failed.items():
             raise KernelRefused(f"overlay {overlay}: setting {key}", code, os.strerror(code))
         if on:
-            self._tally.add("repairs", "bridge filter")
+            self._repaired(overlay, "bridge filter", shape.BRIDGE)
             log.warning("overlay %s: its bridge handed frames to the firewall, and does so no more", overlay)
         return bool(on)
 
@@ -140,7 +148,7 @@ class Converger:
         new.leaving = ground.leaving
         new.rows = ground.rows
         self._apply(new, rows.diff(new.rows.all(), _rows_of(new.tables)))
-        self._tally.add("repairs", "device made anew")
+        self._repaired(network.overlay, "device made anew", f"{shape.BRIDGE} or {shape.VXLAN}")
         log.warning("overlay %s: bridge or VXLAN device was another; its rows are written anew", network.overlay)
         ground.close()
         return new
@@ -175,7 +183,7 @@ class Converger:
                 self._step(namespace, network, step, deadline)
                 if not born:
                     reason = _reason(step, seen)
-                    self._tally.add("repairs", reason)
+                    self._repaired(network.overlay, reason, _name(step))
                     log.warning("overlay %s: %s was put right (%s)", network.overlay, _name(step), reason)
 
     def sweep(
@@ -194,7 +202,7 @@ class Converger:
         gone = caused | self._leftovers.release("namespace", "", nobodys - caused, len(pinned), in_use)
         for name in gone:
             self.nothing(None, OverlayName(name), deadline)
-            self._tally.add("repairs", "surplus namespace")
+            self._repaired(name, "surplus namespace", "its namespace")
             log.warning("the namespace %s was no network's, and is removed", name)
         return gone
 
@@ -216,7 +224,7 @@ class Converger:
         loose = self._links.loose_ends("mo", deadline=deadline).intersection(names) if names else set()
         for name in self._leftovers.release("link", "", loose, of):
             self._links.remove_here(name, deadline=deadline)
-            self._tally.add("repairs", "surplus link")
+            self._repaired("", "surplus link", name)
             log.warning("%s was nobody's cable, and is removed", name)
 
     def _step(
@@ -300,7 +308,7 @@ class Converger:
         want = _intended(ground.rows.all(), want, complete, local)
         return bool(_repairs(_rows_of(ground.tables), want, complete, local))
 
-    def compare(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> int:
+    def compare(self, ground: Ground, overlay: str, want: rows.Rows, complete: bool, local: Collection[Record]) -> int:
         """Bring the tables from what is really there to what is wanted; returns how many rows were put right.
 
         Nothing is taken away before `want` is known to be complete, but for the rows of what is local, whoever wrote
@@ -309,8 +317,10 @@ class Converger:
         """
         there, want = _rows_of(ground.tables), _intended(ground.rows.all(), want, complete, local)
         steps = _repairs(there, want, complete, local)
-        for step in steps:
-            self._tally.add("repairs", f"{'missing' if isinstance(step, rows.Set) else 'surplus'} row")
+        for reason, kind in (("missing row", rows.Set), ("surplus row", rows.Unset)):
+            found = [str(step.row) for step in steps if isinstance(step, kind)]
+            if found:
+                self._repaired(overlay, reason, *found)
         self._apply(ground, steps)
         ground.rows = rows.Written.of(want)
         wrong, right = ({neigh.address: neigh.mac for neigh in table.neigh} for table in (there, want))
@@ -320,6 +330,7 @@ class Converger:
 
     def _apply(self, ground: Ground, steps: Sequence[rows.Set | rows.Unset]) -> None:
         """In the order given: all writes, then all removals, each in one batch."""
+        self.on_write(ground, frozenset(step.row for step in steps))
         refused = ground.tables.set([step.row for step in steps if isinstance(step, rows.Set)])
         refused += ground.tables.unset([step.row for step in steps if isinstance(step, rows.Unset)])
         for row, error in refused:

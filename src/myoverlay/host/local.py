@@ -369,9 +369,8 @@ class LocalOverlay:
         with self._lock:
             if self._ground is not ground:
                 return 0
-            return self._converger.compare(
-                ground, self._programming.wanted(self.view), self.view.complete, self.present()
-            )
+            overlay, want = self.network.overlay, self._programming.wanted(self.view)
+            return self._converger.compare(ground, overlay, want, self.view.complete, self.present())
 
     @property
     def eager(self) -> bool:

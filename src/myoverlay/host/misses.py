@@ -48,6 +48,8 @@ class MissLoop(Loop):
         self._sockets: dict[int, tuple[LocalOverlay, Ground]] = {}
         #: Called with each question and what became of it.
         self.on_miss: Callable[[LocalOverlay, Miss, str], None] = lambda *_: None
+        #: Called where more came than could be heard.
+        self.on_overrun: Callable[[LocalOverlay], None] = lambda _: None
 
     def stop(self, timeout: float) -> None:
         super().stop(timeout)
@@ -88,6 +90,7 @@ class MissLoop(Loop):
         except Overrun:
             self.tally.add("overruns")
             self._lookup.compare(local)
+            self.on_overrun(local)
             return
         except (OSError, KernelRefused) as error:
             log.info("overlay %s: its miss socket is closed: %s", local.network.overlay, error)

@@ -1,4 +1,5 @@
-"""The flight recorder: the last calls of Docker, misses of the kernel and changes of the store, in bounded memory.
+"""The flight recorder: the last calls of Docker, misses and events of the kernel, and changes of the store, in bounded
+memory.
 
 Whoever follows it (`myoverlay watch NETWORK`) asks with the number of the last note it has. What the ring has let go by
 then is counted for it. Notes are JSON from the moment they are made: what they cost is known, and nothing else is held.
@@ -29,8 +30,8 @@ WAITING = 4
 #: Seconds that one may wait.
 PATIENCE = 5.0
 
-CALL, STORE, MISS = "call", "store", "miss"
-KINDS = (CALL, STORE, MISS)
+CALL, STORE, MISS, KERNEL = "call", "store", "miss", "kernel"
+KINDS = (CALL, STORE, MISS, KERNEL)
 
 
 class Note(NamedTuple):

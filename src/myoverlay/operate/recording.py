@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from myoverlay.errors import Refused
+from myoverlay.host.hearing import Event
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import PeerWatch
 from myoverlay.host.view import View
 from myoverlay.operate.control import Answer, Method
-from myoverlay.operate.recorder import CALL, KINDS, MISS, STORE, Recorder
+from myoverlay.operate.recorder import CALL, KERNEL, KINDS, MISS, STORE, Recorder
 from myoverlay.plan.shared import differing
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostId, HostList, Miss, Peer, Record
@@ -116,6 +117,27 @@ class Recording:
 
     def heard(self, local: LocalOverlay, miss: Miss, outcome: str) -> None:
         self.missed(local, miss.address, miss.mac, outcome)
+
+    def happened(self, local: LocalOverlay, events: Sequence[Event]) -> None:
+        """The kernel told of links and rows what nobody of ours did, or more than could be heard."""
+        by_kind: dict[str, list[str]] = {}
+        for event in events:
+            by_kind.setdefault(event.what, []).append(event.thing)
+        for what, things in by_kind.items():
+            self._noted(local.network.overlay, what, things)
+
+    def overran(self, local: LocalOverlay) -> None:
+        """The kernel asked more than could be heard."""
+        self._noted(local.network.overlay, "overrun", ["more misses came than could be heard: all rows are compared"])
+
+    def repaired(self, overlay: str, reason: str, things: Sequence[str]) -> None:
+        """The kernel was put right, for the reason that the counter `repairs` has too."""
+        self._noted(overlay, "repaired", things, reason=reason)
+
+    def _noted(self, overlay: str, event: str, things: Sequence[str], **more: str) -> None:
+        told = [f"{len(things)} of them, the first {things[0]}"] if len(things) > MANY else things
+        for thing in told:
+            self._recorder.note(KERNEL, overlay, event=event, **more, thing=thing)
 
     def learned(self, local: LocalOverlay, before: View, after: View) -> None:
         """The store told of other hosts' lists, or of outsiders."""

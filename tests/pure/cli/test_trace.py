@@ -122,12 +122,14 @@ def test_notes_are_followed_to_the_count(monkeypatch: pytest.MonkeyPatch) -> Non
     assert done.exit_code == 0, done.output
     lines = [line.partition("  ")[2] for line in done.stdout.splitlines()]
     assert lines == [as_text(CALL), as_text(STORE), as_text(MISS)]
-    assert plugin.asked[0] == {"kinds": ["miss", "store", "call"], "overlay": "demo"}
+    assert plugin.asked[0] == {"kinds": ["miss", "store", "call", "kernel"], "overlay": "demo"}
     assert [(one["after"], one["run"]) for one in plugin.asked[1:]] == [(1, "r"), (2, "r")]
     assert "following the plugin on demo" in done.stderr
 
 
-@pytest.mark.parametrize(("word", "kind"), [("--misses", "miss"), ("--store", "store"), ("--calls", "call")])
+@pytest.mark.parametrize(
+    ("word", "kind"), [("--misses", "miss"), ("--store", "store"), ("--calls", "call"), ("--kernel", "kernel")]
+)
 def test_kinds_are_chosen(monkeypatch: pytest.MonkeyPatch, word: str, kind: str) -> None:
     """One kind alone, of all networks where none is named."""
     plugin = Plugin({}, {"notes": [CALL]})
@@ -168,12 +170,15 @@ def test_two_kinds_of_watching_do_not_mix(monkeypatch: pytest.MonkeyPatch, words
 
 
 CAME = {"kind": "store", "overlay": "demo", "change": "host came", "host": "h2", "vtep": "192.0.2.2", "containers": 3}
+GONE = {"kind": "kernel", "overlay": "demo", "event": "row gone", "thing": "10.5.0.3 lladdr 02:42:0a:05:00:03"}
 LINES = [
     (CALL, "call   demo: NetworkDriver.Join network abc, 200 in 3.1 ms"),
     (CALL | {"status": 409, "said": "taken"}, "call   demo: NetworkDriver.Join network abc, 409 in 3.1 ms: taken"),
     (STORE, "store  demo: came 10.5.0.3 02:42:0a:05:00:03, host h2"),
     (CAME, "store  demo: host came 192.0.2.2 with 3 containers, host h2"),
     (MISS, "miss   demo: L3 10.5.0.9, unknown"),
+    (GONE, "kernel demo: row gone: 10.5.0.3 lladdr 02:42:0a:05:00:03"),
+    (GONE | {"event": "repaired", "reason": "missing row"}, f"kernel demo: repaired (missing row): {GONE['thing']}"),
 ]
 
 

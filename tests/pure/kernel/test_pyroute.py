@@ -17,7 +17,8 @@ def test_it_is_loaded_without_what_it_does_not_use() -> None:
         "import sys; from myoverlay.kernel import pyroute\n"
         "assert not {'pyroute2', 'pyroute2.ndb', 'pyroute2.netlink.nl80211', 'pyroute2.plan9'} & set(sys.modules)\n"
         "import pyroute2; assert pyroute2.IPRoute is pyroute.IPRoute\n"
-        "from pyroute2.netlink.exceptions import NetlinkError; assert pyroute2.NDB and NetlinkError is pyroute.NetlinkError"
+        "from pyroute2.netlink.exceptions import NetlinkError\n"
+        "assert pyroute2.NDB and NetlinkError is pyroute.NetlinkError"
     )
     subprocess.run([sys.executable, "-c", code], env=ENVIRON, check=True, timeout=60)
 

@@ -292,6 +292,7 @@ _TURNS: dict[str, Callable[[Driven], float | None]] = {
     "MirrorKeeper": _never,
     "Lookup": _lookup,
     "MissLoop": _never,
+    "KernelWatch": _never,
 }
 
 

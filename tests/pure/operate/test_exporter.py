@@ -114,7 +114,7 @@ def test_who_does_not_read_is_not_waited_for() -> None:
             served.dial().sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         until(lambda: sum(visitor.answer is not None for visitor in served.exporter._visitors) == CONNECTIONS - 1, 60)
         assert served.ask("/metrics", "HEAD").status == 200
-        assert sum(bool(visitor.answer) for visitor in served.exporter._visitors) == CONNECTIONS - 1
+        assert sum(bool(visitor.answer) for visitor in served.exporter._visitors) >= CONNECTIONS - 1
         clock.now += serving.PATIENCE
         served.exporter.wake()
         until(lambda: not served.exporter._visitors)

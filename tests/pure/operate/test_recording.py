@@ -12,6 +12,7 @@ import pytest
 from myoverlay.docker.app import create_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
+from myoverlay.host.hearing import Event
 from myoverlay.host.view import View
 from myoverlay.operate.recorder import KINDS, Recorder
 from myoverlay.operate.recording import MANY, Follow, Recording
@@ -148,6 +149,43 @@ def test_misses_are_told_with_what_became_of_them(site: Site) -> None:
     ]  # fmt: skip
 
 
+def test_the_kernels_events_are_told(site: Site) -> None:
+    """Rows and links lost or foreign, overruns, and repairs with their reason: each with what it happened to."""
+    site.recording.happened(WEB, [Event("row gone", "10.5.0.3 lladdr x"), Event("link gone", "vxlan1")])
+    site.recording.overran(WEB)
+    site.recording.repaired("demo", "missing row", ["10.5.0.3 lladdr x"])
+    site.recording.repaired("", "surplus link", ["mo0123"])
+    assert {note["kind"] for note in site.notes()} == {"kernel"}
+    assert [(note["overlay"], note["event"], note.get("reason", "")) for note in site.notes()] == [
+        ("demo", "row gone", ""), ("demo", "link gone", ""), ("demo", "overrun", ""),
+        ("demo", "repaired", "missing row"), ("", "repaired", "surplus link"),
+    ]  # fmt: skip
+    assert [note["thing"] for note in site.notes()][:2] == ["10.5.0.3 lladdr x", "vxlan1"]
+    got = site.post("Control.Watch", after=0, run=site.recorder.run, kinds=["kernel"], overlay="demo")
+    assert len(got["notes"]) == 4
+
+
+def test_many_events_of_one_kind_are_one_note(site: Site) -> None:
+    """A table that somebody emptied does not push everything else out of the ring."""
+    gone = [Event("row gone", f"10.5.0.{n}") for n in range(MANY + 1)]
+    site.recording.happened(WEB, [*gone, Event("link gone", "vxlan1")])
+    site.recording.repaired("demo", "missing row", [event.thing for event in gone])
+    assert [note["thing"] for note in site.notes()] == [
+        f"{MANY + 1} of them, the first 10.5.0.0", "vxlan1", f"{MANY + 1} of them, the first 10.5.0.0",
+    ]  # fmt: skip
+    site.recording.happened(WEB, gone[:MANY])
+    assert len(site.notes()) == 3 + MANY
+
+
+def test_events_stay_within_the_cap() -> None:
+    """They share the ring with all else: its bytes are bounded, the latest are kept."""
+    site = Site(limit=8192)
+    for number in range(1000):
+        site.recording.happened(WEB, [Event("foreign row", f"10.5.{number}.1 lladdr x")])
+    assert 4096 < site.recorder.size <= 8192
+    assert site.notes()[-1]["thing"] == "10.5.999.1 lladdr x"
+
+
 def test_it_is_followed_by_number(site: Site) -> None:
     """First where the end is, then what came behind it; another run's number begins again and says so."""
     begun = site.post("Control.Watch")
@@ -179,7 +217,7 @@ def test_who_is_slow_is_told_how_much_is_lost() -> None:
 
 def test_what_cannot_be_followed_is_refused() -> None:
     """Other kinds than there are, and a recorder that is off: one sentence."""
-    assert "call, store, miss" in Site().post("Control.Watch", kinds=["secrets"])["Err"]
+    assert "call, store, miss, kernel" in Site().post("Control.Watch", kinds=["secrets"])["Err"]
     assert "what may be followed" in Site().post("Control.Watch", kinds=[])["Err"]
     assert "MYOVERLAY_RECORDER is 0" in Site(limit=0).post("Control.Watch")["Err"]
 
