@@ -140,7 +140,7 @@ SETTINGS = (
     Setting("catalogue", "MYOVERLAY_CATALOGUE", _switch, "off", "on: containers' names are registered in Consul's catalogue, for `NAME.service.consul`"),
     Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
-    Setting("recorder", "MYOVERLAY_RECORDER", _kilobytes, "1024", "kB of memory for the flight recorder: the last calls, misses and store changes; 0: nothing is recorded"),
+    Setting("recorder", "MYOVERLAY_RECORDER", _kilobytes, "1024", "kB of memory for the flight recorder: the last calls, misses, kernel events and store changes; 0: nothing is recorded"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("log_format", "MYOVERLAY_LOG_FORMAT", _format, "text", "text, or json: an object a line, with the fields of each Docker call"),
     Setting("log_kept", "MYOVERLAY_LOG_KEPT", _kilobytes, "512", "kB of memory for the log's last lines, for `myoverlay report`; 0: none are kept"),
