@@ -20,7 +20,7 @@ from lab.engine import EngineHost
 from lab.lab import HostSpec, Lab
 from myoverlay.operate.metrics import METRICS
 from tests.engine.conftest import eventually
-from tests.engine.managed import CREATE, OVERLAY, Managed, build, run
+from tests.engine.managed import CREATE, OVERLAY, PIN, Managed, build, run
 
 NAME = "seen-m"
 #: Consul has no ACL here and takes any token; it is secret all the same.
@@ -310,3 +310,28 @@ def test_watch(seen: Seen, name: str, tmp_path: Path) -> None:
     assert [(note["kind"], note["change"], note["address"]) for note in told["here"]] == [("store", "came", started)]
     methods = [note["method"] for note in told["there"]]
     assert methods == ["IpamDriver.RequestAddress", "NetworkDriver.CreateEndpoint", "NetworkDriver.Join"]
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_flight_recorder_has_what_the_kernel_told(seen: Seen, name: str, tmp_path: Path) -> None:
+    """Somebody takes a row away: `watch --kernel` tells it as it happens, then its repair; the report has both."""
+    host, other = seen.host(name), seen.other(seen.host(name))
+    gone, said = f"{seen.addresses[other.name]} lladdr", tmp_path / "said"
+    words = ("watch", OVERLAY, "--kernel", "--json", "--count", "2", "--timeout", "20")
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(seen.say, host, *words, more=f"2>{said}", timeout=60)
+        eventually("it follows", lambda: said.exists() and "Ctrl-C ends" in said.read_text(), 15)
+        host.run(["nsenter", f"--net={PIN}", "ip", "neigh", "del", seen.addresses[other.name], "dev", "vxlan1"])
+        notes = [json.loads(line) for line in told.result().stdout.splitlines()]
+    assert [(note["event"], note.get("reason")) for note in notes] == [
+        ("row gone", None),
+        ("repaired", "missing row"),
+    ], said.read_text()
+    assert all(note["thing"].startswith(gone) for note in notes)
+    path = tmp_path / "report.tar.gz"
+    assert seen.say(host, "report", "-", more=f">{path}", timeout=90).returncode == 0
+    with tarfile.open(path) as archive:
+        recorded = archive.extractfile("myoverlay-report/daemon/recorder.jsonl")
+        assert recorded is not None
+        kept = [json.loads(line) for line in recorded]
+    assert all(note in kept for note in notes)
