@@ -308,7 +308,9 @@ class Converger:
         want = _intended(ground.rows.all(), want, complete, local)
         return bool(_repairs(_rows_of(ground.tables), want, complete, local))
 
-    def compare(self, ground: Ground, overlay: str, want: rows.Rows, complete: bool, local: Collection[Record]) -> int:
+    def compare(
+        self, ground: Ground, network: Network, want: rows.Rows, complete: bool, local: Collection[Record]
+    ) -> int:
         """Bring the tables from what is really there to what is wanted; returns how many rows were put right.
 
         Nothing is taken away before `want` is known to be complete, but for the rows of what is local, whoever wrote
@@ -320,7 +322,7 @@ class Converger:
         for reason, kind in (("missing row", rows.Set), ("surplus row", rows.Unset)):
             found = [str(step.row) for step in steps if isinstance(step, kind)]
             if found:
-                self._repaired(overlay, reason, *found)
+                self._repaired(network.overlay, reason, *found)
         self._apply(ground, steps)
         ground.rows = rows.Written.of(want)
         wrong, right = ({neigh.address: neigh.mac for neigh in table.neigh} for table in (there, want))

@@ -369,8 +369,8 @@ class LocalOverlay:
         with self._lock:
             if self._ground is not ground:
                 return 0
-            overlay, want = self.network.overlay, self._programming.wanted(self.view)
-            return self._converger.compare(ground, overlay, want, self.view.complete, self.present())
+            want, complete = self._programming.wanted(self.view), self.view.complete
+            return self._converger.compare(ground, self.network, want, complete, self.present())
 
     @property
     def eager(self) -> bool:
