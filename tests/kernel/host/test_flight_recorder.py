@@ -66,6 +66,9 @@ def test_what_we_do_ourselves_is_no_event(hosts: Hosts) -> None:
     assert len(heard) > 20
     for host in (near, far):
         assert told(host) == []
+        (ear,) = host.daemon.insight._hearing._ears.values()
+        until(lambda ear=ear: ear._links.keys() == {"br0", "vxlan1"}, 5)
+        assert {"br0", "vxlan1"} <= set(ear._names.values()) <= {"lo", "br0", "vxlan1"}, "what went is forgotten"
 
 
 ROWS: dict[str, tuple[Callable[[Host, Container, Container], None], str, str, str]] = {
