@@ -10,8 +10,6 @@ import os
 import select
 import socket
 import time
-from types import TracebackType
-from typing import Self
 
 from myoverlay.kernel import frames
 from myoverlay.kernel.listener import attach_filter
@@ -70,9 +68,3 @@ class Knock:
 
     def close(self) -> None:
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

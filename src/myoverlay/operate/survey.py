@@ -156,7 +156,7 @@ class Surveyor:
         """How the container answers the other end, and others if it does not; None where no echo could be sent."""
         definition, who = local.network.definition, (own.mac, own.address)
         try:
-            with Knock(ns, endpoint.port, who) as knock:
+            with contextlib.closing(Knock(ns, endpoint.port, who)) as knock:
                 to, sought = knock.echo((other.mac, other.address), ECHO)
                 if to or other.address in sought:
                     return Heard(to, _holder(local, to, own, other), other.address in sought)
