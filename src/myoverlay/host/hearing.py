@@ -26,9 +26,8 @@ from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import Wire
 from myoverlay.plan import drift, shape
 from myoverlay.plan.drift import Look
-from myoverlay.plan.rows import Rows
 from myoverlay.tally import Tally
-from myoverlay.values import Fdb, Neigh
+from myoverlay.values import Address, Fdb, Neigh
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,6 @@ class _Ear:
         except BaseException:
             self.changes.close()
             raise
-        self._by_address: tuple[Rows, dict[str, Neigh]] = Rows(), {}
         self._names = {link.index: name for name, link in there.items()}
         self._links = {name: look for name, link in there.items() if (look := self._whole(link)) is not None}
 
@@ -82,7 +80,7 @@ class _Ear:
         match change:
             case RowChange(gone, seen, row):
                 if gone and row is None:  # a neighbour that goes has lost its MAC by then (neigh_delete)
-                    row = self._neighbours().get(seen.key)
+                    row = self.ground.rows.neigh.get(Address(seen.key)) if seen.table == "arp" and seen.key else None
                     change = change._replace(row=row)
                 what = drift.of_row(gone, row, seen.state, self.ground.rows, ours)
                 return Event(what, _words(change)) if what else None
@@ -93,13 +91,6 @@ class _Ear:
             case LinkChange(gone, link):
                 return self._link(gone, link)
         return None
-
-    def _neighbours(self) -> dict[str, Neigh]:
-        """Those that we wrote, by address."""
-        if self._by_address[0] is not self.ground.rows:
-            rows = self.ground.rows
-            self._by_address = rows, {row.address: row for row in rows.neigh}
-        return self._by_address[1]
 
     def _link(self, gone: bool, link: Seen) -> Event | None:
         self._names[link.index] = link.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from myoverlay.plan.rows import Rows
+from myoverlay.plan.rows import Written
 from myoverlay.values import Fdb, Neigh
 
 ROW_GONE, FOREIGN_ROW, BRIDGE_ROW_GONE = "row gone", "foreign row", "bridge row gone"
@@ -27,18 +27,23 @@ class Look(NamedTuple):
 
 
 def of_row(
-    gone: bool, row: Neigh | Fdb | None, state: str, known: Rows, ours: Iterable[Collection[Neigh | Fdb]]
+    gone: bool, row: Neigh | Fdb | None, state: str, known: Written, ours: Iterable[Collection[Neigh | Fdb]]
 ) -> str:
     """What happened to a row of the tunnel; "" for what is as it should be, or of our own doing.
 
     `known`: the rows that we wrote; `ours`: those that we wrote or took away just now, which the kernel tells as well.
     """
-    there = row is not None and (row in known.neigh or row in known.fdb)
     if row is not None and any(row in some for some in ours):
         return ""
+    there = row is not None and row == _known(row, known)
     if gone:
         return ROW_GONE if there else ""
     return FOREIGN_ROW if not there and state not in _EMPTY else ""
+
+
+def _known(row: Neigh | Fdb, known: Written) -> Neigh | Fdb | None:
+    """What we wrote for the same address or MAC."""
+    return known.neigh.get(row.address) if isinstance(row, Neigh) else known.fdb.get(row.mac)
 
 
 def of_link(before: Look | None, now: Look | None) -> str:

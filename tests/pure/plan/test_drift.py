@@ -6,14 +6,14 @@ import pytest
 
 from myoverlay.plan import drift
 from myoverlay.plan.drift import Look, of_link, of_row
-from myoverlay.plan.rows import Rows
+from myoverlay.plan.rows import Rows, Written
 from myoverlay.values import Address, Fdb, Mac, Neigh
 
 MAC, OTHER = Mac("02:42:0a:05:00:03"), Mac("02:42:66:66:66:66")
 NEIGH, FDB = Neigh(address=Address("10.5.0.3"), mac=MAC), Fdb(mac=MAC, vtep=Address("192.0.2.2"))
 WRONG_NEIGH = Neigh(address=Address("10.5.0.3"), mac=OTHER)
 WRONG_FDB = Fdb(mac=MAC, vtep=Address("192.0.2.9"))
-KNOWN = Rows(frozenset({NEIGH}), frozenset({FDB}))
+KNOWN = Written.of(Rows(frozenset({NEIGH}), frozenset({FDB})))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_rows(gone: bool, row: Neigh | Fdb | None, state: str, said: str) -> Non
 @pytest.mark.parametrize("row", [NEIGH, FDB, WRONG_FDB])
 def test_what_we_did_just_now_is_ours(gone: bool, row: Neigh | Fdb) -> None:
     """A row that we wrote or took away lately is none of it, whatever is wanted by the time it is heard."""
-    for known in (KNOWN, Rows()):
+    for known in (KNOWN, Written()):
         assert of_row(gone, row, "permanent", known, [frozenset({NEIGH}), frozenset({FDB, WRONG_FDB})]) == ""
 
 
