@@ -5,13 +5,14 @@ What is wrong the reconciler finds by itself; who was it, and when, is known onl
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from myoverlay.errors import KernelRefused, MyoverlayError
 from myoverlay.host.ground import Ground
@@ -44,22 +45,30 @@ class Event(NamedTuple):
     thing: str
 
 
+class Hears(Protocol):
+    """What is heard of a namespace: `kernel.changes.Changes`."""
+
+    def fileno(self) -> int: ...
+    def read(self, device: int) -> list[Change]: ...
+    def close(self) -> None: ...
+
+
+def listen(namespace: Namespace) -> tuple[Hears, dict[str, Seen]]:
+    """Begin to listen; and which links are there by then. Raises KernelRefused."""
+    changes = Changes(namespace)
+    try:
+        with contextlib.closing(Wire(namespace)) as wire:
+            return changes, observe.links(wire)
+    except BaseException:
+        changes.close()
+        raise
+
+
 class _Ear:
     """At one overlay's ground. For the thread `kernel`."""
 
-    def __init__(self, local: LocalOverlay, ground: Ground, namespace: Namespace) -> None:
-        """Raises KernelRefused."""
-        self.local, self.ground = local, ground
-        self.changes = Changes(namespace)
-        try:
-            wire = Wire(namespace)
-            try:
-                there = observe.links(wire)
-            finally:
-                wire.close()
-        except BaseException:
-            self.changes.close()
-            raise
+    def __init__(self, local: LocalOverlay, ground: Ground, changes: Hears, there: Mapping[str, Seen]) -> None:
+        self.local, self.ground, self.changes = local, ground, changes
         self._names = {link.index: name for name, link in there.items()}
         self._links = {name: look for name, link in there.items() if (look := self._whole(link)) is not None}
 
@@ -116,8 +125,15 @@ def _words(change: RowChange) -> str:
 class KernelWatch(Loop):
     """Owns the thread `kernel`. It changes nothing, and nobody waits for it."""
 
-    def __init__(self, overlays: Overlays, tally: Tally, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        overlays: Overlays,
+        tally: Tally,
+        now: Callable[[], float] = time.monotonic,
+        listen: Callable[[Namespace], tuple[Hears, dict[str, Seen]]] = listen,
+    ) -> None:
         super().__init__("kernel", tally)
+        self._listen = listen
         self._overlays = overlays
         self._now = now
         self._selector = selectors.DefaultSelector()
@@ -171,12 +187,12 @@ class KernelWatch(Loop):
 
     def _open(self, local: LocalOverlay, ground: Ground) -> None:
         try:
-            ear = local.inside(lambda namespace: _Ear(local, ground, namespace), time.monotonic() + _DEADLINE)
+            heard = local.inside(self._listen, time.monotonic() + _DEADLINE)
         except MyoverlayError as error:  # it is tried again in the next round
             log.info("overlay %s: its links and rows are not listened to: %s", local.network.overlay, error)
             return
-        if ear is not None:
-            self._ears[ground] = ear
+        if heard is not None:
+            ear = self._ears[ground] = _Ear(local, ground, *heard)
             self._selector.register(ear.changes, selectors.EVENT_READ, ear)
 
     def _drop(self, ground: Ground) -> None:
