@@ -66,8 +66,8 @@ class Converger:
         self._open_ground = open_ground
         #: Called with what was put right: overlay ("" for none), reason, each thing in words.
         self.on_repair: Callable[[str, str, Sequence[str]], None] = lambda *_: None
-        #: Called with rows before they are written or taken away.
-        self.on_write: Callable[[Ground, Collection[Neigh | Fdb]], None] = lambda *_: None
+        #: Called with rows before they are written, or (True) taken away.
+        self.on_write: Callable[[Ground, Collection[Neigh | Fdb], bool], None] = lambda *_: None
 
     def _repaired(self, overlay: str, reason: str, *things: str) -> None:
         self._tally.add("repairs", reason, len(things))
@@ -332,7 +332,8 @@ class Converger:
 
     def _apply(self, ground: Ground, steps: Sequence[rows.Set | rows.Unset]) -> None:
         """In the order given: all writes, then all removals, each in one batch."""
-        self.on_write(ground, frozenset(step.row for step in steps))
+        for gone, kind in ((False, rows.Set), (True, rows.Unset)):
+            self.on_write(ground, frozenset(step.row for step in steps if isinstance(step, kind)), gone)
         refused = ground.tables.set([step.row for step in steps if isinstance(step, rows.Set)])
         refused += ground.tables.unset([step.row for step in steps if isinstance(step, rows.Unset)])
         for row, error in refused:

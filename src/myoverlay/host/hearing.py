@@ -141,7 +141,7 @@ class KernelWatch(Loop):
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._ears: dict[Ground, _Ear] = {}
         # Added to by whoever writes, dropped by this thread: single steps on a deque.
-        self._written: deque[tuple[float, Ground, Collection[Row]]] = deque()
+        self._written: deque[tuple[float, Ground, Collection[Row], bool]] = deque()
         #: Called with what happened on an overlay.
         self.on_events: Callable[[LocalOverlay, list[Event]], None] = lambda *_: None
 
@@ -161,10 +161,10 @@ class KernelWatch(Loop):
         self._selector.close()
         os.close(self._wake)
 
-    def wrote(self, ground: Ground, rows: Collection[Row]) -> None:
-        """These are about to be written or taken away. From any thread."""
+    def wrote(self, ground: Ground, rows: Collection[Row], gone: bool) -> None:
+        """These are about to be written, or taken away (`gone`). From any thread."""
         if rows and ground in self._ears:
-            self._written.append((self._now(), ground, rows))
+            self._written.append((self._now(), ground, rows, gone))
 
     def round(self) -> None:
         for key, _ in self._selector.select(_ROUND):
@@ -217,8 +217,9 @@ class KernelWatch(Loop):
                 self.on_events(ear.local, events)
 
     def _judged(self, ear: _Ear, changes: list[Change]) -> Iterator[Event]:
-        ours = [rows for _, ground, rows in tuple(self._written) if ground is ear.ground]
+        written = [(rows, gone) for _, ground, rows, gone in tuple(self._written) if ground is ear.ground]
         for change in changes:
-            event = ear.judge(change, ours)
+            # That a row goes which we wrote just now, perhaps because it went, is not our doing.
+            event = ear.judge(change, [rows for rows, gone in written if gone == change.gone])
             if event is not None:
                 yield event

@@ -117,12 +117,14 @@ def test_rows_lost_and_foreign_are_noted(room: Room) -> None:
 
 def test_what_we_write_is_ours_for_a_while(room: Room) -> None:
     """Told of within 5 s of our writing it, a row is our own doing; afterwards it is somebody else's."""
-    room.watch.wrote(room.ground, frozenset({NEIGH, FDB}))
+    room.watch.wrote(room.ground, frozenset({NEIGH, FDB}), True)
+    room.watch.wrote(room.ground, frozenset({NEIGH}), False)
     gone = RowChange(True, SeenRow("arp", "10.5.0.3", "", "failed"), None)
     assert room.hear(row(FDB, gone=True), gone) == []
     room.clock.now += OURS + 1
     room.watch.wake()
     room.watch.round()
+    room.watch.wrote(room.ground, frozenset({FDB}), False)  # its repair, which came before its loss was heard
     assert room.hear(row(FDB, gone=True)) == [("row gone", f"{MAC} dst 192.0.2.2")]
 
 
