@@ -18,6 +18,7 @@ from typing import NamedTuple
 from myoverlay import __version__
 from myoverlay.engine.networks import EngineNetworks
 from myoverlay.host.alive import Liveness
+from myoverlay.host.carrying import Carrying
 from myoverlay.host.converge import FOREIGN_PINS
 from myoverlay.host.deadline import left
 from myoverlay.host.epoch import Epoch
@@ -75,16 +76,19 @@ class Clusterwide:
         self._of = of
         self._vtep = settings.vtep
         self.records = NetworkRecords(of.records.store, settings.prefix, of.records.me)
+        trial = Trial(of.links, (of.pins.folder, *FOREIGN_PINS))
+        self.carrying = Carrying(of.overlays, of.links, trial)
         observer = Observer(
             of.records.me,
             settings.host_name,
             settings.follow,
             settings.vtep,
             of.links,
-            Trial(of.links, (of.pins.folder, *FOREIGN_PINS)),
+            trial,
             of.beat.measure,
             of.presence,
             self._has,
+            self.carrying.all_of,
             of.wall,
         )
         # A host that follows no more keeps what it made, as its own: nobody is to wait for it.

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from myoverlay.errors import KernelRefused, MyoverlayError, Unknown
-from myoverlay.kernel import linkforms, neigh, netns, observe, underlay
+from myoverlay.kernel import linkforms, neigh, netns, observe, ruleset, underlay
 from myoverlay.kernel.channel import Channel
 from myoverlay.kernel.linkforms import IFINFO, Seen
 from myoverlay.kernel.neigh import NDA_DST, NDA_IFINDEX, NDA_LLADDR, NDM, RTM_GETNEIGH
@@ -247,7 +247,7 @@ def rules(ns: Namespace, patience: float) -> Rules:
         return done.stdout
 
     def inside() -> Rules:
-        legacy = tuple(_legacy())
+        legacy = ruleset.legacy_here()
         try:
             listed = run("-j", "list", "ruleset")
             return Rules(listed, run("list", "chains", "netdev") if '"netdev"' in listed else "", "", legacy)
@@ -262,10 +262,3 @@ def rules(ns: Namespace, patience: float) -> Rules:
         return ns.call(inside, 3 * patience)
     except MyoverlayError as error:
         return Rules(trouble=str(error))
-
-
-def _legacy() -> Iterator[str]:
-    """Tables of the iptables before nft, which nft does not list (net/netfilter/x_tables.c)."""
-    for table in ("ip_tables_names", "ip6_tables_names"):
-        with contextlib.suppress(OSError):
-            yield from Path(f"/proc/thread-self/net/{table}").read_text().split()

@@ -5,10 +5,12 @@ iptables-nft writes the same rules. Sources: include/uapi/linux/netfilter/{nf_ta
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from myoverlay.errors import KernelRefused
@@ -152,3 +154,17 @@ def _numbers(data: dict[int, bytes], *kinds: int) -> tuple[int, ...]:
 
 def _text(raw: bytes | None) -> str:
     return (raw or b"").split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def legacy(ns: Namespace) -> tuple[str, ...]:
+    """Tables that the iptables before nft has there: `filter`, `nat` and so on. Raises Late."""
+    return ns.call(legacy_here)
+
+
+def legacy_here() -> tuple[str, ...]:
+    """Those of the calling thread's namespace. nft does not list them (net/netfilter/x_tables.c)."""
+    found: list[str] = []
+    for table in ("ip_tables_names", "ip6_tables_names"):
+        with contextlib.suppress(OSError):  # the module was never loaded
+            found += Path(f"/proc/thread-self/net/{table}").read_text().split()
+    return tuple(found)

@@ -82,11 +82,15 @@ def judge_sockets(read: Sockets) -> Finding:
             )
     if read.drivers is not None and len(read.drivers) > 1:
         names = "; ".join(f"{driver}: {few(sorted(which))}" for driver, which in sorted(read.drivers.items()))
+        drivers = read.drivers
+        keep = max(sorted(drivers), key=lambda driver: len(drivers[driver]))
+        others = sorted(name for driver, which in drivers.items() if driver != keep for name in which)
         return warn(
             f"networks of this host were made under {len(read.drivers)} names ({names})",
             "the managed name and the second one are one plugin and two drivers to Docker, which cleans up after them"
             " in different ways",
-            "use one name for all networks of a host: create the others anew under it",
+            f"use one name for all networks of a host, as {keep}: `docker network rm {' '.join(others)}`, and create"
+            f" {'it' if len(others) == 1 else 'them'} anew with `-d {keep} --ipam-driver {keep}`",
         )
     return ok(f"{count(len(read.seen), 'socket')} answer" + ("s" if len(read.seen) == 1 else ""))
 
