@@ -30,7 +30,7 @@ class Insight:
         self.recording = Recording(self.recorder, of.overlays, of.peers)
         self.paths = PathAnswering(records, sight.look, of.tally, of.now)
         self._list = OverlayList(of.overlays)
-        self._trace = Trace(me, name, of.overlays, of.peers, sight, PathAsker(records, of.now))
+        self.trace = Trace(me, name, of.overlays, of.peers, sight, PathAsker(records, of.now))
 
     def connect(self, misses: MissLoop, lookup: Lookup, discovery: Discovery) -> None:
         """Have noted what these hear."""
@@ -39,4 +39,4 @@ class Insight:
         discovery.on_learned = self.recording.learned
 
     def methods(self) -> dict[str, Method]:
-        return {**self._trace.methods(), **self.recording.methods(), **self._list.methods()}
+        return {**self.trace.methods(), **self.recording.methods(), **self._list.methods()}

@@ -1,5 +1,6 @@
 // What the plugin tells, as tables. Every text of somebody else's is set as text, never as markup.
 import { draw } from "/drawing.js";
+import { chose, trace } from "/trace.js";
 
 /** Milliseconds between two questions: with the plugin's own pause a change is seen within two seconds. */
 const PAUSE = 700;
@@ -292,6 +293,7 @@ function drawing(data) {
   const { query } = chosen();
   const overlays = state.host.overlays.map((one) => one.overlay);
   options($("choose-overlay"), overlays.map((name) => [name, name]), query.get("overlay") || overlays[0] || "");
+  chose(pair());
   if (!data || !overlays.length) {
     $("drawing-facts").textContent = overlays.length ? "" : "This host is on no overlay.";
     return;
@@ -304,6 +306,12 @@ function drawing(data) {
   options($("choose-to"), [["", "choose a container"], ...ends], query.get("to") || "");
   $("drawing-facts").textContent = `${data.overlay}: ${data.subnet}, VNI ${data.vni}, UDP port ${data.port}, MTU ${data.mtu}; ${ends.length} endpoints on ${data.hosts.length} hosts`;
   draw(data, { from: query.get("from"), to: query.get("to"), host: query.get("host") });
+}
+
+/** The pair that the address says is chosen. */
+function pair() {
+  const { query } = chosen();
+  return { overlay: query.get("overlay") || state.host?.overlays[0]?.overlay, from: query.get("from"), to: query.get("to") };
 }
 
 function options(select, wanted, value) {
@@ -346,6 +354,7 @@ $("swap").addEventListener("click", () => {
   const { query } = chosen();
   choose({ from: query.get("to"), to: query.get("from") });
 });
+$("trace-pair").addEventListener("click", () => trace(pair()));
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
     event.preventDefault();
