@@ -132,12 +132,16 @@ class Link(NamedTuple):
 
 
 class Room(NamedTuple):
-    """A container's namespace. `link` None: no interface has the address. `seen` False: only its link could be read."""
+    """A container's namespace. `link` None: no interface has the address. `seen` False: only its link could be read.
+
+    `traffic`: traffic control on the link.
+    """
 
     link: Link | None
     route: Route
     neighbour: Neighbour | None
     seen: bool = True
+    traffic: tuple[Sieve, ...] = ()
 
 
 class Forwarding(NamedTuple):
@@ -169,9 +173,45 @@ class Floor(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What `nft` lists in a namespace. `trouble`: why it could not be read. `legacy`: iptables tables beside it."""
+    """What `nft` lists in a namespace. `trouble`: why it could not be read. `legacy`: iptables tables beside it.
+
+    `traffic`: traffic control on devices there.
+    """
 
     listed: str = ""
     devices: str = ""
     trouble: str = ""
     legacy: tuple[str, ...] = ()
+    traffic: tuple[Sieve, ...] = ()
+
+
+class Does(enum.Enum):
+    """What traffic control does to a packet that it meets. `MAYBE`: that cannot be told."""
+
+    NOTHING = "nothing"
+    PASSES = "passes"
+    DROPS = "drops"
+    MAYBE = "maybe"
+
+
+class Key(NamedTuple):
+    """Bytes that a filter asks for, from the network header on; before it is the Ethernet header."""
+
+    at: int
+    mask: bytes
+    value: bytes
+
+
+class Sieve(NamedTuple):
+    """A queue or a filter of traffic control. `find`: what removes it, after the word `tc`; `longest`: bytes that get
+    through a queue, 0: nothing does; `protocol`: as Ethernet calls it, 3 for all; `keys` None: they cannot be told.
+    """
+
+    device: str
+    way: str
+    said: str
+    find: str
+    does: Does
+    longest: int = 0
+    protocol: int = 3
+    keys: tuple[Key, ...] | None = ()

@@ -126,6 +126,7 @@ class Surveyor:
         if there is not None:
             with there:
                 room, enter = kernel.room(there, own.address, other.address), f"nsenter --net={there.path}"
+        outer = kernel.outer(self._links.home, other.vtep, network.vtep) if apart else None
         return Half(
             tunnel=_tunnel(local),
             vtep=network.vtep,
@@ -135,9 +136,9 @@ class Surveyor:
             floor=floor,
             far=kernel.far_link(ns, endpoint.port),
             room=room,
-            outer=kernel.outer(self._links.home, other.vtep, network.vtep) if apart else None,
-            host_rules=kernel.rules(self._links.home, NFT) if apart else Rules(),
-            overlay_rules=kernel.rules(ns, NFT),
+            outer=outer,
+            host_rules=kernel.rules(self._links.home, NFT, [outer[0].out]) if outer is not None else Rules(),
+            overlay_rules=kernel.rules(ns, NFT, [endpoint.port, half.DEVICE]),
             pulled=not local.eager and other.address not in programmed,
             enter=enter,
             overlay=network.overlay,

@@ -55,8 +55,8 @@ def served() -> Iterator[Served]:
     assert served.tally.total("bugs") == 0
 
 
-PATHS = ("/", "/page.css", "/page.js", "/drawing.js", "/trace.js", "/icon.svg", "/data/host", "/data/endpoints", "/data/matrix",
-         "/data/drawing?overlay=web")  # fmt: skip
+PATHS = ("/", "/page.css", "/page.js", "/drawing.js", "/trace.js", "/icon.svg", "/data/host", "/data/endpoints",
+         "/data/matrix", "/data/drawing?overlay=web")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)

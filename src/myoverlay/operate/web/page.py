@@ -126,7 +126,7 @@ class Page(Server):
             self.stopping.wait(DELAY)
 
     def _traced(self, asked: Request) -> bytes:
-        """What the button asks for. It makes work on two hosts, so it is not done for whoever can have a link loaded."""
+        """What the button asks for. It makes work on two hosts: whoever can have a link loaded has none made."""
         if asked.silent or BUTTON not in asked.headers:
             return _said("403 Forbidden", "a path is traced by the button of the page; `myoverlay trace` does it too")
         overlay, a, b = (asked.query.get(name, [""])[0] for name in ("overlay", "from", "to"))
