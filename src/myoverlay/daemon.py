@@ -156,7 +156,7 @@ class Daemon:
             self.links, parts.pins, self.tally, parts.now, parts.wall
         )  # fmt: skip
         self.insight = Insight(settings, of)
-        self.clusterwide = Clusterwide(settings, of, self.insight.paths)
+        self.clusterwide = Clusterwide(settings, of, self.insight.answering)
         self._connect()
         self._make_app(settings, parts, place_of(stored, settings))
 

@@ -15,6 +15,8 @@ from myoverlay.values import Address, HostId, Mac, OverlayName, Value
 
 #: Hops of one host's half at most, and characters of a text about one.
 HOPS, SAID = 32, 400
+#: Characters of a word that means a container, and of a name; containers that a host names for it, and names of one.
+LONGEST, FOUND = 255, 8
 
 
 class End(Value, frozen=True, kw_only=True):
@@ -95,6 +97,34 @@ class PathAnswer(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.name) > SAID or not self.name.isprintable():
             raise ValueError("the host's name is too long or not printable")
+
+
+class Seek(Value, frozen=True, kw_only=True):
+    """Who is meant by these words? Asked of all hosts; `overlay`: only there, "" for any."""
+
+    id: str
+    asker: HostId
+    words: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=LONGEST)], ...], msgspec.Meta(max_length=2)]
+    overlay: Annotated[str, msgspec.Meta(max_length=LONGEST)] = ""
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+
+
+class Found(Value, frozen=True, kw_only=True):
+    """A container of the host that says so, and the word that means it."""
+
+    word: Annotated[str, msgspec.Meta(max_length=LONGEST)]
+    overlay: OverlayName
+    end: End
+    names: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=LONGEST)], ...], msgspec.Meta(max_length=FOUND)] = ()
+
+
+class Sought(Value, frozen=True, kw_only=True):
+    """What a host found among its own containers. Who found nothing says nothing."""
+
+    host: HostId
+    found: Annotated[tuple[Found, ...], msgspec.Meta(max_length=FOUND)] = ()
 
 
 # What the kernel was read to have on the path.

@@ -438,15 +438,39 @@ def test_words_that_mean_nobody_are_refused(hosts: Hosts) -> None:
     (host,) = looked_at(hosts, 1)
     a, b = host.run(), host.run()
     for words, sentence in (
-        ((str(a.address), "nobody"), "nobody is no container's name or address on 10.5.0.0-24"),
+        (
+            (str(a.address), "nobody"),
+            "nobody is no container's name, address or endpoint id on 10.5.0.0-24, nor",
+        ),
         ((str(a.address), "10.5.0.1"), "10.5.0.1 is the gateway"),
         ((str(a.address), a.endpoint[:12]), "are the same container"),
     ):
         with pytest.raises(Refusal, match=sentence):
             host.call("Control.Trace", a=words[0], b=words[1])
-    with pytest.raises(Refusal, match="on no overlay blue"):
+    with pytest.raises(Refusal, match="no container's name, address or endpoint id on blue of any host"):
         host.call("Control.Trace", a=str(a.address), b=str(b.address), overlay="blue")
     assert host.call("Control.Trace", a=a.endpoint[:12], b=str(b.address))["source"]["address"] == a.address
+
+
+def test_words_of_other_hosts_are_asked_for(hosts: Hosts) -> None:
+    """An endpoint's id there, and containers of an overlay that this host is not on: by name, address and id."""
+    near, far = looked_at(hosts)
+    a, b = near.run(), far.run()
+    know_each_other(Side(near, a, b), Side(far, b, a))
+    until(lambda: trace(near, a, b)["whole"], 15)
+    found = near.call("Control.Trace", a=str(a.address), b=b.endpoint[:12])
+    assert found["whole"], told(found)
+    assert (found["target"]["host"], found["target"]["address"]) == (far.name, b.address)
+    third = hosts.admit(lambda number: Looked(hosts, number, 1500, {}))
+    until(lambda: len(third.daemon.peers.known.present or ()) == 2, 15)
+    for words in ((str(a.address), str(b.address)), (a.endpoint, b.endpoint[:8])):
+        found = until(
+            lambda words=words: (seen := third.call("Control.Trace", a=words[0], b=words[1]))["whole"] and seen
+        )
+        assert (found["source"]["host"], found["target"]["host"]) == (near.name, far.name), told(found)
+    with pytest.raises(Refusal, match="nobody is no container's name, address or endpoint id on any overlay"):
+        third.call("Control.Trace", a=str(a.address), b="nobody")
+    assert hosts.keys("seek") == hosts.keys("path") == []
 
 
 def test_a_container_that_cannot_be_entered_is_said_so(hosts: Hosts) -> None:
