@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.netns import Namespace
-from myoverlay.kernel.rtnetlink import ATTRIBUTE, Wire, attributes
+from myoverlay.kernel.rtnetlink import Wire, attributes, members
 
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
@@ -108,7 +108,7 @@ def _chain(family: int, found: dict[int, bytes], counts: dict[tuple[int, str, st
 def drops_port(expressions: bytes, port: int) -> bool:
     """Does a rule of these expressions name that UDP port as the destination, and end in drop or reject?"""
     loaded = named = ended = False
-    for raw in _elements(expressions):
+    for raw in members(expressions):
         expression = attributes(raw, 0)
         name, data = _text(expression.get(_EXPRESSION_NAME)), attributes(expression.get(_EXPRESSION_DATA, b""), 0)
         if name == "payload":
@@ -135,17 +135,6 @@ def _udp_match(info: bytes, port: int) -> bool:
         return False
     _from, _to, first, last, inverted = struct.unpack_from("=HHHHB", info)
     return bool((first <= port <= last) != bool(inverted & 2)) and (first, last) != (0, 0xFFFF)
-
-
-def _elements(raw: bytes) -> Iterator[bytes]:
-    """The members of a list, which all have one type. Stops where one would reach over the end."""
-    start = 0
-    while start + ATTRIBUTE.size <= len(raw):
-        length = ATTRIBUTE.unpack_from(raw, start)[0]
-        if length < ATTRIBUTE.size or start + length > len(raw):
-            return
-        yield raw[start + ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
 
 
 def _numbers(data: dict[int, bytes], *kinds: int) -> tuple[int, ...]:

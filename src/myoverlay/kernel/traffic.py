@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 
 from myoverlay.errors import KernelRefused
-from myoverlay.kernel.rtnetlink import ATTRIBUTE, Wire, attributes
+from myoverlay.kernel.rtnetlink import Wire, attributes, members
 from myoverlay.path import Does, Key, Sieve
 
 _RTM_GETQDISC, _RTM_GETTFILTER = 38, 46
@@ -29,6 +29,8 @@ _FLOWER_KEYS = {4: (-14, 5, 6), 6: (-8, 7, 6), 8: (-2, 0, 2), 9: (9, 0, 1), 10: 
 _FLOWER_SILENT = {1, 3, 5, 7, 11, 13, 22, 37, 38, 86}
 #: u32's that say more than its keys do: another table, an interface, a mark.
 _U32_MORE = {3, 8, 10}
+#: A filter of flower has more attributes than other messages: none of its keys may be overlooked.
+_MANY = 256
 #: A program of cls_bpf that decides by what it returns (TCA_BPF_FLAG_ACT_DIRECT).
 _DIRECT = 1
 _NS = 1_000_000_000
@@ -99,7 +101,7 @@ def decode(body: bytes, device: str, way: str, where: str) -> Sieve | None:
     if len(body) < _HEAD.size:
         return None
     info, given = _HEAD.unpack_from(body)[4], attributes(body, _HEAD.size)
-    kind, options = _word(given.get(_KIND)), attributes(given.get(_OPTIONS, b""), 0)
+    kind, options = _word(given.get(_KIND)), attributes(given.get(_OPTIONS, b""), 0, _MANY)
     if not options:
         return None
     priority, protocol = info >> 16, struct.unpack("=H", struct.pack("!H", info & 0xFFFF))[0]
@@ -173,7 +175,7 @@ def _gact(verdict: int) -> Does:
 
 def _actions(raw: bytes) -> tuple[Does, str]:
     """What a filter's actions do in the end, and the word for it."""
-    for one in _members(raw):
+    for one in members(raw):
         given = attributes(one, 0)
         kind, options = _word(given.get(1)), attributes(given.get(2, b""), 0)
         told = options.get(2, b"")
@@ -188,17 +190,6 @@ def _actions(raw: bytes) -> tuple[Does, str]:
         elif kind not in ("skbedit", "sample", "mirred"):
             return Does.MAYBE, f"action {kind}"
     return Does.NOTHING, ""
-
-
-def _members(raw: bytes) -> Iterator[bytes]:
-    """The actions of a list in their order; stops where one would reach over the end."""
-    start = 0
-    while start + ATTRIBUTE.size <= len(raw):
-        length = ATTRIBUTE.unpack_from(raw, start)[0]
-        if length < ATTRIBUTE.size or start + length > len(raw):
-            return
-        yield raw[start + ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
 
 
 def _word(raw: bytes | None) -> str:
