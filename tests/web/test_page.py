@@ -171,20 +171,25 @@ def test_the_chosen_pair_is_traced(town: Town, seen: Seen) -> None:
     expect(verdict).to_have_text("The path is whole.")
     expect(rows(page, "hops")).to_have_count(29)
     seen.picture("trace-whole")
-    container = town.h1.container_pid("ann", of_machine=False)
-    town.h1.run(["nsenter", f"--net=/proc/{container}/ns/net", "ip", "route", "del", "10.5.0.0/24"])
-    button.click()
-    expect(verdict).to_contain_text("The first wrong hop: container route on h1: there is")
-    remedy = page.locator("#trace-remedy").inner_text().partition("What repairs it: ")[2].partition(";")[0]
-    seen.picture("trace-fault-here")
-    town.h1.run(remedy.split())
+    inside = ["nsenter", f"--net=/proc/{town.h1.container_pid('ann', of_machine=False)}/ns/net", "ip", "route"]
+    town.h1.run([*inside, "del", "10.5.0.0/24"])
+    try:
+        button.click()
+        expect(verdict).to_contain_text("The first wrong hop: container route on h1: there is")
+        remedy = page.locator("#trace-remedy").inner_text().partition("What repairs it: ")[2].partition(";")[0]
+        seen.picture("trace-fault-here")
+        town.h1.run(remedy.split())
+    finally:
+        town.h1.run([*inside, "replace", "10.5.0.0/24", "dev", "eth0", "src", town.address(town.h1, "ann")])
     rule = "add table inet stop; add chain inet stop c { type filter hook input priority 0; }; "
     town.h2.run(["nft", f"{rule} add rule inet stop c udp dport 4789 drop"])
-    button.click()
-    expect(verdict).to_contain_text("The first wrong hop: host firewall on h2: there is")
-    expect(page.locator("#hops tr.first")).to_contain_text("host firewall")
-    seen.picture("trace-fault-there")
-    town.h2.run(["nft", "delete", "table", "inet", "stop"])
+    try:
+        button.click()
+        expect(verdict).to_contain_text("The first wrong hop: host firewall on h2: there is")
+        expect(page.locator("#hops tr.first")).to_contain_text("host firewall")
+        seen.picture("trace-fault-there")
+    finally:
+        town.h2.run(["nft", "delete", "table", "inet", "stop"])
     page.locator("#swap").click()
     expect(page.locator("#trace")).to_be_hidden()
     button.click()
@@ -193,19 +198,18 @@ def test_the_chosen_pair_is_traced(town: Town, seen: Seen) -> None:
 
 def test_two_visitors_trace_one_after_the_other(town: Town, chromium: Browser) -> None:
     """Each gets his own pair's path in the end; one without the page's button gets none."""
-    context = chromium.new_context()
-    pages = [Seen(context.new_page()) for _ in range(2)]
     ends = [town.address(town.h1, "ann"), town.address(town.h2, "bob"), town.address(town.h3, "cid")]
-    for number, one in enumerate(pages):
-        one.open(f"drawing?overlay=web&from={ends[number]}&to={ends[number + 1]}")
-        expect(one.page.locator("#trace-pair")).to_be_enabled()
-    for one in pages:
-        one.page.locator("#trace-pair").click()
-    for number, one in enumerate(pages):
-        expect(one.page.locator("#trace-verdict")).to_have_text("The path is whole.", timeout=30_000)
-        expect(rows(one.page, "hops").first).to_contain_text(("h1", "h2")[number])
-        assert one.troubles == []
-    context.close()
+    with chromium.new_context() as context:
+        pages = [Seen(context.new_page()) for _ in range(2)]
+        for number, one in enumerate(pages):
+            one.open(f"drawing?overlay=web&from={ends[number]}&to={ends[number + 1]}")
+            expect(one.page.locator("#trace-pair")).to_be_enabled()
+        for one in pages:
+            one.page.locator("#trace-pair").click()
+        for number, one in enumerate(pages):
+            expect(one.page.locator("#trace-verdict")).to_have_text("The path is whole.", timeout=30_000)
+            expect(rows(one.page, "hops").first).to_contain_text(("h1", "h2")[number])
+            assert one.troubles == []
 
 
 def test_containers_are_chosen_by_a_click(town: Town, seen: Seen) -> None:

@@ -38,12 +38,12 @@ class Served(Visited):
         self.site = site
         self.tally = Tally()
         self.picture = site.picture()
-        self.traced: list[Ask] = []
+        self.traced: list[tuple[Ask, int]] = []
         self.page = Page(("127.0.0.1", free_port()), self.picture, self._tracing, self.tally)
         super().__init__(self.page)
 
-    def _tracing(self, pair: Ask) -> dict[str, Any]:
-        self.traced.append(pair)
+    def _tracing(self, pair: Ask, had: int) -> dict[str, Any]:
+        self.traced.append((pair, had))
         return {"state": "running"}
 
 
@@ -235,7 +235,10 @@ def test_a_pair_is_traced_by_the_button_alone(served: Served) -> None:
     assert served.traced == []
     answer = served.ask(path, X_Myoverlay_Button="trace")
     assert (answer.status, json.loads(answer.body)) == (200, {"state": "running"})
-    assert served.traced == [Ask(overlay="web", a=str(at(0, 0)), b=str(at(1, 0)))]
+    for number in ("7", "-7", "9" * 40, "x"):
+        assert served.ask(f"{path}&had={number}", X_Myoverlay_Button="trace").status == 200
+    pair = Ask(overlay="web", a=str(at(0, 0)), b=str(at(1, 0)))
+    assert served.traced == [(pair, had) for had in (0, 7, 0, 0, 0)]
     assert re.search(r'"X-Myoverlay-Button": "trace"', SCRIPTS["trace.js"])
 
 

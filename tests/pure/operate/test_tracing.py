@@ -58,7 +58,7 @@ def test_what_came_of_a_trace_is_told(bench: Bench) -> None:
     until(lambda: bench.begun)
     assert bench.say(ONE) == "running"
     bench.go.set()
-    assert bench.done(ONE) == {"state": "done", "at": 1700, "found": FOUND, "refused": ""}
+    assert bench.done(ONE) == {"state": "done", "number": 1, "at": 1700, "found": FOUND, "refused": ""}
     ((pair, patience),) = bench.begun
     assert pair == ONE
     assert LIMIT - 1 < patience <= LIMIT
@@ -88,6 +88,18 @@ def test_an_old_result_is_not_told(bench: Bench) -> None:
     assert bench.say(ONE) == "running"
     bench.done(ONE)
     assert len(bench.begun) == 2
+
+
+def test_who_has_it_gets_a_newer_one(bench: Bench) -> None:
+    """He waits for the pause, and is not told once more what he knows; who has it not is told it."""
+    bench.go.set()
+    bench.say(ONE)
+    number = bench.done(ONE)["number"]
+    assert bench.tracing.ask(ONE, number) == {"state": "waits"}
+    assert bench.tracing.ask(ONE, number - 1)["state"] == "done"
+    bench.clock.now += PAUSE
+    assert bench.tracing.ask(ONE, number) == {"state": "running"}
+    assert until(lambda: (told := bench.tracing.ask(ONE, number))["state"] == "done" and told)["number"] == number + 1
 
 
 @pytest.mark.parametrize(

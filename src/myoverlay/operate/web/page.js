@@ -214,8 +214,8 @@ function matrix(data) {
   const asked = words();
   const hosts = data.hosts.filter((one) => matches(asked, [one.name, one.id, one.version || ""]));
   const head = element("tr", {},
-    element("th", { scope: "col" }, "Host"), element("th", { scope: "col" }, "Version"), element("th", { scope: "col" }, "Full size"),
-    element("th", { scope: "col" }, "Told"), ...hosts.map((one) => element("th", { scope: "col", title: one.id }, one.name)));
+    element("th", { scope: "col" }, "Host"),
+    ...["Version", "Full size", "Told"].map((fact) => element("th", { scope: "col", class: "fact" }, fact)), ...hosts.map((one) => element("th", { scope: "col", title: one.id }, one.name)));
   const heading = $("matrix").tHead;
   const text = JSON.stringify(hosts.map((one) => [one.id, one.name]));
   if (heading.dataset.said !== text) {
@@ -224,16 +224,20 @@ function matrix(data) {
   }
   const facts = hosts.map((from) => [from.id, { ...from, order: text,
     row: hosts.map((to) => (from.cells ? from.cells[to.id] ?? null : null)), cells: from.cells && {} }]);
-  fill($("matrix").tBodies[0], facts, (from) =>
-    element("tr", {},
-      element("th", { scope: "row", title: from.id }, from.id === data.me ? `${from.name} (here)` : from.name),
-      cell(from.version ?? "not told"), cell(from.mtu ? `${from.mtu} B` : from.cells ? "none" : "not told"),
-      cell(from.id === data.me ? "live" : from.told === null ? "not told" : new Date(from.told * 1000).toLocaleTimeString()),
+  fill($("matrix").tBodies[0], facts, (from) => {
+    const told = [from.version ?? "not told", from.mtu ? `${from.mtu} B` : from.cells ? "none" : "not told",
+      from.id === data.me ? "live" : from.told === null ? "not told" : new Date(from.told * 1000).toLocaleTimeString()];
+    return element("tr", {},
+      // Where there is no room for columns of their own, as on a phone, facts stand below the host's name.
+      element("th", { scope: "row", title: from.id }, from.id === data.me ? `${from.name} (here)` : from.name,
+        element("span", { class: "narrow" }, told.join(" · "))),
+      ...told.map((fact) => cell(fact, { class: "fact" })),
       ...hosts.map((to, place) => {
         const [kind, lines, aloud] = seen(from, to, from.row[place]);
         return element("td", { class: kind, title: aloud, "aria-label": aloud, "data-to": to.name }, lines[0],
           ...lines.slice(1).map((line) => element("small", {}, line)));
-      })));
+      }));
+  });
   const silent = data.hosts.filter((one) => one.cells === null).length;
   $("matrix-count").textContent = `${hosts.length} of ${data.hosts.length} hosts; ${silent ? `${silent} told nothing yet` : "all told what they see"}.`;
 }

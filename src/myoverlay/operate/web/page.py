@@ -35,6 +35,8 @@ AT_ONCE, DELAY = 200, 0.02
 TARGET, FIELDS = 2048, 8
 #: Only the page's own script sends this: what has one sent by a page of elsewhere is refused by the browser.
 BUTTON = b"x-myoverlay-button"
+#: So many digits no number of a trace has.
+_DIGITS = 12
 #: A body shorter than this is not worth packing, bytes.
 SMALL = 512
 
@@ -87,7 +89,7 @@ class Page(Server):
         self,
         address: tuple[str, int],
         picture: Picture,
-        tracing: Callable[[Ask], Shown],
+        tracing: Callable[[Ask, int], Shown],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -132,7 +134,9 @@ class Page(Server):
         overlay, a, b = (asked.query.get(name, [""])[0] for name in ("overlay", "from", "to"))
         pair = Ask(overlay=overlay, a=a, b=b)
         self._picture.check_pair(overlay, a, b)
-        return _sent(_body(_JSON, encode(self._tracing(pair))), asked)
+        had = asked.query.get("had", [""])[0]
+        number = int(had) if had.isascii() and had.isdecimal() and len(had) < _DIGITS else 0
+        return _sent(_body(_JSON, encode(self._tracing(pair, number))), asked)
 
     def _pictured(self, asked: Request) -> Body | None:
         take = self._taking(asked)

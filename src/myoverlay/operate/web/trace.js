@@ -10,6 +10,8 @@ const TAGS = { right: "good", wrong: "bad", unseen: "warn" };
 
 let shown = "";
 let turn = 0;
+/** The number of the trace that is shown: asked for again, a newer one is wanted. */
+let had = 0;
 
 /** What the pair is called in the address of the data; empty where no pair is chosen. */
 const pairOf = ({ overlay, from, to }) => (overlay && from && to && from !== to ? new URLSearchParams({ overlay, from, to }).toString() : "");
@@ -40,7 +42,7 @@ export async function trace(chosen) {
   for (let often = 0; often < OFTEN; often += 1) {
     let told;
     try {
-      const answer = await fetch(`/data/trace?${pair}`, {
+      const answer = await fetch(`/data/trace?${pair}&had=${had}`, {
         headers: { "X-Myoverlay-Button": "trace" }, cache: "no-store", signal: AbortSignal.timeout(5000),
       });
       if (!answer.ok) throw new Error((await answer.text()).trim());
@@ -51,10 +53,11 @@ export async function trace(chosen) {
     }
     if (mine !== turn) return;
     if (told.state === "done") {
+      had = told.number;
       paint(told);
       return;
     }
-    if (told.state === "waits" && !often) say("warn", "Another path is being traced: this one comes after it…");
+    if (told.state === "waits" && !often) say("warn", "One was traced just now: this one comes after a pause…");
     await new Promise((done) => setTimeout(done, PAUSE));
     if (mine !== turn) return;
   }

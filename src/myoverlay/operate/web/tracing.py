@@ -23,8 +23,9 @@ LIMIT, PAUSE = 8.0, 3.0
 
 
 class Traced(NamedTuple):
-    """What came of one. `ended`: by the clock handed in; `at`: in Unix seconds."""
+    """What came of one, the `number`-th. `ended`: by the clock handed in; `at`: in Unix seconds."""
 
+    number: int
     pair: Ask
     ended: float
     at: int
@@ -52,9 +53,10 @@ class Tracing(Loop):
         self._wanted: Ask | None = None
         self._last: Traced | None = None
 
-    def ask(self, pair: Ask) -> Shown:
-        """What came of the pair's trace, if there was one just now; else have it begun, or say what it waits for.
+    def ask(self, pair: Ask, had: int = 0) -> Shown:
+        """What came of the pair's trace, if there was one just now; else have it begun, or say that it waits.
 
+        `had`: the number of the one that who asks knows already: he wants a newer one, as something was repaired.
         From the page's thread, and at once.
         """
         with self._lock:
@@ -62,9 +64,10 @@ class Tracing(Loop):
             if self._wanted is not None:
                 return {"state": "running" if self._wanted == pair else "waits"}
             if last is not None and now - last.ended < PAUSE:
-                if last.pair != pair:
+                if last.pair != pair or last.number == had:
                     return {"state": "waits"}
-                return {"state": "done", "at": last.at, "found": last.found, "refused": last.refused}
+                told = {"number": last.number, "at": last.at, "found": last.found, "refused": last.refused}
+                return {"state": "done", **told}
             self._wanted = pair
         self._news.set()
         return {"state": "running"}
@@ -88,4 +91,5 @@ class Tracing(Loop):
         finally:  # also after a bug, which the loop logs: nobody waits for ever
             with self._lock:
                 self._wanted = None
-                self._last = Traced(pair, self._now(), round(self._wall()), found, refused)
+                number = self._last.number + 1 if self._last is not None else 1
+                self._last = Traced(number, pair, self._now(), round(self._wall()), found, refused)
