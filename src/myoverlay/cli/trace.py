@@ -32,6 +32,8 @@ def trace_command(a: str, b: str, overlay: str, as_json: bool) -> None:
       myoverlay trace web db
       myoverlay trace 10.5.0.2 10.5.0.3 --json
     """
+    if not a.strip() or not b.strip():
+        raise click.UsageError("an empty word is nobody: give names, addresses or endpoint ids")
     found = ask("Control.Trace", a=a, b=b, overlay=overlay)
     if as_json:
         print_json(found)

@@ -14,6 +14,7 @@ from myoverlay.plan.findings import Finding, bad, count, few, ok, unknown, warn
 
 #: Bytes: below the first the journal's next write may fail; below the second somebody should look.
 FULL, TIGHT = 8 << 20, 64 << 20
+_PREFIX = "MYOVERLAY_"
 _AGAIN = (
     "start the plugin again: `docker plugin disable -f NAME` and `docker plugin enable NAME`, or `myoverlay serve`"
     " where it is a process of the host"
@@ -109,7 +110,9 @@ def judge_settings(read: Environment) -> Finding:
     strange = sorted(set(read.given) - set(read.known))
     if not strange:
         return ok(f"{count(len(read.given), 'setting')}, all known")
-    likely = difflib.get_close_matches(strange[0], read.known, 1)
+    # By what comes after the prefix, which they all have: with it each would be like some other.
+    known = {name.removeprefix(_PREFIX): name for name in read.known}
+    likely = [known[word] for word in difflib.get_close_matches(strange[0].removeprefix(_PREFIX), known, 1)]
     return bad(
         f"no setting is called {few(strange)}",
         "it has no effect: what was meant by it keeps its default",

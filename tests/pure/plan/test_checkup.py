@@ -57,6 +57,7 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ("settings", plugin.Environment(("MYOVERLAY_VTEP",), ("MYOVERLAY_VTEP",)), OK, "1 setting", ""),
     ("settings", plugin.Environment(("MYOVERLAY_VTPE",), ("MYOVERLAY_VTEP",)), BAD, "MYOVERLAY_VTPE", "say MYOVERLAY_VTEP"),
     ("settings", plugin.Environment(("MYOVERLAY_QQ",), ("MYOVERLAY_VTEP",)), BAD, "MYOVERLAY_QQ", "`unset MYOVERLAY_QQ`"),
+    ("settings", plugin.Environment(("MYOVERLAY_LAB_HOME",), ("MYOVERLAY_NAMES",)), BAD, "LAB_HOME", "take MYOVERLAY_LAB_HOME out"),
     ("settings", plugin.Environment((), (), "MYOVERLAY_PORT: 'x' is no"), BAD, "MYOVERLAY_PORT", "put it right"),
     ("token-file", plugin.TokenFile(), OK, "no token file", ""),
     ("token-file", plugin.TokenFile("/t", 0o600), OK, "/t", ""),
