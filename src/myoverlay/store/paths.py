@@ -53,6 +53,7 @@ class AskedRecords(Typed, Generic[Q, A]):
         """`kinds` of question and answer; `places`: where each lies, below `incarnation` and below the prefix."""
         super().__init__(store, prefix, me)
         self._question, self._answer = kinds
+        self.places = places
         self._asked, self._answered = places
 
     def _ask_key(self, question: str) -> str:
