@@ -95,6 +95,39 @@ def test_a_socket_that_is_gone(clinic: Clinic) -> None:
     one.well()
 
 
+#: Answers every request on a socket, as a plugin that is not ours would.
+STRANGER = """
+import http.server, socketserver
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"{}")
+    def address_string(self):
+        return "-"
+server = socketserver.UnixStreamServer("%s", Handler)
+print("on", flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_name_that_another_plugin_answers(clinic: Clinic) -> None:
+    """Docker would find a stranger under the plugin's second name: it is said so, until the stranger is stopped."""
+    one = clinic.h3
+    one.host.run(["rm", SECOND])
+    stranger = one.host.popen(["python3", "-c", STRANGER % SECOND], stdout=-1, stderr=-1)
+    try:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "on\n"
+        found = one.sick("sockets")
+        assert f"{SECOND} is answered by another plugin" in found["saw"]
+        assert found["remedy"].startswith("stop the other one")
+    finally:
+        stranger.kill()
+        stranger.communicate(timeout=10)
+    assert f"nobody answers on {SECOND}" in one.sick("sockets")["saw"]
+    one.restart()
+    one.well()
+
+
 def test_a_word_that_is_no_setting(clinic: Clinic) -> None:
     """A typo is named with what was likely meant; unset, as the remedy says, all is well."""
     one = clinic.h3
