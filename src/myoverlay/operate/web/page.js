@@ -210,9 +210,13 @@ function seen(from, to, found) {
   return [kind, lines, `${from.name} → ${to.name}: ${fate}, ${heard}, ${share}, ${size}`];
 }
 
+/** So that host-2 comes before host-10. */
+const BY_NAME = new Intl.Collator("en", { numeric: true });
+
 function matrix(data) {
   const asked = words();
-  const hosts = data.hosts.filter((one) => matches(asked, [one.name, one.id, one.version || ""]));
+  const hosts = data.hosts.filter((one) => matches(asked, [one.name, one.id, one.version || ""]))
+    .sort((one, other) => BY_NAME.compare(one.name, other.name));
   const head = element("tr", {},
     element("th", { scope: "col" }, "Host"),
     ...["Version", "Full size", "Told"].map((fact) => element("th", { scope: "col", class: "fact" }, fact)), ...hosts.map((one) => element("th", { scope: "col", title: one.id }, one.name)));
