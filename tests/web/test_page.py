@@ -176,6 +176,7 @@ def test_the_chosen_pair_is_traced(town: Town, seen: Seen) -> None:
     try:
         button.click()
         expect(verdict).to_contain_text("The first wrong hop: container route on h1: there is")
+        expect(page.locator("#verdict")).to_contain_text("container on h1: container route: ")
         remedy = page.locator("#trace-remedy").inner_text().partition("What repairs it: ")[2].partition(";")[0]
         seen.picture("trace-fault-here")
         town.h1.run(remedy.split())
@@ -187,11 +188,17 @@ def test_the_chosen_pair_is_traced(town: Town, seen: Seen) -> None:
         button.click()
         expect(verdict).to_contain_text("The first wrong hop: host firewall on h2: there is")
         expect(page.locator("#hops tr.first")).to_contain_text("host firewall")
+        expect(page.locator("#hops tr.first")).to_be_in_viewport()
+        # The drawing names it too, though the tables are as they should be.
+        expect(page.locator("#verdict")).to_contain_text("VTEP on h2: host firewall: table inet stop")
+        expect(page.locator("#picture path.link.wrong")).to_have_count(1)
+        assert page.locator('#way-picture circle[data-state="wrong"]').get_attribute("data-kind") == "vtep"
         seen.picture("trace-fault-there")
     finally:
         town.h2.run(["nft", "delete", "table", "inet", "stop"])
     page.locator("#swap").click()
     expect(page.locator("#trace")).to_be_hidden()
+    expect(page.locator("#verdict")).to_have_text("Every station is as it should be.")
     button.click()
     expect(verdict).to_have_text("The path is whole.", timeout=20_000)
 

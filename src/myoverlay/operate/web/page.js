@@ -363,6 +363,7 @@ $("swap").addEventListener("click", () => {
   choose({ from: query.get("to"), to: query.get("from") });
 });
 $("trace-pair").addEventListener("click", () => trace(pair()));
+document.addEventListener("traced", paint);
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
     event.preventDefault();

@@ -16,6 +16,18 @@ let had = 0;
 /** What the pair is called in the address of the data; empty where no pair is chosen. */
 const pairOf = ({ overlay, from, to }) => (overlay && from && to && from !== to ? new URLSearchParams({ overlay, from, to }).toString() : "");
 
+/** What the last trace of the chosen pair named: {hop, host, saw, late, at}, `late`: it is nearer to the end; else null. */
+let named = null;
+export const traced = () => named;
+
+function name(found, when) {
+  const first = found ? found.first : null;
+  const before = JSON.stringify(named);
+  named = first === null ? null
+    : { ...found.steps[first], late: first >= found.steps.length / 2, at: when };
+  if (JSON.stringify(named) !== before) document.dispatchEvent(new Event("traced"));
+}
+
 /** Another pair is chosen: what was said of the one before goes. */
 export function chose(chosen) {
   const pair = pairOf(chosen);
@@ -23,6 +35,7 @@ export function chose(chosen) {
   if (pair === shown) return;
   turn += 1;
   shown = pair;
+  named = null;
   $("trace").hidden = true;
   $("trace").replaceChildren();
 }
@@ -39,6 +52,7 @@ export async function trace(chosen) {
   const mine = ++turn;
   shown = pair;
   say("warn", "Both hosts are asked…");
+  name(null);
   for (let often = 0; often < OFTEN; often += 1) {
     let told;
     try {
@@ -87,5 +101,8 @@ function paint(told) {
       element("thead", {}, element("tr", {}, ...["Host", "Hop", "State", "Seen"].map((head) => element("th", { scope: "col" }, head)))),
       element("tbody", {}, ...rows)));
   const when = new Date(told.at * 1000).toLocaleTimeString();
+  name(found, when);
   say(kind, verdict, ...advice, element("p", { class: "hint" }, `Traced at ${when}, as \u201cmyoverlay trace\u201d does it.`), table);
+  // Its own frame scrolls to the wrong hop, and the page stays where it is.
+  if (wrong) table.scrollTop = rows[found.first].offsetTop - 2 * rows[found.first].offsetHeight;
 }
