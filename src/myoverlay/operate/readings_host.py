@@ -311,7 +311,7 @@ def expected(overlays: Overlays) -> int:
 def written(overlays: Overlays) -> int:
     """How many neighbour rows of IPv4 this host has in the kernel for its overlays."""
     grounds = (local.ground for local in overlays.all())
-    return sum(row.address.version == 4 for ground in grounds if ground is not None for row in ground.rows.neigh)
+    return sum(address.version == 4 for ground in grounds if ground is not None for address in ground.rows.neigh)
 
 
 def _addresses(texts: Iterable[str]) -> Iterable[Address]:

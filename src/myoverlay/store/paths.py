@@ -17,7 +17,7 @@ import msgspec
 from myoverlay.networks import check_id
 from myoverlay.path import PathAnswer, PathQuestion, Seek, Sought
 from myoverlay.store import MAX_OPS, Check, Conflict, Delete, Entry, Put, Reset, Store, Unchanged
-from myoverlay.store.typed import Held, Typed
+from myoverlay.store.typed import Held, OfHost, Typed
 from myoverlay.values import HostId, encode
 
 
@@ -28,13 +28,8 @@ class _Question(Protocol):
     def asker(self) -> HostId: ...
 
 
-class _Answer(Protocol):
-    @property
-    def host(self) -> HostId: ...
-
-
 Q = TypeVar("Q", bound=_Question)
-A = TypeVar("A", bound=_Answer)
+A = TypeVar("A", bound=OfHost)
 
 
 class Answers(msgspec.Struct, Generic[A], frozen=True):

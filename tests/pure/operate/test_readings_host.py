@@ -12,13 +12,14 @@ import pytest
 from myoverlay.errors import Unavailable
 from myoverlay.host.preflight import Asked
 from myoverlay.networks import CARRIED, Answer, Cannot, Question
-from myoverlay.operate.readings_host import MANY, HostReadings, expected
+from myoverlay.operate.readings_host import MANY, HostReadings, expected, written
 from myoverlay.plan.check_underlay import judge_port, judge_size
 from myoverlay.plan.fates import Fate, State
 from myoverlay.plan.findings import Level
 from myoverlay.plan.measure import Reach
+from myoverlay.plan.rows import Rows, Written
 from myoverlay.store.typed import Held
-from myoverlay.values import Address, Alive, HostId, OverlayName
+from myoverlay.values import Address, Alive, HostId, Mac, Neigh, OverlayName
 from tests.pure.kit import ANN, BOB
 
 CYD = HostId("c" * 32)
@@ -176,3 +177,14 @@ def test_other_hosts_are_asked_once_for_all() -> None:
     assert (clash.host, clash.overlay, clash.holder, clash.member) == ("bob", "web", "device vx9", True)
     assert seen.looked == (("bob", 1), ("old", 0))
     assert seen.silent == ("cyd",)
+
+
+def test_own_rows_are_those_of_ipv4() -> None:
+    """Of each overlay that is open in the kernel; the table of IPv6 is another one."""
+    neigh = [
+        Neigh(address=Address(text), mac=Mac(f"02:00:00:00:00:0{number}"))
+        for number, text in enumerate(("10.5.0.2", "10.5.0.3", "fd00::2"))
+    ]
+    ground = SimpleNamespace(rows=Written.of(Rows(frozenset(neigh))))
+    overlays: Any = SimpleNamespace(all=lambda: [SimpleNamespace(ground=ground), SimpleNamespace(ground=None)])
+    assert written(overlays) == 2
