@@ -601,8 +601,10 @@ def test_of_many_lists_a_part_is_read_again(ann: Watcher) -> None:
         if place:
             tell(made[0], "10.5.0.77")
         reads = [keys for name, keys in ann.round() if name == "get_many"]
-        assert [len(keys) for keys in reads] == [AT_ONCE + (place and made[0].me not in str(reads))]
-        read.update(*reads)
+        assert sum(map(len, reads)) <= AT_ONCE + place
+        assert max(map(len, reads)) <= AT_ONCE
+        for keys in reads:
+            read.update(keys)
     assert len(read) == len(made)
     ann.clock.now += RELIST + 1
     stranger = ann.host.records.of_host(ann.host.records.store, HostId("f" * 32))
