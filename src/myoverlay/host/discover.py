@@ -187,10 +187,17 @@ class Watch(Loop):
         self._on_learned(self._local, before, self._local.view)
 
     def _read(self, hosts: Sequence[HostId]) -> dict[HostId, Held[HostList]]:
-        """Their lists, a transaction of reads after the other: each has its time, and what was read needs no room."""
+        """Their lists, a transaction of reads after the other: each has its time.
+
+        One that says what it said before is kept as it was: all of a large overlay twice would be 50 MB.
+        """
+        known = self._local.view.lists or {}
         found: dict[HostId, Held[HostList]] = {}
         for start in range(0, len(hosts), AT_ONCE):
-            found |= self._records.lists(self._local.network.overlay, hosts[start : start + AT_ONCE])
+            read = self._records.lists(self._local.network.overlay, hosts[start : start + AT_ONCE])
+            for host, held in read.items():
+                old = known.get(host)
+                found[host] = held if old is None or old.value != held.value else Held(old.value, held.index)
         return found
 
     def _remaining(self, hosts: set[HostId]) -> set[HostId]:

@@ -612,3 +612,16 @@ def test_of_many_lists_a_part_is_read_again(ann: Watcher) -> None:
     put(ann.host.records.store, f"{PREFIX}/hosts/{stranger.me}/overlays/demo", encode(unheard))
     ann.round()
     assert Address("10.5.0.99") in ann.local.view.peers
+
+
+def test_a_list_that_says_the_same_is_held_once(ann: Watcher) -> None:
+    """Everything read again is no second copy of everything; what is otherwise is taken."""
+    made = crowd(ann, 3, 2)
+    before = dict(ann.local.view.lists or {})
+    tell(made[1], "10.5.0.99")
+    ann.watch.begin_anew()
+    ann.round()
+    after = ann.local.view.lists or {}
+    same = {one.me for one in made if before[one.me].value is after[one.me].value}
+    assert same == {made[0].me, made[2].me}
+    assert Address("10.5.0.99") in ann.local.view.peers
