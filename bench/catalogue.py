@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from bench.figures import first_ping, traffic
+from bench.figures import docker_run, first_answer, first_ping, handlers, starting, traffic
 from bench.figures.figure import Figure
 
-FIGURES: tuple[Figure, ...] = (*traffic.FIGURES, *first_ping.FIGURES)
+FIGURES: tuple[Figure, ...] = (
+    *traffic.FIGURES,
+    *first_ping.FIGURES,
+    *docker_run.FIGURES,
+    *handlers.FIGURES,
+    *first_answer.FIGURES,
+    *starting.FIGURES,
+)
 
 
 def chosen(names: str) -> list[Figure]:
