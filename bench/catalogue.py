@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.figures import docker_run, first_answer, first_ping, handlers, starting, traffic
+from bench.figures import docker_run, first_answer, first_ping, handlers, kernel, starting, traffic
 from bench.figures.figure import Figure
 
 FIGURES: tuple[Figure, ...] = (
@@ -12,6 +12,7 @@ FIGURES: tuple[Figure, ...] = (
     *handlers.FIGURES,
     *first_answer.FIGURES,
     *starting.FIGURES,
+    *kernel.FIGURES,
 )
 
 

@@ -19,7 +19,7 @@ from lab.engine import EngineHost
 from lab.errors import LabError
 from lab.processes import wait_for
 
-_KNOWN = f'myoverlay_remote_endpoints{{overlay="{OVERLAY}"}}'
+KNOWN = f'myoverlay_remote_endpoints{{overlay="{OVERLAY}"}}'
 _numbers = itertools.count(1)
 
 
@@ -77,10 +77,10 @@ def _memory(ground: Ground, extent: Extent) -> list[Round]:
     """Above the eager limit (0 here) rows are pulled by misses, from what the watch has brought."""
 
     def once() -> Quantities:
-        before = {host.name: readings.metrics(host)[_KNOWN] for host in ground.hosts}
+        before = {host.name: readings.metrics(host)[KNOWN] for host in ground.hosts}
         with fresh(ground, ground.h1, OURS) as near, fresh(ground, ground.h2, OURS) as far:
             for host in ground.hosts:
-                wait_for("the watch", 10, lambda: readings.metrics(host)[_KNOWN] > before[host.name])  # noqa: B023
+                wait_for("the watch", 10, lambda: readings.metrics(host)[KNOWN] > before[host.name])  # noqa: B023
             _must_miss(ground, near, far)
             return ping(near, far.address)
 

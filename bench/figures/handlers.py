@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any
 
-from bench.figures.figure import Extent, Figure
 from bench.figures.docker_run import run_ms
+from bench.figures.figure import Extent, Figure
 from bench.ground import NETWORKS, Ground
 from bench.names import OURS, PARALLEL
 from bench.readings import Calls
