@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.figures import docker_run, first_answer, first_ping, handlers, kernel, starting, traffic
+from bench.figures import docker_run, first_answer, first_ping, handlers, kernel, memory, starting, traffic
 from bench.figures.figure import Figure
 
 FIGURES: tuple[Figure, ...] = (
@@ -13,6 +13,7 @@ FIGURES: tuple[Figure, ...] = (
     *first_answer.FIGURES,
     *starting.FIGURES,
     *kernel.FIGURES,
+    *memory.FIGURES,
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-RESAMPLES = 4_000
+RESAMPLES = 2_000
 #: The interval of the same values is the same in every reading of them.
 SEED = 20
 LEVEL = 0.95

@@ -131,5 +131,5 @@ FIGURES = (
     Figure("first-ping", _ahead, quick=True),
     Figure("first-ping-memory", _memory),
     Figure("first-ping-store", _store),
-    Figure("first-ping-tutorial", _tutorial, quick=True),
+    Figure("first-ping-tutorial", _tutorial),
 )

@@ -1,4 +1,4 @@
-"""How long the plugin takes to be there: until its socket is bound as a process, until Docker has enabled it managed."""
+"""How long the plugin takes to be there: as a process until its socket is bound, managed until it is enabled."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _figure(name: str, once: Callable[[Path], Quantities]) -> Figure:
         with servers({name: ground.paths[name] for name in (OURS, DOCKER, HAND, UNDERLAY, BRIDGE)}):
             return extent.rounds(name, _CONTESTANTS, lambda who: once(ground.paths[network_of(who)]), _BESIDE)
 
-    return Figure(name, measure, quick=name in ("tcp1", "requests"))
+    return Figure(name, measure, quick=name == "tcp1")
 
 
 FIGURES = (
