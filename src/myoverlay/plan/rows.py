@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from operator import attrgetter
 
 import msgspec
 
 from myoverlay.plan.shared import Shared
 from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
+
+#: The order of rows, as their texts have it.
+_FDB, _NEIGH = attrgetter("mac", "vtep"), attrgetter("address", "mac")
 
 
 class Set(msgspec.Struct, frozen=True):
@@ -111,10 +115,10 @@ def diff(want: Rows, seen: Rows) -> list[Set | Unset]:
     macs = {row.mac for row in want.fdb}
     addresses = {row.address for row in want.neigh}
     return [
-        *(Set(fdb) for fdb in sorted(want.fdb - seen.fdb, key=str)),
-        *(Set(neigh) for neigh in sorted(want.neigh - seen.neigh, key=str)),
-        *(Unset(neigh) for neigh in sorted(seen.neigh - want.neigh, key=str) if neigh.address not in addresses),
-        *(Unset(fdb) for fdb in sorted(seen.fdb - want.fdb, key=str) if fdb.mac not in macs),
+        *map(Set, sorted(want.fdb - seen.fdb, key=_FDB)),
+        *map(Set, sorted(want.neigh - seen.neigh, key=_NEIGH)),
+        *(Unset(neigh) for neigh in sorted(seen.neigh - want.neigh, key=_NEIGH) if neigh.address not in addresses),
+        *(Unset(fdb) for fdb in sorted(seen.fdb - want.fdb, key=_FDB) if fdb.mac not in macs),
     ]
 
 
