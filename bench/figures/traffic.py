@@ -1,4 +1,4 @@
-"""How much a network carries: TCP by iperf3, small datagrams and round trips by qperf, a second each."""
+"""How much a network carries: 512 MiB over TCP by iperf3, a second of small datagrams or round trips by qperf."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from bench.tools import program
 from lab.errors import LabError
 from lab.processes import wait_for
 
-SECONDS = 1
+#: Of one TCP measurement: some tenths of a second, for many rounds tell more than long ones.
+_BYTES = "512M"
+_SECONDS = 1
 #: What qperf's unified units are in bytes a second, or seconds.
 _UNITS = {"bytes/sec": 1.0, "ns": 1e-9}
 _IPERF_PORT, _QPERF_PORT = 5201, 19765
@@ -47,14 +49,14 @@ def _listening(path: Path) -> bool:
 
 def tcp(path: Path, streams: int, back: bool) -> Quantities:
     """What the receiver got, Gbit/s."""
-    words = ["-c", path.far.address, "-t", str(SECONDS), "-P", str(streams), "-J", *(["-R"] if back else [])]
+    words = ["-c", path.far.address, "-n", _BYTES, "-P", str(streams), "-J", *(["-R"] if back else [])]
     said = json.loads(path.near.run([*program("iperf3"), *words], timeout=30))
     return {"Gbit/s": said["end"]["sum_received"]["bits_per_second"] / 1e9}
 
 
 def _qperf(path: Path, *words: str) -> dict[str, float]:
     """What qperf says."""
-    argv = [*program("qperf"), path.far.address, "-t", str(SECONDS), "-uu", "-vs", "-e", "6", *words]
+    argv = [*program("qperf"), path.far.address, "-t", str(_SECONDS), "-uu", "-vs", "-e", "6", *words]
     return parse(path.near.run(argv, timeout=30))
 
 
