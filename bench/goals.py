@@ -88,14 +88,8 @@ class Limit:
         return f"{between(found)} in {found.count} rounds", found.median <= self.limit
 
 
-@dataclass(frozen=True)
-class Most:
+class Most(Limit):
     """No round has more than so much: where a median would hide what must never be."""
-
-    figure: str
-    quantity: str
-    limit: float
-    contestant: str = OURS
 
     def __str__(self) -> str:
         return f"{self.quantity}: at most {self.limit:g} in any round" if self.limit else f"{self.quantity}: none"
@@ -108,7 +102,7 @@ class Most:
         return f"{max(values):g} at most, {sum(values):g} in {len(values)} rounds", max(values) <= self.limit
 
 
-Rule = Ratio | Limit | Most
+Rule = Ratio | Limit
 
 
 @dataclass(frozen=True)
