@@ -21,6 +21,8 @@ from lab.processes import wait_for
 
 KNOWN = f'myoverlay_remote_endpoints{{overlay="{OVERLAY}"}}'
 _numbers = itertools.count(1)
+#: Rounds behind a held watch; of two containers each, some 3 s.
+_BEFORE_THE_WATCH_ENDS = 8
 
 
 def ping(near: End, address: str, interval: float = 0.2, patience: int = 2) -> Quantities:
@@ -112,8 +114,11 @@ def _store(ground: Ground, extent: Extent) -> list[Round]:
 
     with Holding(ground.lab, ground.h1) as one, Holding(ground.lab, ground.h2) as other:
         settings = {"h1": {"CONSUL_HTTP_ADDR": one.url}, "h2": {"CONSUL_HTTP_ADDR": other.url}}
-        with ground.other_plugins(settings):
-            return extent.alone(once)
+        made: list[Round] = []
+        while len(made) < extent.least:  # a watch gives up after a minute, and would then be told all
+            with ground.other_plugins(settings):
+                made += extent.alone(once, count=_BEFORE_THE_WATCH_ENDS)
+        return made
 
 
 def _tutorial(ground: Ground, extent: Extent) -> list[Round]:

@@ -6,7 +6,7 @@ import pytest
 
 from bench import report
 from bench.names import AGAIN, DOCKER, HAND, OURS
-from bench.readme import FIRST, LAST, renewed
+from bench.readme import FIRST, LAST, README, renewed
 from bench.results import Measured, Results, Round
 
 
@@ -54,3 +54,10 @@ def test_the_table_takes_its_place() -> None:
     assert renewed(page, "new\n") == f"before\n{FIRST}new\n{LAST}after\n"
     with pytest.raises(ValueError, match="<!-- /bench -->"):
         renewed(page.replace(LAST, ""), "new\n")
+
+
+def test_readme_has_a_place_for_it() -> None:
+    """`make bench-docs` finds where to write."""
+    text = README.read_text()
+    assert renewed(text, "x\n") != text
+    assert text.count(FIRST) == text.count(LAST) == 1
