@@ -58,9 +58,9 @@ def measure(count: int, rounds: int) -> None:
             ground = converger.overlay(of, (), time.monotonic() + 10)
             try:
                 began = time.perf_counter()
-                converger.peers(ground, rows.wanted(known, (), None), True)
+                converger.peers(ground, rows.wanted(known, (), None), True, ())
                 programmed = time.perf_counter()
-                strayed = converger.has_strayed(ground, rows.wanted(known, (), None), True)
+                strayed = converger.has_strayed(ground, rows.wanted(known, (), None), True, ())
                 compared = time.perf_counter()
                 if strayed or tally.total("row_failures"):
                     raise SystemExit("the rows are not as they were written")
