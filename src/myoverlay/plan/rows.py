@@ -112,13 +112,16 @@ def diff(want: Rows, seen: Rows) -> list[Set | Unset]:
 
     A row that only changes is written over, never taken out first.
     """
-    macs = {row.mac for row in want.fdb}
-    addresses = {row.address for row in want.neigh}
+    if want == seen:  # every few seconds, for all rows there are
+        return []
+    gone, lost = seen.neigh - want.neigh, seen.fdb - want.fdb
+    addresses = {row.address for row in want.neigh} if gone else set()
+    macs = {row.mac for row in want.fdb} if lost else set()
     return [
         *map(Set, sorted(want.fdb - seen.fdb, key=_FDB)),
         *map(Set, sorted(want.neigh - seen.neigh, key=_NEIGH)),
-        *(Unset(neigh) for neigh in sorted(seen.neigh - want.neigh, key=_NEIGH) if neigh.address not in addresses),
-        *(Unset(fdb) for fdb in sorted(seen.fdb - want.fdb, key=_FDB) if fdb.mac not in macs),
+        *(Unset(neigh) for neigh in sorted(gone, key=_NEIGH) if neigh.address not in addresses),
+        *(Unset(fdb) for fdb in sorted(lost, key=_FDB) if fdb.mac not in macs),
     ]
 
 
