@@ -10,8 +10,8 @@ import msgspec
 from myoverlay.plan.shared import Shared
 from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
 
-#: The order of rows, as their texts have it.
-_FDB, _NEIGH = attrgetter("mac", "vtep"), attrgetter("address", "mac")
+#: The order of rows: of one MAC, and of one address, there is one row in a table.
+_FDB, _NEIGH = attrgetter("mac"), attrgetter("address")
 
 
 class Set(msgspec.Struct, frozen=True):
