@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -22,7 +23,10 @@ def test_the_short_mode_measures_its_figures(tmp_path: Path) -> None:
     """Every quick figure has one whole round, ours and Docker's are both in it, and nothing is left behind."""
     before, began, file = leftovers.snapshot(), time.monotonic(), tmp_path / "short.json"
     argv = [sys.executable, "-m", "bench", "--short", "--lab", NAME, "--out", str(file)]
-    done = subprocess.run(argv, cwd=places.REPOSITORY, capture_output=True, text=True, timeout=170, check=False)
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    done = subprocess.run(
+        argv, cwd=places.REPOSITORY, env=environment, capture_output=True, text=True, timeout=170, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     print(f"\nin {time.monotonic() - began:.0f} s:\n{done.stdout}")
     found = results.read(file)
