@@ -36,6 +36,8 @@ class Holding:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._over = False
+        #: How many waits have been held back so far.
+        self.kept = 0
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, name="holding", daemon=True)
 
@@ -86,7 +88,10 @@ class Holding:
                 length = _LENGTH.search(head)
                 if not ended or len(body) < (int(length.group(1)) if length else 0):
                     continue
-                if not is_watch(head):
+                if is_watch(head):
+                    with self._lock:
+                        self.kept += 1
+                else:
                     store.sendall(held)
                 held = b""
         self._end(client, store)

@@ -116,7 +116,10 @@ def _store(ground: Ground, extent: Extent) -> list[Round]:
         settings = {"h1": {"CONSUL_HTTP_ADDR": one.url}, "h2": {"CONSUL_HTTP_ADDR": other.url}}
         made: list[Round] = []
         while len(made) < extent.least:  # a watch gives up after a minute, and would then be told all
+            before = [(holding, holding.kept) for holding in (one, other)]
             with ground.other_plugins(settings):
+                for holding, kept in before:  # what there is was listed, and only news are held back
+                    wait_for("the watch to be held", 20, lambda: holding.kept > kept)  # noqa: B023 - asked at once
                 made += extent.alone(once, count=_BEFORE_THE_WATCH_ENDS)
         return made
 
