@@ -56,9 +56,17 @@ def measure(figure: Figure, ground: Ground, extent: Extent) -> Measured:
 
 
 def run(
-    figures: Sequence[Figure], extent: Extent, tell: Callable[[str], None], lab: str, ages: tuple[str, str]
+    figures: Sequence[Figure],
+    extent: Extent,
+    tell: Callable[[str], None],
+    keep: Callable[[Results], None],
+    lab: str,
+    ages: tuple[str, str],
 ) -> tuple[Results, list[str]]:
-    """All figures on one ground, and what failed: a figure that breaks leaves the others theirs."""
+    """All figures on one ground, and what failed: a figure that breaks leaves the others theirs.
+
+    `keep` is given what there is after each figure, so that an interrupted run leaves that.
+    """
     found: dict[str, Measured] = {}
     broken: list[str] = []
     with Ground(lab, ages) as ground:
@@ -72,6 +80,7 @@ def run(
                 tell(f"# BROKEN {figure.name}: {error}")
                 continue
             tell(report.plain(figure.name, found[figure.name]))
+            keep(Results(facts, found))
     return Results(facts, found), broken
 
 
@@ -97,16 +106,24 @@ def main(arguments: Sequence[str]) -> int:
     whole = not asked.figures and not asked.short
     out = asked.out or (results.LATEST if whole or asked.merge else results.FOLDER / "some.json")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    began = time.monotonic()
+    began, partial = time.monotonic(), out.with_name(f"{out.stem}.partial.json")
     try:
         earlier = results.read(out) if asked.merge else None
-        found, broken = run(figures, Extent(asked.short), lambda text: print(text, flush=True), asked.lab, (one, other))
+        found, broken = run(
+            figures,
+            Extent(asked.short),
+            lambda text: print(text, flush=True),
+            lambda so_far: results.write(so_far, partial),
+            asked.lab,
+            (one, other),
+        )
     except (LabError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     took = f"{(time.monotonic() - began) / 60:.1f} min"
     found = earlier.with_figures(found.figures) if earlier else Results({**found.about, "took": took}, found.figures)
     results.write(found, out)
+    partial.unlink(missing_ok=True)
     print(f"{out}: {len(figures) - len(broken)} figures, {took}")
     return 1 if broken else 0
 
