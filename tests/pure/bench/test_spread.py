@@ -6,7 +6,7 @@ import random
 from statistics import median
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.spread import Spread, ratios, spread, words
@@ -14,6 +14,7 @@ from bench.spread import Spread, ratios, spread, words
 values = st.lists(st.floats(0.1, 1000), min_size=1, max_size=20)
 
 
+@settings(deadline=None, max_examples=50)
 @given(values)
 def test_the_interval_holds_the_median_and_lies_within_the_values(found: list[float]) -> None:
     """However the values are spread."""
