@@ -2,8 +2,8 @@
 
     python -m bench.inside.peers COUNT ROUNDS
 
-Prints a JSON object a line: seconds from peers in memory to rows in the kernel, seconds of the first full comparison, and
-of the next, which knows the rows by their bytes as those of every 3 s do. Neither finds anything wrong.
+Prints a JSON object a line: seconds from peers in memory to rows in the kernel, seconds of the first full comparison,
+and of the next, which knows the rows by their bytes as those of every 3 s do. Neither finds anything wrong.
 """
 
 from __future__ import annotations
