@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: bench-scale names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: bench bench-check bench-docs bench-scale names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,16 @@ chaos-proof: $(VENV)/ready .lab-ready ## rows of that table on code with a part 
 bench-scale: $(VENV)/ready .lab-ready ## what one change costs a watching host, from 100 to 100,000 endpoints; nothing else should run (SHORT=1: does it run?)
 	@$(BIN)/python -m bench.scale $(if $(SHORT),--short)
 
+bench: $(VENV)/bench-ready .lab-ready ## figures beside Docker's own overlay, in one run (FIGURES=tcp1,storm: these alone); nothing else should run
+	@$(BIN)/python -m bench $(if $(FIGURES),--figures $(FIGURES))
+	@$(if $(FIGURES),,$(BIN)/python -m bench.plots)
+
+bench-check: $(VENV)/ready ## each goal of the newest results, met or not; fails on a miss
+	@$(BIN)/python -m bench.check
+
+bench-docs: $(VENV)/ready ## put the table of the newest results into README
+	@$(BIN)/python -m bench.readme
+
 model: $(VENV)/ready ## 1,000 random schedules of simulated hosts under virtual time (MODEL_SEED=… begins with that one)
 	@$(BIN)/python -m tests.pure.model run --count 1000
 
@@ -60,7 +70,7 @@ lint: $(VENV)/ready ## ruff, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy -p lab -p plugin
+	$(BIN)/mypy -p lab -p plugin -p bench
 
 docs: $(VENV)/ready ## write README's tables from the code
 	$(BIN)/python -m tests.pure.house.tables --write
@@ -95,4 +105,8 @@ $(VENV)/ready: requirements-dev.lock
 
 $(VENV)/web-ready: requirements-web.lock $(VENV)/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-web.lock
+	@touch $@
+
+$(VENV)/bench-ready: requirements-bench.lock $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@

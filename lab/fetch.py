@@ -132,9 +132,14 @@ def engine_root(age: str) -> Path:
 
 def tool(command: str) -> Path:
     """A program of TOOLS, fetched if it is not there yet."""
-    if not _fits(TOOLS):
-        fetch(report=False)
-    return TOOLS.root / "usr/bin" / command
+    return unpacked(TOOLS) / "usr/bin" / command
+
+
+def unpacked(recipe: Recipe) -> Path:
+    """The root of a recipe, which may be another package's own, fetched if it is not there yet."""
+    if not _fits(recipe):
+        fetch(report=False, recipes=(*RECIPES, *(() if recipe in RECIPES else (recipe,))))
+    return recipe.root
 
 
 def browser() -> Path:

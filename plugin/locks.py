@@ -1,4 +1,4 @@
-"""`python3 -m plugin lock`: the versions and hashes of all that runs, of all that tests it, and the page."""
+"""`python3 -m plugin lock`: the versions and hashes of what runs, what tests it, what tests the page, what measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def write_locks(upgrade: bool) -> None:
     more = ["--upgrade"] if upgrade else []
     _compile(places.LOCK, more)
     _compile(places.DEV_LOCK, ["--group", "dev", "--constraint", places.LOCK.name, *more])
-    _compile(places.WEB_LOCK, ["--group", "dev", "--group", "web", "--constraint", places.DEV_LOCK.name, *more])
+    for group, lock in (("web", places.WEB_LOCK), ("bench", places.BENCH_LOCK)):
+        _compile(lock, ["--group", "dev", "--group", group, "--constraint", places.DEV_LOCK.name, *more])
 
 
 def _compile(lock: Path, arguments: list[str]) -> None:

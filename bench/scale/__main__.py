@@ -71,9 +71,10 @@ def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 def run(plan: Plan, with_capacity: bool) -> dict[str, Any]:
     """All sizes, on a laboratory of its own; and what its Consul carries."""
+    linux = ".".join(platform.release().split(".")[:2])
     about = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} CPUs, Linux {linux}, Python {platform.python_version()}",
     }
     sizes = []
     with tempfile.TemporaryDirectory(prefix="scale-") as folder, Lab(f"scale{os.getpid() % 10000}") as lab:

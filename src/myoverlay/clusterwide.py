@@ -11,13 +11,14 @@ They are started and stopped with the daemon's other loops.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from myoverlay import __version__
 from myoverlay.engine.networks import EngineNetworks
 from myoverlay.host.alive import Liveness
+from myoverlay.host.carrying import Carrying
 from myoverlay.host.converge import FOREIGN_PINS
 from myoverlay.host.deadline import left
 from myoverlay.host.epoch import Epoch
@@ -26,9 +27,8 @@ from myoverlay.host.loop import Loop
 from myoverlay.host.networks import ClusterNetworks
 from myoverlay.host.outlooks import Observatory, OutlookAnswering
 from myoverlay.host.overlays import Overlays
-from myoverlay.host.paths import PathAnswering
 from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
-from myoverlay.host.preflight import Asker, Observer, Respondent
+from myoverlay.host.preflight import Asker, Hearing, Observer, Respondent
 from myoverlay.host.registrar import Registrar
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
@@ -70,21 +70,24 @@ class Of(NamedTuple):
 class Clusterwide:
     """Networks that are defined once for all hosts."""
 
-    def __init__(self, settings: Settings, of: Of, paths: PathAnswering | None = None) -> None:
-        """`paths`: who answers questions about paths, on the thread that answers the others."""
+    def __init__(self, settings: Settings, of: Of, others: Iterable[Hearing] = ()) -> None:
+        """`others`: who answers questions of other kinds, on the thread that answers these."""
         self._of = of
         self._vtep = settings.vtep
         self.records = NetworkRecords(of.records.store, settings.prefix, of.records.me)
+        trial = Trial(of.links, (of.pins.folder, *FOREIGN_PINS))
+        self.carrying = Carrying(of.overlays, of.links, trial)
         observer = Observer(
             of.records.me,
             settings.host_name,
             settings.follow,
             settings.vtep,
             of.links,
-            Trial(of.links, (of.pins.folder, *FOREIGN_PINS)),
+            trial,
             of.beat.measure,
             of.presence,
             self._has,
+            self.carrying.all_of,
             of.wall,
         )
         # A host that follows no more keeps what it made, as its own: nobody is to wait for it.
@@ -96,7 +99,7 @@ class Clusterwide:
         self._telling = OutlookAnswering(self.outlooks, self.observatory.look, of.tally, of.now)
         self.respondent = Respondent(
             self.records, observer.observe, self._may_act, of.epoch.went_back, of.tally, of.now, at_first,
-            (*((paths,) if paths is not None else ()), self._telling),
+            (*others, self._telling),
         )  # fmt: skip
         self.follow = self._follower(settings) if settings.follow else None
         self.registrar = self._registrar(settings) if settings.consul else None

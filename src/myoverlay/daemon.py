@@ -156,7 +156,7 @@ class Daemon:
             self.links, parts.pins, self.tally, parts.now, parts.wall
         )  # fmt: skip
         self.insight = Insight(settings, of)
-        self.clusterwide = Clusterwide(settings, of, self.insight.paths)
+        self.clusterwide = Clusterwide(settings, of, self.insight.answering)
         self._connect()
         self._make_app(settings, parts, place_of(stored, settings))
 
@@ -267,7 +267,7 @@ class Daemon:
             self.records, self.store, where, self.journal, self.overlays, self.discovery, self.peers, self.fates,
             self.beat, self.liveness, self.epoch, self.leftovers, self.reconciler, names, self.tally, terms, parts.now
         )  # fmt: skip
-        self.overview = Overview(settings, seen, parts.log_lines, self.clusterwide)
+        self.overview = Overview(settings, seen, parts.log_lines, self.clusterwide, self.insight.trace.trace)
         own = {
             **self.control.methods(), **self.hosts.methods(), **self.clusterwide.methods(), **names.methods(),
             **self.insight.methods(), **self.overview.methods(), **doctor(settings, self, collector).methods(),

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from myoverlay.errors import MyoverlayError
 from myoverlay.host.collect import Collector
-from myoverlay.host.converge import FOREIGN_PINS
 from myoverlay.host.journal import peek
 from myoverlay.host.preflight import Asker
 from myoverlay.kernel import netns
 from myoverlay.kernel.pins import Pins
-from myoverlay.kernel.trial import Trial
 from myoverlay.operate.doctor import Doctor, Reading, examine
-from myoverlay.operate.readings_host import HostReadings, Parts, expected, macs
+from myoverlay.operate.readings_host import HostReadings, Parts, expected, macs, written
 from myoverlay.operate.readings_machine import Inside, MachineReadings, Place
 from myoverlay.operate.readings_store import Known, StoreReadings
 from myoverlay.plan.check_plugin import Environment, Running
@@ -48,6 +46,7 @@ def doctor(settings: Settings, daemon: Daemon, collector: Collector) -> Doctor:
         lambda: [network.network for network in journal.networks.all()],
         lambda: macs(overlays),
         lambda: expected(overlays),
+        lambda: written(overlays),
         lambda: [local.network.definition.port for local in overlays.all()],
     )
     machine = MachineReadings(_place(settings, daemon.pins, os.environ), home, inside)
@@ -61,7 +60,7 @@ def doctor(settings: Settings, daemon: Daemon, collector: Collector) -> Doctor:
     )
     parts = Parts(
         daemon.records, daemon.presence, overlays, daemon.liveness, daemon.beat, daemon.peers, daemon.fates,
-        daemon.links, daemon.pins, daemon.leftovers, Trial(daemon.links, (daemon.pins.folder, *FOREIGN_PINS)),
+        daemon.links, daemon.pins, daemon.leftovers, daemon.clusterwide.carrying,
         Asker(daemon.clusterwide.records, daemon.presence), daemon.naming.resolver, daemon.wall,
     )  # fmt: skip
     host = HostReadings(parts, machine, settings.vtep, settings.port)

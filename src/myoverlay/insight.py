@@ -19,10 +19,11 @@ from myoverlay.operate.control import Method
 from myoverlay.operate.overlays import OverlayList
 from myoverlay.operate.recorder import Recorder
 from myoverlay.operate.recording import Recording
+from myoverlay.operate.seek import Seeker
 from myoverlay.operate.survey import Surveyor
 from myoverlay.operate.trace import Trace
 from myoverlay.settings import Settings
-from myoverlay.store.paths import PathRecords
+from myoverlay.store.paths import PathRecords, SeekRecords
 
 
 class Insight:
@@ -35,9 +36,14 @@ class Insight:
         self._hearing = KernelWatch(of.overlays, of.tally, of.now) if settings.recorder else None
         self.recorder = Recorder(settings.recorder * 1024, of.wall)
         self.recording = Recording(self.recorder, of.overlays, of.peers)
-        self.paths = PathAnswering(records, sight.look, of.tally, of.now)
+        seeks = SeekRecords(of.records.store, settings.prefix, me)
+        seeker = Seeker(me, of.overlays, PathAsker(seeks, of.now), lambda: of.peers.known.present or frozenset())
+        self.answering = (
+            PathAnswering(records, sight.look, lambda asked: me in asked.hosts(), of.tally, of.now),
+            PathAnswering(seeks, seeker.look, lambda _: True, of.tally, of.now),
+        )
         self._list = OverlayList(of.overlays)
-        self._trace = Trace(me, name, of.overlays, of.peers, sight, PathAsker(records, of.now))
+        self.trace = Trace(me, name, of.overlays, of.peers, sight, PathAsker(records, of.now), seeker)
 
     def connect(self, misses: MissLoop, lookup: Lookup, discovery: Discovery, converger: Converger) -> None:
         """Have noted what these hear and do."""
@@ -59,4 +65,4 @@ class Insight:
         return (self._hearing,) if self._hearing is not None else ()
 
     def methods(self) -> dict[str, Method]:
-        return {**self._trace.methods(), **self.recording.methods(), **self._list.methods()}
+        return {**self.trace.methods(), **self.recording.methods(), **self._list.methods()}

@@ -29,6 +29,8 @@ PREDEFINED = frozenset({"bridge", "host", "none", "default", "container", "ingre
 MANY, LONG = 64, 255
 #: Routes and hosts in an answer.
 ANSWERED = 1024
+#: Overlays that one question asks about.
+CARRIED = 16
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -131,11 +133,39 @@ class HeldNetwork(Value, frozen=True, kw_only=True):
         _check_texts("what a host says", (self.said, self.host_name), 2 * LONG)
 
 
+class Carry(Value, frozen=True, kw_only=True):
+    """An overlay as it stands: could a host carry it?"""
+
+    overlay: OverlayName
+    vni: int
+    port: int
+
+    def __post_init__(self) -> None:
+        check_vni(self.vni)
+        check_port(self.port)
+
+
+class Cannot(Value, frozen=True, kw_only=True):
+    """An overlay that a host cannot carry: `holder` has its VNI and port there, or, with `is_port`, its port alone.
+
+    `member`: the host is on the overlay.
+    """
+
+    overlay: OverlayName
+    holder: str
+    is_port: bool = False
+    member: bool = False
+
+    def __post_init__(self) -> None:
+        _check_texts("who is in the way", (self.holder,))
+
+
 class Question(Value, frozen=True, kw_only=True):
     """What all hosts are asked before a network is made.
 
     `area`: which routes matter. `vnis`: which are free, with this UDP port. `mtu`: do packets of that size come
-    through between hosts. `overlay`: what a host that is on it already has by right.
+    through between hosts. `overlay`: what a host that is on it already has by right. `carry`: could these overlays be
+    carried? With `brief` nobody is reached for.
     """
 
     id: str
@@ -146,6 +176,8 @@ class Question(Value, frozen=True, kw_only=True):
     port: int
     mtu: int
     vtep: str = ""
+    carry: Annotated[tuple[Carry, ...], msgspec.Meta(max_length=CARRIED)] = ()
+    brief: bool = False
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -159,7 +191,8 @@ class Question(Value, frozen=True, kw_only=True):
 class Answer(Value, frozen=True, kw_only=True):
     """What a host found. `routes`: those that overlap the area; `taken`: who has a VNI, or the port (0); `carries`: the
     MTU that fits through its underlay; `silent` and `narrow`: hosts whose kernels it could not reach, or not by a
-    packet of full size; `unsure`: what it could not find out; `clock`: when it was answered, in Unix seconds there.
+    packet of full size; `unsure`: what it could not find out; `clock`: when it was answered, in Unix seconds there;
+    `cannot`: of the first `looked` overlays that were asked about those that it cannot carry.
     """
 
     host: HostId
@@ -172,6 +205,8 @@ class Answer(Value, frozen=True, kw_only=True):
     narrow: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=ANSWERED)] = ()
     unsure: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
     clock: float | None = None
+    cannot: Annotated[tuple[Cannot, ...], msgspec.Meta(max_length=CARRIED)] = ()
+    looked: int = 0
 
     def __post_init__(self) -> None:
         _check_texts("answer", (self.name, *self.taken.values(), *self.unsure))

@@ -4,6 +4,7 @@ thread       object             does                                            
 metrics      Exporter           metrics on a TCP address (setting)                Daemon.stop
 web          Page               the web page on a TCP address (setting)           Daemon.stop
 onlooker     Onlooker           asks all hosts what they see while a page is open Daemon.stop
+tracer       Tracing            traces a pair that a page's button asks for       Daemon.stop
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from myoverlay.docker.app import Page as Read
 from myoverlay.host.loop import Loop
 from myoverlay.host.outlooks import Onlooker
 from myoverlay.operate import report
-from myoverlay.operate.control import Method
+from myoverlay.operate.control import Answer, Method
 from myoverlay.operate.exporter import Exporter
 from myoverlay.operate.exposition import CONTENT_TYPE, Exposition
 from myoverlay.operate.lookout import Lookout, Of
 from myoverlay.operate.serving import split_address
 from myoverlay.operate.status import Status
+from myoverlay.operate.trace import Ask
 from myoverlay.operate.veil import Veil
 from myoverlay.operate.web.page import Page
 from myoverlay.operate.web.picture import Of as Seen
 from myoverlay.operate.web.picture import Picture
+from myoverlay.operate.web.tracing import Tracing
 from myoverlay.settings import Settings
 
 
@@ -33,8 +36,14 @@ class Overview:
     """What there is to be seen, and who shows it."""
 
     def __init__(
-        self, settings: Settings, of: Of, log_lines: Callable[[], list[str]], clusterwide: Clusterwide
+        self,
+        settings: Settings,
+        of: Of,
+        log_lines: Callable[[], list[str]],
+        clusterwide: Clusterwide,
+        trace: Callable[[Ask, float], Answer],
     ) -> None:
+        """`trace`: `operate.trace.Trace.trace`."""
         lookout = Lookout(of, self._served)
         self._exposition = Exposition(lookout, of.tally)
         self._status = Status(lookout)
@@ -48,10 +57,12 @@ class Overview:
         self._exporter: Exporter | None = None
         if settings.metrics:
             self._exporter = Exporter(split_address(settings.metrics), self._exposition.page, of.tally)
-        self._web = self._served_page(settings, of, lookout, clusterwide) if settings.web else ()
+        self._web = self._served_page(settings, of, lookout, clusterwide, trace) if settings.web else ()
 
     @staticmethod
-    def _served_page(settings: Settings, of: Of, lookout: Lookout, clusterwide: Clusterwide) -> tuple[Loop, ...]:
+    def _served_page(
+        settings: Settings, of: Of, lookout: Lookout, clusterwide: Clusterwide, trace: Callable[[Ask, float], Answer]
+    ) -> tuple[Loop, ...]:
         known = of.peers
         onlooker = Onlooker(
             clusterwide.outlooks,
@@ -61,7 +72,8 @@ class Overview:
             of.now,
         )
         seen = Seen(of.records.me, settings.host_name, lookout, of.overlays, of.peers, of.fates, onlooker, of.now)
-        return onlooker, Page(split_address(settings.web), Picture(seen), of.tally)
+        tracing = Tracing(trace, of.tally, of.now)
+        return onlooker, tracing, Page(split_address(settings.web), Picture(seen), tracing.ask, of.tally)
 
     def loops(self) -> tuple[Loop, ...]:
         return (*((self._exporter,) if self._exporter is not None else ()), *self._web)

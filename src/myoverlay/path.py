@@ -15,6 +15,8 @@ from myoverlay.values import Address, HostId, Mac, OverlayName, Value
 
 #: Hops of one host's half at most, and characters of a text about one.
 HOPS, SAID = 32, 400
+#: Characters of a word that means a container, and of a name; containers that a host names for it, and names of one.
+LONGEST, FOUND = 255, 8
 
 
 class End(Value, frozen=True, kw_only=True):
@@ -97,6 +99,34 @@ class PathAnswer(Value, frozen=True, kw_only=True):
             raise ValueError("the host's name is too long or not printable")
 
 
+class Seek(Value, frozen=True, kw_only=True):
+    """Who is meant by these words? Asked of all hosts; `overlay`: only there, "" for any."""
+
+    id: str
+    asker: HostId
+    words: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=LONGEST)], ...], msgspec.Meta(max_length=2)]
+    overlay: Annotated[str, msgspec.Meta(max_length=LONGEST)] = ""
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+
+
+class Found(Value, frozen=True, kw_only=True):
+    """A container of the host that says so, and the word that means it."""
+
+    word: Annotated[str, msgspec.Meta(max_length=LONGEST)]
+    overlay: OverlayName
+    end: End
+    names: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=LONGEST)], ...], msgspec.Meta(max_length=FOUND)] = ()
+
+
+class Sought(Value, frozen=True, kw_only=True):
+    """What a host found among its own containers. Who found nothing says nothing."""
+
+    host: HostId
+    found: Annotated[tuple[Found, ...], msgspec.Meta(max_length=FOUND)] = ()
+
+
 # What the kernel was read to have on the path.
 
 
@@ -132,12 +162,16 @@ class Link(NamedTuple):
 
 
 class Room(NamedTuple):
-    """A container's namespace. `link` None: no interface has the address. `seen` False: only its link could be read."""
+    """A container's namespace. `link` None: no interface has the address. `seen` False: only its link could be read.
+
+    `traffic`: traffic control on the link.
+    """
 
     link: Link | None
     route: Route
     neighbour: Neighbour | None
     seen: bool = True
+    traffic: tuple[Sieve, ...] = ()
 
 
 class Heard(NamedTuple):
@@ -185,9 +219,45 @@ class Floor(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What `nft` lists in a namespace. `trouble`: why it could not be read. `legacy`: iptables tables beside it."""
+    """What `nft` lists in a namespace. `trouble`: why it could not be read. `legacy`: iptables tables beside it.
+
+    `traffic`: traffic control on devices there.
+    """
 
     listed: str = ""
     devices: str = ""
     trouble: str = ""
     legacy: tuple[str, ...] = ()
+    traffic: tuple[Sieve, ...] = ()
+
+
+class Does(enum.Enum):
+    """What traffic control does to a packet that it meets. `MAYBE`: that cannot be told."""
+
+    NOTHING = "nothing"
+    PASSES = "passes"
+    DROPS = "drops"
+    MAYBE = "maybe"
+
+
+class Key(NamedTuple):
+    """Bytes that a filter asks for, from the network header on; before it is the Ethernet header."""
+
+    at: int
+    mask: bytes
+    value: bytes
+
+
+class Sieve(NamedTuple):
+    """A queue or a filter of traffic control. `find`: what removes it, after the word `tc`; `longest`: bytes that get
+    through a queue, 0: nothing does; `protocol`: as Ethernet calls it, 3 for all; `keys` None: they cannot be told.
+    """
+
+    device: str
+    way: str
+    said: str
+    find: str
+    does: Does
+    longest: int = 0
+    protocol: int = 3
+    keys: tuple[Key, ...] | None = ()

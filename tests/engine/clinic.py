@@ -158,8 +158,8 @@ class Clinic:
             one.plugin.stop()
 
     def unseen(self, patient: Patient) -> set[str]:
-        """What cannot be looked at there: limits that the machine's own namespace alone shows; an engine, of none."""
-        return {"neighbours"} if patient.host.age else {"neighbours", "engine"}
+        """What cannot be looked at there: an engine, of a host without one."""
+        return set() if patient.host.age else {"engine"}
 
     def token(self, rules: Iterable[str]) -> str:
         """A token with a policy of its own for each of the rules."""

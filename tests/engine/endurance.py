@@ -17,6 +17,7 @@ from typing import Any
 from lab import syscalls
 from lab.engine import EngineHost
 from lab.errors import TookTooLong
+from lab.host import Host
 from lab.namespaces import KINDS, inside
 from lab.plugin_process import SOCKET, PluginProcess
 from lab.processes import wait_for
@@ -156,7 +157,7 @@ def _open_files(pid: int) -> list[str]:
     return found
 
 
-def _links(host: EngineHost, name: str) -> int:
+def _links(host: Host, name: str) -> int:
     pin = f"/run/docker/plugins/myoverlay/netns/{name}"
     return len(host.run(["nsenter", f"--net={pin}", "ip", "-o", "link"]).splitlines())
 

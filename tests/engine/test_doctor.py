@@ -20,18 +20,18 @@ from tests.engine.conftest import eventually
 
 #: What needs the plugin, and is not looked at where none runs.
 PLUGINS = {
-    "names", "host-id", "peer-clocks", "vtep", "peer-port", "peer-mtu", "offload", "vni", "subnets", "bridge-netfilter",
-    "leftovers",
+    "names", "host-id", "peer-clocks", "vtep", "peer-port", "peer-mtu", "offload", "vni", "peer-vni", "subnets",
+    "bridge-netfilter", "leftovers",
 }  # fmt: skip
 #: What needs the store, or other hosts' answers through it.
-STORES = {"store-rights", "store-clock", "peer-clocks", "stale-keys"}
+STORES = {"store-rights", "store-clock", "peer-clocks", "peer-vni", "stale-keys"}
 #: What is not known of a host that nothing comes from through VXLAN.
 WAYS = {"peer-mtu", "offload"}
 WEB = "/run/docker/plugins/myoverlay/netns/web"
 #: Every check whose fault is made here, by the tests below.
 MADE = {
     "plugin", "sockets", "settings", "token-file", "journal", "names", "store", "store-rights", "host-id", "stale-keys",
-    "vtep", "peer-port", "peer-mtu", "vni", "subnets", "firewall", "bridge-netfilter", "leftovers",
+    "vtep", "peer-port", "peer-mtu", "vni", "peer-vni", "subnets", "firewall", "bridge-netfilter", "leftovers",
 }  # fmt: skip
 
 
@@ -91,6 +91,39 @@ def test_a_socket_that_is_gone(clinic: Clinic) -> None:
     one = clinic.h3
     one.host.run(["rm", SECOND])
     assert f"{SECOND} is not there" in one.sick("sockets")["saw"]
+    one.restart()
+    one.well()
+
+
+#: Answers every request on a socket, as a plugin that is not ours would.
+STRANGER = """
+import http.server, socketserver
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"{}")
+    def address_string(self):
+        return "-"
+server = socketserver.UnixStreamServer("%s", Handler)
+print("on", flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_name_that_another_plugin_answers(clinic: Clinic) -> None:
+    """Docker would find a stranger under the plugin's second name: it is said so, until the stranger is stopped."""
+    one = clinic.h3
+    one.host.run(["rm", SECOND])
+    stranger = one.host.popen(["python3", "-c", STRANGER % SECOND], stdout=-1, stderr=-1)
+    try:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "on\n"
+        found = one.sick("sockets")
+        assert f"{SECOND} is answered by another plugin" in found["saw"]
+        assert found["remedy"].startswith("stop the other one")
+    finally:
+        stranger.kill()
+        stranger.communicate(timeout=10)
+    assert f"nobody answers on {SECOND}" in one.sick("sockets")["saw"]
     one.restart()
     one.well()
 
@@ -196,7 +229,7 @@ def test_a_token_without_a_right(clinic: Clinic) -> None:
     some = ('key_prefix "" { policy = "write" } key_prefix "myoverlay/pools/" { policy = "read" }',
             'session_prefix "" { policy = "read" }')  # fmt: skip
     one.give(clinic.token(some))
-    found = one.sick("store-rights", {"host-id", "store", "peer-clocks", "stale-keys"})
+    found = one.sick("store-rights", {"host-id", "store", "peer-clocks", "peer-vni", "stale-keys"})
     assert "write myoverlay/pools/, open a session" in found["saw"]
     assert commands(found) == [
         'key_prefix "myoverlay/pools/" { policy = "write" } session_prefix "" { policy = "write" }'
@@ -356,20 +389,46 @@ def test_a_way_that_is_too_narrow(clinic: Clinic) -> None:
     clinic.h1.well()
 
 
+def vni_of(clinic: Clinic, overlay: str) -> int:
+    return int(json.loads(clinic.consul.get(f"myoverlay/overlays/{overlay}/definition").popitem()[1])["vni"])
+
+
+def take(patient: Patient, vni: int) -> None:
+    """The overlay's device goes, and another has its VNI and port before it is healed."""
+    words = f"nsenter --net={WEB} ip link del vxlan1 && ip link add vx-old type vxlan id {vni} dstport 4789 dev eth0"
+    eventually("the VNI is taken", lambda: patient.host.complete(["sh", "-c", words]).returncode == 0, 20)
+
+
 def test_a_vni_that_somebody_else_has(clinic: Clinic) -> None:
     """The overlay's device is gone and another has its VNI and port: it is named, and removed as printed."""
-    one = clinic.h1
-    vni = json.loads(clinic.consul.get("myoverlay/overlays/web/definition").popitem()[1])["vni"]
-    take = f"nsenter --net={WEB} ip link del vxlan1 && ip link add vx-old type vxlan id {vni} dstport 4789 dev eth0"
-
-    def taken() -> bool:
-        return one.host.complete(["sh", "-c", take]).returncode == 0
-
-    eventually("the VNI is taken before it is healed", taken, 20)
+    one, vni = clinic.h1, vni_of(clinic, "web")
+    take(one, vni)
     found = one.sick("vni")
     assert f"VNI {vni} on UDP port 4789 of web is taken by device vx-old in the host's namespace" in found["saw"]
     one.sh(commands(found)[0])
     one.well()
+
+
+def test_a_vni_that_somebody_has_on_another_host(clinic: Clinic) -> None:
+    """Of a host that is not on the overlay it is a warning, of one that is it is bad: named with its holder there, and
+    removed there as printed."""
+    vni = vni_of(clinic, "web")
+    for one, level in ((clinic.h3, "warn"), (clinic.h2, "bad")):
+        if level == "warn":
+            one.host.run(
+                ["ip", "link", "add", "vx-old", "type", "vxlan", "id", str(vni), "dstport", "4789", "dev", "eth0"]
+            )
+        else:
+            take(one, vni)
+        found = clinic.h1.sick("peer-vni", level=level)
+        taken = (
+            f"on host {one.name} VNI {vni} on UDP port 4789 of web is taken by device vx-old in the host's namespace"
+        )
+        assert taken in found["saw"]
+        assert f"on {one.name}: " in found["remedy"]
+        one.sh(commands(found)[0])
+        clinic.h1.well()
+        one.well()
 
 
 def test_a_port_that_a_program_has(clinic: Clinic) -> None:
@@ -464,6 +523,23 @@ def test_a_bridge_that_hands_frames_to_the_firewall(clinic: Clinic) -> None:
     one.well()
 
 
+def test_networks_under_both_names(clinic: Clinic) -> None:
+    """One network under the plugin's other name: it is named, and goes as printed; made anew under the one name all is
+    well."""
+    one = clinic.h2
+    one.restart(MYOVERLAY_SOCKETS=f"/run/docker/plugins/myoverlay.sock,{SECOND}")
+    one.host.docker("network", "create", "-d", "second", "--ipam-driver", "second", "--subnet", "10.9.0.0/24", "two")
+    found = one.sick("sockets", level="warn")
+    assert "made under 2 names (myoverlay: web; second: two)" in found["saw"]
+    remove, again = commands(found)
+    one.sh(remove)
+    one.host.docker("network", "create", *again.split(), "--subnet", "10.9.0.0/24", "two")
+    one.well()
+    one.host.docker("network", "rm", "two")
+    one.restart()
+    one.well()
+
+
 def test_leftovers_that_are_too_many(clinic: Clinic) -> None:
     """Five namespaces of nobody beside one that is asked for: held, shown by gc, not taken by --fix, gone by --yes."""
     one = clinic.h1
@@ -478,3 +554,21 @@ def test_leftovers_that_are_too_many(clinic: Clinic) -> None:
     assert "old-4" in one.sh(collect)
     one.well()
     assert one.host.run(["ls", WEB.rpartition("/")[0]]).split() == ["_probe", "web"]
+
+
+def test_cables_that_are_too_many(clinic: Clinic) -> None:
+    """Veths of nobody in an overlay's namespace, more than half of what is there: held, shown, gone by a word."""
+    one = clinic.h1
+    for number in range(5):
+        link = f"p00000000000{number}"
+        one.host.run(
+            ["nsenter", f"--net={WEB}", "ip", "link", "add", link, "type", "veth", "peer", "name", f"x{number}"]
+        )
+    found = one.sick("leftovers")
+    assert "nobody asks for" in found["saw"]
+    assert one.complete("doctor", "--fix").returncode == 1
+    look, collect = commands(found)
+    assert "p000000000004" in one.sh(look)
+    assert "p000000000004" in one.sh(collect)
+    one.well()
+    assert "p00000000000" not in one.host.run(["nsenter", f"--net={WEB}", "ip", "-br", "link"])

@@ -13,6 +13,7 @@ from myoverlay.errors import Unknown
 from myoverlay.kernel import ping, ruleset
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.linkwork import BRIDGE_FILTERS
+from myoverlay.kernel.neightable import neighbour_table
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.probe import DEVICE, PIN, Prober
@@ -28,6 +29,21 @@ def nft(ns: Namespace, text: str) -> None:
     text = text.replace("} }", "}\n}")  # nft wants a line's end, or a semicolon, behind a chain
     done = ns.call(lambda: subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False))
     assert done.returncode == 0, done.stderr
+
+
+def test_the_neighbour_table_is_the_machine_s(host: Namespace) -> None:
+    """Limits and entries are told in any namespace, and are those that /proc shows in the first one; a row more is one
+    entry more."""
+    before = neighbour_table(host)
+    proc = Path("/proc/sys/net/ipv4/neigh/default")
+    if proc.joinpath("gc_thresh1").exists():
+        assert before.thresholds == tuple(int((proc / f"gc_thresh{n}").read_text()) for n in (1, 2, 3))
+    assert 0 < before.thresholds[0] <= before.thresholds[2]
+    rows = "".join(
+        f"neigh add 192.0.2.{number} lladdr 02:00:00:00:00:01 dev lo nud permanent\n" for number in range(100)
+    )
+    host.call(lambda: subprocess.run(["ip", "-b", "-"], input=rows, text=True, check=True))
+    assert before.entries + 90 <= neighbour_table(host).entries
 
 
 def test_a_namespace_without_rules_has_none(host: Namespace) -> None:

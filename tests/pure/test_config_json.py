@@ -114,6 +114,7 @@ def test_its_words_are_the_project_s() -> None:
         ("requirements.lock", PROJECT["project"]["dependencies"]),
         ("requirements-dev.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]),
         ("requirements-web.lock", PROJECT["dependency-groups"]["dev"] + PROJECT["dependency-groups"]["web"]),
+        ("requirements-bench.lock", PROJECT["dependency-groups"]["dev"] + PROJECT["dependency-groups"]["bench"]),
     ],
 )
 def test_locks_hold_what_the_project_asks_for(lock: str, wanted: list[str]) -> None:
@@ -128,10 +129,16 @@ def test_locks_hold_what_the_project_asks_for(lock: str, wanted: list[str]) -> N
 def test_what_is_tested_is_what_runs() -> None:
     """The development lock has every runtime package in the same version."""
     runtime = locked("requirements.lock")
-    assert runtime.items() <= locked("requirements-dev.lock").items() <= locked("requirements-web.lock").items()
+    dev = locked("requirements-dev.lock").items()
+    assert runtime.items() <= dev
+    assert dev <= locked("requirements-web.lock").items()
+    assert dev <= locked("requirements-bench.lock").items()
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-web.lock"])
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-web.lock", "requirements-bench.lock"]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
 def test_every_pin_has_hashes_and_no_place(lock: str) -> None:
     """Packages are known by their content; where they come from is the machine's business."""
     text = (REPOSITORY / lock).read_text()

@@ -156,6 +156,69 @@ def test_a_row_that_is_missing_is_shown_and_where(town: Town, seen: Seen) -> Non
         expect(verdict).to_have_text("Every station is as it should be.", timeout=20_000)
 
 
+def test_the_chosen_pair_is_traced(town: Town, seen: Seen) -> None:
+    """By the button, by keyboard: every hop as `myoverlay trace` has it; faults that the tables do not show (a
+    container's route here, a firewall there) are named with their remedy; another pair takes the words away."""
+    page = seen.open("drawing")
+    button, verdict = page.locator("#trace-pair"), page.locator("#trace-verdict")
+    expect(button).to_be_disabled()
+    choose(page, town)
+    expect(button).to_be_enabled()
+    page.locator("#swap").focus()
+    page.keyboard.press("Tab")
+    expect(button).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(verdict).to_have_text("The path is whole.")
+    expect(rows(page, "hops")).to_have_count(29)
+    seen.picture("trace-whole")
+    inside = ["nsenter", f"--net=/proc/{town.h1.container_pid('ann', of_machine=False)}/ns/net", "ip", "route"]
+    town.h1.run([*inside, "del", "10.5.0.0/24"])
+    try:
+        button.click()
+        expect(verdict).to_contain_text("The first wrong hop: container route on h1: there is")
+        expect(page.locator("#verdict")).to_contain_text("container on h1: container route: ")
+        remedy = page.locator("#trace-remedy").inner_text().partition("What repairs it: ")[2].partition(";")[0]
+        seen.picture("trace-fault-here")
+        town.h1.run(remedy.split())
+    finally:
+        town.h1.run([*inside, "replace", "10.5.0.0/24", "dev", "eth0", "src", town.address(town.h1, "ann")])
+    rule = "add table inet stop; add chain inet stop c { type filter hook input priority 0; }; "
+    town.h2.run(["nft", f"{rule} add rule inet stop c udp dport 4789 drop"])
+    try:
+        button.click()
+        expect(verdict).to_contain_text("The first wrong hop: host firewall on h2: there is")
+        expect(page.locator("#hops tr.first")).to_contain_text("host firewall")
+        expect(page.locator("#hops tr.first")).to_be_in_viewport()
+        # The drawing names it too, though the tables are as they should be.
+        expect(page.locator("#verdict")).to_contain_text("VTEP on h2: host firewall: table inet stop")
+        expect(page.locator("#picture path.link.wrong")).to_have_count(1)
+        assert page.locator('#way-picture circle[data-state="wrong"]').get_attribute("data-kind") == "vtep"
+        seen.picture("trace-fault-there")
+    finally:
+        town.h2.run(["nft", "delete", "table", "inet", "stop"])
+    page.locator("#swap").click()
+    expect(page.locator("#trace")).to_be_hidden()
+    expect(page.locator("#verdict")).to_have_text("Every station is as it should be.")
+    button.click()
+    expect(verdict).to_have_text("The path is whole.", timeout=20_000)
+
+
+def test_two_visitors_trace_one_after_the_other(town: Town, chromium: Browser) -> None:
+    """Each gets his own pair's path in the end; one without the page's button gets none."""
+    ends = [town.address(town.h1, "ann"), town.address(town.h2, "bob"), town.address(town.h3, "cid")]
+    with chromium.new_context() as context:
+        pages = [Seen(context.new_page()) for _ in range(2)]
+        for number, one in enumerate(pages):
+            one.open(f"drawing?overlay=web&from={ends[number]}&to={ends[number + 1]}")
+            expect(one.page.locator("#trace-pair")).to_be_enabled()
+        for one in pages:
+            one.page.locator("#trace-pair").click()
+        for number, one in enumerate(pages):
+            expect(one.page.locator("#trace-verdict")).to_have_text("The path is whole.", timeout=30_000)
+            expect(rows(one.page, "hops").first).to_contain_text(("h1", "h2")[number])
+            assert one.troubles == []
+
+
 def test_containers_are_chosen_by_a_click(town: Town, seen: Seen) -> None:
     """First from where, then to where; a third click on a chosen one takes it back. The address says what is chosen."""
     page = seen.open("drawing")
@@ -212,6 +275,8 @@ def test_it_fits_a_phone(town: Town, chromium: Browser, scheme: str) -> None:
         if view == "drawing":
             choose(page, town)
             expect(page.locator("#verdict")).to_have_text("Every station is as it should be.")
+            page.locator("#trace-pair").tap()
+            expect(page.locator("#trace-verdict")).to_have_text("The path is whole.")
         expect(page.locator(f"#view-{view}")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
         assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == ground

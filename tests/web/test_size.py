@@ -50,7 +50,7 @@ def large(town: Town) -> Iterator[Site]:
 
 
 def _begun(site: Site) -> Page:
-    page = Page(("127.0.0.1", PORT), site.picture(), Tally())
+    page = Page(("127.0.0.1", PORT), site.picture(), lambda *_: {"state": "waits"}, Tally())
     page.start()
     return page
 

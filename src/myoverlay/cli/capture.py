@@ -155,7 +155,7 @@ def show(spot: Spot, stop: Stop, count: int | None, timeout: float | None) -> No
                 process.kill()
                 process.wait()
     if over and count is not None:
-        raise Late(f"{count} packets did not come within {timeout:g} s")
+        raise Late(f"{count} packet{'' if count == 1 else 's'} did not come within {timeout:g} s")
     if process.returncode != 0 and not over and not stop.wanted:
         raise MyoverlayError(f"tcpdump ended with exit code {process.returncode}")
 

@@ -117,7 +117,7 @@ def _overlay(one: dict[str, Any]) -> Sequence[object]:
         state += ", not all peers known yet"
     if not one["eager"]:
         state += ", pulled by misses"
-    elsewhere = f"{one['peers']} on {one['hosts']} hosts"
+    elsewhere = f"{one['peers']} on {one['hosts']} host{'' if one['hosts'] == 1 else 's'}"
     return (
         one["overlay"], one["vni"], one["port"], one["mtu"], one["subnet"], one["vtep"], one["endpoints"], elsewhere,
         state,

@@ -21,7 +21,8 @@ _SIGNS = {"right": "ok", "wrong": "WRONG", "unseen": "?"}
 def trace_command(a: str, b: str, overlay: str, as_json: bool) -> None:
     """Walk the path from container A to container B, on this host and, through the store, on the others.
 
-    A and B are names, addresses, or ids of this host's endpoints. Looked at are the container's route and neighbour,
+    A and B are names, addresses or endpoint ids, of containers of any host; whom this host does not know the others are
+    asked for. Looked at are the container's route and neighbour,
     its cable, the bridge, the rows and the VXLAN device, the firewall rules, the underlay's route and what comes
     through it, and all of that in the other host, mirrored. Exit code 0: the path is whole, 1: it is not, or not all
     of it could be asked for.
@@ -31,6 +32,8 @@ def trace_command(a: str, b: str, overlay: str, as_json: bool) -> None:
       myoverlay trace web db
       myoverlay trace 10.5.0.2 10.5.0.3 --json
     """
+    if not a.strip() or not b.strip():
+        raise click.UsageError("an empty word is nobody: give names, addresses or endpoint ids")
     found = ask("Control.Trace", a=a, b=b, overlay=overlay)
     if as_json:
         print_json(found)

@@ -90,5 +90,5 @@ def port_of(container: str, overlay: str) -> str:
         raise Refused(f"{container} is the name of {len(found)} containers there: give an address")
     if not found:
         there = ", ".join(end["names"][0] if end["names"] else end["address"] for end in endpoints[:8]) or "none"
-        raise Unknown(f"{container} is no container of this host on {overlay}: there are {there}")
+        raise Unknown(f"{container} is no container of this host on {overlay}: its containers there are {there}")
     return str(found[0]["port"])

@@ -12,7 +12,7 @@ import bisect
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
@@ -22,8 +22,9 @@ from myoverlay.plan import believe
 from myoverlay.store import Reset, Unchanged
 from myoverlay.store.records import Records
 from myoverlay.store.rings import Ring
+from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import HostId, Subnet
+from myoverlay.values import HostId, HostList, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -177,13 +178,27 @@ class Watch(Loop):
         hosts = set(hosts) - {self._records.me}
         known = (self._local.view.lists or {}).keys()
         lost = set(self._lost())
-        found = self._records.lists(self._local.network.overlay, hosts - lost) if hosts - lost else {}
+        found = self._read(sorted(hosts - lost))
         gone = (hosts - lost - found.keys()) & known
         left = (gone - self._remaining(gone) if gone else gone) | (lost & known)
         doubt = self._epoch.in_doubt()
         before = self._local.view
         self._local.learn(found, anew, left, self._epoch.believed, doubt)
         self._on_learned(self._local, before, self._local.view)
+
+    def _read(self, hosts: Sequence[HostId]) -> dict[HostId, Held[HostList]]:
+        """Their lists, a transaction of reads after the other: each has its time.
+
+        One that says what it said before is kept as it was: all of a large overlay twice would be 50 MB.
+        """
+        known = self._local.view.lists or {}
+        found: dict[HostId, Held[HostList]] = {}
+        for start in range(0, len(hosts), AT_ONCE):
+            read = self._records.lists(self._local.network.overlay, hosts[start : start + AT_ONCE])
+            for host, held in read.items():
+                old = known.get(host)
+                found[host] = held if old is None or old.value != held.value else Held(old.value, held.index)
+        return found
 
     def _remaining(self, hosts: set[HostId]) -> set[HostId]:
         """Those of the hosts without a list that may still be part of the overlay."""

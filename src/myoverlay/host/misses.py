@@ -12,7 +12,8 @@ import queue
 import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -95,23 +96,35 @@ class MissLoop(Loop):
         except (OSError, KernelRefused) as error:
             log.info("overlay %s: its miss socket is closed: %s", local.network.overlay, error)
             return
-        for miss in misses:
-            if miss.ifindex == ground.ifindex:
-                self._answer(local, miss)
+        self._answer(local, [miss for miss in misses if miss.ifindex == ground.ifindex])
 
-    def _answer(self, local: LocalOverlay, miss: Miss) -> None:
-        view, definition = local.view, local.network.definition
-        decided = answers.decide(
-            miss, view.peers, view.macs, local.present(), definition.gateway, definition.subnet, local.eager
-        )  # fmt: skip
-        if isinstance(decided, answers.Ask):
-            outcome = "asked" if self._lookup.ask(local, decided) else "limited"
-        else:
-            outcome = decided.kind
-        self.tally.add("misses", outcome)
-        if isinstance(decided, answers.Answer):
-            local.answer(decided.peer)
-        self.on_miss(local, miss, outcome)
+    def _answer(self, local: LocalOverlay, misses: Sequence[Miss]) -> None:
+        """Who is known is answered before anybody is looked for: in a storm of questions for nobody it need not wait.
+
+        The state of this host is read once for all of them, which came within milliseconds; and the outcomes are
+        counted, and those of a storm that were turned away noted, once for all of a kind.
+        """
+        view, definition, eager = local.view, local.network.definition, local.eager
+        here = answers.Here.of(local.present())
+        outcomes: Counter[str] = Counter()
+        turned_away: Miss | None = None
+        for miss in sorted(misses, key=lambda one: one.address not in view.peers and one.mac not in view.macs):
+            decided = answers.decide(miss, view.peers, view.macs, here, definition.gateway, definition.subnet, eager)
+            if isinstance(decided, answers.Ask):
+                outcome = "asked" if self._lookup.ask(local, decided) else "limited"
+            else:
+                outcome = decided.kind
+            outcomes[outcome] += 1
+            if isinstance(decided, answers.Answer):
+                local.answer(decided.peer)
+            if outcome == "limited":
+                turned_away = miss
+            else:
+                self.on_miss(local, miss, outcome)
+        for outcome, count in outcomes.items():
+            self.tally.add("misses", outcome, count)
+        if turned_away is not None:
+            self.on_miss(local, turned_away, "limited")
 
 
 class _Question(msgspec.Struct, frozen=True):

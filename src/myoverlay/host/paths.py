@@ -1,14 +1,17 @@
-"""Asking the hosts of a path what they see of it, through the store, and answering. See `preflight` for the waiting."""
+"""Asking a few hosts through the store, and answering: what they see of a path, who is meant by a word.
+
+See `preflight` for the waiting.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Generic
 
 from myoverlay.host.deadline import left
-from myoverlay.path import PathAnswer, PathQuestion
 from myoverlay.store import Entry, Reset, Unchanged
-from myoverlay.store.paths import PathRecords
+from myoverlay.store.paths import A, AskedRecords, Q
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import HostId
@@ -19,19 +22,21 @@ PATIENCE = 4.0
 _AT_ONCE = 8
 
 
-class PathAnswering:
-    """Answers questions about paths, for the thread `preflight`, which waits for them with its own."""
+class PathAnswering(Generic[Q, A]):
+    """Answers questions of one kind, for the thread `preflight`, which waits for them with its own."""
 
     def __init__(
         self,
-        records: PathRecords,
-        look: Callable[[PathQuestion], PathAnswer],
+        records: AskedRecords[Q, A],
+        look: Callable[[Q], A | None],
+        concerns: Callable[[Q], bool],
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`look`: this host's half of the path."""
+        """`look`: this host's answer, None where it has none to give; `concerns`: is a question of another for it?"""
         self._records = records
         self._look = look
+        self._is_ours = concerns
         self._tally = tally
         self._now = now
         self._seen: dict[str, float] = {}
@@ -49,12 +54,15 @@ class PathAnswering:
         for one in mine[:_AT_ONCE] if may_answer else ():
             self._answer(one)
 
-    def _concerns(self, question: PathQuestion) -> bool:
-        return self._records.me in question.hosts() and question.asker != self._records.me
+    def _concerns(self, question: Q) -> bool:
+        return question.asker != self._records.me and self._is_ours(question)
 
-    def _answer(self, held: Held[PathQuestion]) -> None:
-        done = self._records.answer(held, self._look(held.value))
+    def _answer(self, held: Held[Q]) -> None:
+        answer = self._look(held.value)
         self._answered.add(held.value.id)
+        if answer is None:
+            return
+        done = self._records.answer(held, answer)
         self._tally.add("asked", "answered" if done else "late")
 
     def sweep(self, stale: float) -> None:
@@ -70,24 +78,27 @@ class PathAnswering:
         self._orphans = orphans - self._orphans
 
 
-class PathAsker:
-    """Asks the hosts of a path. From any thread."""
+class PathAsker(Generic[Q, A]):
+    """Asks hosts a question of one kind. From any thread."""
 
-    def __init__(self, records: PathRecords, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, records: AskedRecords[Q, A], now: Callable[[], float] = time.monotonic) -> None:
         self._records = records
         self._now = now
 
-    def ask(self, question: PathQuestion, hosts: Iterable[HostId], deadline: float) -> dict[HostId, PathAnswer]:
-        """The answers of these hosts that came within PATIENCE seconds. Raises Unavailable or Late."""
+    def ask(
+        self, question: Q, hosts: Iterable[HostId], deadline: float, patience: float | None = None
+    ) -> dict[HostId, A]:
+        """The answers of these hosts that came within `patience` seconds, else PATIENCE. Raises Unavailable or Late."""
         missing = set(hosts)
         self._records.ask(question, timeout=left(deadline))
         try:
-            return self._collect(question.id, missing, min(deadline, self._now() + PATIENCE))
+            within = PATIENCE if patience is None else patience
+            return self._collect(question.id, missing, min(deadline, self._now() + within))
         finally:
             self._records.take_back(question.id)
 
-    def _collect(self, question: str, hosts: set[HostId], until: float) -> dict[HostId, PathAnswer]:
-        index, found = 0, dict[HostId, PathAnswer]()
+    def _collect(self, question: str, hosts: set[HostId], until: float) -> dict[HostId, A]:
+        index, found = 0, dict[HostId, A]()
         while hosts - found.keys() and (patience := until - self._now()) > 0.02:
             seen = self._records.answers(question, index, timeout=patience)
             if isinstance(seen, Reset):

@@ -14,9 +14,10 @@ from typing import Protocol
 import msgspec
 
 from myoverlay.errors import MyoverlayError
+from myoverlay.host.carrying import Trying
 from myoverlay.host.deadline import left
 from myoverlay.host.loop import WAIT, Loop
-from myoverlay.networks import ANSWERED, Answer, Question, plain
+from myoverlay.networks import ANSWERED, Answer, Cannot, Carry, Question, plain
 from myoverlay.plan import preflight
 from myoverlay.plan.definition import carries
 from myoverlay.plan.measure import Reach
@@ -46,13 +47,9 @@ class Kernel(Protocol):
     def address_of(self, name_or_address: str, *, deadline: float) -> tuple[Address, str, int]: ...
 
 
-class Trying(Protocol):
-    """Are VNI and port free? `kernel.trial.Trial`."""
-
-    def taken(self, vni: int, port: int, local: Address, deadline: float) -> tuple[bool, str] | None: ...
-
-
 Reaching = Callable[[Mapping[HostId, Address], int, float], Mapping[HostId, Reach]]
+#: What of these overlays a host cannot carry, and how many it looked at until the deadline: `Carrying.all_of`.
+Carried = Callable[[tuple[Carry, ...], Address, float], tuple[tuple[Cannot, ...], int]]
 
 
 class Observer:
@@ -69,6 +66,7 @@ class Observer:
         reach: Reaching,
         presence: Presence,
         has: Callable[[OverlayName, int], bool],
+        carried: Carried,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`vtep`: the setting; `has`: is this host on the overlay, with that VNI, already?"""
@@ -81,6 +79,7 @@ class Observer:
         self._reach = reach
         self._presence = presence
         self._has = has
+        self._carried = carried
         self._wall = wall
 
     def observe(self, question: Question) -> Answer:
@@ -94,7 +93,9 @@ class Observer:
             carried = carries(mtu, local)
             found["carries"] = carried
             found["taken"] = self._taken(question, local, deadline)
-            found |= self._reached(question, min(question.mtu, carried))
+            found["cannot"], found["looked"] = self._carried(question.carry, local, deadline)
+            if not question.brief:
+                found |= self._reached(question, min(question.mtu, carried))
         except MyoverlayError as error:
             unsure.append(plain(str(error)))
         found |= {"unsure": tuple(unsure), "clock": self._wall()}

@@ -1,26 +1,12 @@
-"""What the machine says of itself in files: its kernel, the limits of the neighbour table, mounts, disks. Read only."""
+"""What the machine says of itself in files: its kernel, mounts, disks. Read only."""
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from myoverlay.errors import KernelRefused
 from myoverlay.kernel.netns import refusal
-
-_THRESHOLDS = "/proc/sys/net/ipv4/neigh/default/gc_thresh{}"
-_STATISTICS = Path("/proc/net/stat/arp_cache")
-
-
-class NeighbourTable(NamedTuple):
-    """`entries` and `fulls` (times the table was full since boot) are of all namespaces together."""
-
-    thresholds: tuple[int, int, int]
-    entries: int
-    fulls: int
 
 
 class Room(NamedTuple):
@@ -35,34 +21,6 @@ class Room(NamedTuple):
 def release() -> str:
     """What the kernel calls itself."""
     return os.uname().release
-
-
-def neighbour_table() -> NeighbourTable:
-    """The machine's limits, and what is used of them. Raises KernelRefused, also in any namespace but the first.
-
-    They are of all namespaces together, and shown in the machine's first alone (net/core/neighbour.c).
-    """
-    if not Path(_THRESHOLDS.format(1)).exists():
-        raise KernelRefused("reading the neighbour table's limits", errno.ENOENT, "this is not the machine's namespace")
-    try:
-        first, second, third = (int(Path(_THRESHOLDS.format(n)).read_text()) for n in (1, 2, 3))
-        entries, fulls = read_statistics(_STATISTICS.read_text().splitlines())
-    except (OSError, ValueError) as error:
-        raise KernelRefused("reading the neighbour table's limits", 0, str(error)) from error
-    return NeighbourTable((first, second, third), entries, fulls)
-
-
-def read_statistics(lines: Iterable[str]) -> tuple[int, int]:
-    """Entries, and times the table was full: a line of hexadecimal counts for each CPU below a line of names.
-
-    Entries stand in each line alike, the others are each CPU's own (net/core/neighbour.c, neigh_stat_seq_show).
-    Raises ValueError.
-    """
-    names, *counts = [line.split() for line in lines]
-    if not counts:
-        raise ValueError("no counts")
-    fulls = names.index("table_fulls") if "table_fulls" in names else None
-    return int(counts[0][names.index("entries")], 16), sum(int(row[fulls], 16) for row in counts) if fulls else 0
 
 
 def room(path: Path) -> Room:

@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from sys import byteorder
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
@@ -38,10 +39,19 @@ NTF_SELF, NTF_MASTER, NTF_PROXY = 0x02, 0x04, 0x08
 
 #: struct ndmsg: family, three bytes of nothing, interface index, state, flags, type.
 NDM = struct.Struct("=B3xiHBB")
-#: Where the flags are in it.
+#: A neighbour of IPv4 whole: ndmsg, NDA_DST, NDA_LLADDR with the two bytes that fill it up. And the latter alone.
+_NEIGH4 = struct.Struct("=B3xiHBBHH4sHH6s2x")
+_LLADDR = struct.Struct("=HH6s2x")
+#: The attributes of usual rows of IPv4 as they are read, and how each of them begins.
+_SEEN_NEIGH4, _SEEN_FDB4 = struct.Struct("=I4sI6s"), struct.Struct("=I6s2xI4sI")
+_BEGIN_DST, _BEGIN_LLADDR = (int.from_bytes(struct.pack("=HH", *one), byteorder) for one in ((8, 1), (10, 2)))
+#: Where ndmsg has its flags.
 _FLAGS = 10
 #: The attribute that ends a row's message and is another each time: how long ago it was used (NDA_CACHEINFO).
 _AGES = struct.pack("=HH", 20, 3)
+_BEGIN_AGES = int.from_bytes(_AGES, byteorder)
+#: How NDA_LINK_NETNSID begins.
+_NETNSID = struct.pack("=HH", 8, 10)
 #: A remote that has one of these is not the device's ordinary one.
 _OWN_REMOTE = frozenset((NDA_PORT, NDA_VNI, NDA_IFINDEX))
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -80,11 +90,20 @@ def _bridge_row(mac: Mac, port: int) -> bytes:
 
 
 def _row(row: Row, ifindex: int) -> bytes:
+    """Rows of IPv4 in one go: there may be 20,000 of them at once."""
     if isinstance(row, Neigh):
+        if ":" not in row.address:
+            address, mac = socket.inet_aton(row.address), row.mac.packed
+            return _NEIGH4.pack(socket.AF_INET, ifindex, NUD_PERMANENT, 0, 0, 8, NDA_DST, address, 10, NDA_LLADDR, mac)
         head = NDM.pack(_FAMILY[row.address.version], ifindex, NUD_PERMANENT, 0, 0)
         return head + attribute(NDA_DST, row.address.packed) + attribute(NDA_LLADDR, row.mac.packed)
     head = NDM.pack(socket.AF_BRIDGE, ifindex, NUD_NOARP | NUD_PERMANENT, NTF_SELF, 0)
-    return head + attribute(NDA_LLADDR, row.mac.packed) + attribute(NDA_DST, row.vtep.packed)
+    return head + _LLADDR.pack(10, NDA_LLADDR, row.mac.packed) + _remote(row.vtep)
+
+
+@lru_cache(maxsize=4096)
+def _remote(vtep: Address) -> bytes:
+    return attribute(NDA_DST, vtep.packed)
 
 
 def decode_misses(raw: bytes) -> list[Miss]:
@@ -116,11 +135,30 @@ def decode_row(body: bytes, ifindex: int) -> Row | None:
     if index != ifindex or not state & NUD_PERMANENT or flags & NTF_PROXY:
         return None
     if family == socket.AF_BRIDGE:
-        return _fdb(attributes(body, NDM.size)) if flags & NTF_SELF else None
+        return (_usual_fdb(body) or _fdb(attributes(body, NDM.size))) if flags & NTF_SELF else None
     # The kernel writes these two first (neigh_fill_info); what else there is says nothing to us.
+    if family == socket.AF_INET and len(body) >= NDM.size + _SEEN_NEIGH4.size:
+        one, raw, other, hardware = _SEEN_NEIGH4.unpack_from(body, NDM.size)
+        if one == _BEGIN_DST and other == _BEGIN_LLADDR and (mac := _mac(hardware)) is not None:
+            return Neigh(address=str.__new__(Address, socket.inet_ntoa(raw)), mac=mac)
     found = attributes(body, NDM.size, 2)
     mac, address = _mac(found.get(NDA_LLADDR)), _address(found.get(NDA_DST))
     return Neigh(address=address, mac=mac) if mac is not None and address is not None else None
+
+
+def _usual_fdb(body: bytes) -> Fdb | None:
+    """A row that is nothing but a MAC and a remote of IPv4, by where these stand; None for every other.
+
+    A device whose socket is in another namespace has that namespace's id before them (vxlan_fdb_info).
+    """
+    start = NDM.size + (8 if body[NDM.size : NDM.size + 4] == _NETNSID else 0)
+    if len(body) != start + _SEEN_FDB4.size + 16:
+        return None
+    one, hardware, other, raw, last = _SEEN_FDB4.unpack_from(body, start)
+    if one != _BEGIN_LLADDR or other != _BEGIN_DST or last != _BEGIN_AGES:
+        return None
+    mac, vtep = _mac(hardware), _vtep(raw)
+    return Fdb(mac=mac, vtep=vtep) if mac is not None and vtep is not None else None
 
 
 def _fdb(found: dict[int, bytes]) -> Fdb | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from myoverlay.errors import KernelRefused, MyoverlayError, Unknown
-from myoverlay.kernel import linkforms, neigh, netns, observe, underlay
+from myoverlay.kernel import linkforms, neigh, netns, observe, ruleset, traffic, underlay
 from myoverlay.kernel.channel import Channel
 from myoverlay.kernel.linkforms import IFINFO, Seen
 from myoverlay.kernel.neigh import NDA_DST, NDA_IFINDEX, NDA_LLADDR, NDM, RTM_GETNEIGH
@@ -75,7 +75,8 @@ def room(ns: Namespace, address: Address, other: Address) -> Room:
         shown = _link(link, {}) if link is not None else None
         if shown is not None and link is not None:
             shown = shown._replace(arp=not _flags(wire, link.index) & 0x80)  # IFF_NOARP
-        return Room(shown, route, row)
+        sieves = traffic.read(wire, {link.index: link.name}) if link is not None else ()
+        return Room(shown, route, row, traffic=sieves)
 
 
 def far_link(ns: Namespace, port: str) -> Link | None:
@@ -225,10 +226,17 @@ def _forwarding(wire: Wire, mac: Mac, index: int) -> Forwarding | None:
     return None
 
 
-def rules(ns: Namespace, patience: float) -> Rules:
+def rules(ns: Namespace, patience: float, devices: Sequence[str] = ()) -> Rules:
     """The firewall's rules there, as `nft` prints them (JSON; then the chains of devices, which older ones leave out
-    of it), within `patience` seconds.
+    of it), within `patience` seconds; and traffic control on these devices. Raises KernelRefused.
     """
+    with contextlib.closing(Wire(ns)) as wire:
+        names = {link.index: link.name for link in observe.links(wire).values() if link.name in devices}
+        sieves = traffic.read(wire, names)
+    return _listed(ns, patience)._replace(traffic=sieves)
+
+
+def _listed(ns: Namespace, patience: float) -> Rules:
     import subprocess
 
     def run(*words: str) -> str:
@@ -247,7 +255,7 @@ def rules(ns: Namespace, patience: float) -> Rules:
         return done.stdout
 
     def inside() -> Rules:
-        legacy = tuple(_legacy())
+        legacy = ruleset.legacy_here()
         try:
             listed = run("-j", "list", "ruleset")
             return Rules(listed, run("list", "chains", "netdev") if '"netdev"' in listed else "", "", legacy)
@@ -262,10 +270,3 @@ def rules(ns: Namespace, patience: float) -> Rules:
         return ns.call(inside, 3 * patience)
     except MyoverlayError as error:
         return Rules(trouble=str(error))
-
-
-def _legacy() -> Iterator[str]:
-    """Tables of the iptables before nft, which nft does not list (net/netfilter/x_tables.c)."""
-    for table in ("ip_tables_names", "ip6_tables_names"):
-        with contextlib.suppress(OSError):
-            yield from Path(f"/proc/thread-self/net/{table}").read_text().split()

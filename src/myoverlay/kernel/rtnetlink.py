@@ -90,6 +90,17 @@ def attributes(body: bytes, start: int, limit: int = 64) -> dict[int, bytes]:
     return found
 
 
+def members(raw: bytes) -> Iterator[bytes]:
+    """The members of a list, in their order, whatever their types say. Stops where one would reach over the end."""
+    start = 0
+    while start + ATTRIBUTE.size <= len(raw):
+        length = ATTRIBUTE.unpack_from(raw, start)[0]
+        if length < ATTRIBUTE.size or start + length > len(raw):
+            return
+        yield raw[start + ATTRIBUTE.size : start + length]
+        start += (length + 3) & ~3
+
+
 def replies(raw: bytes) -> Iterator[Reply]:
     """The whole messages in what one recv gave. Stops where one is cut off or claims less than its own header."""
     start, end = 0, len(raw)

@@ -5,15 +5,17 @@ iptables-nft writes the same rules. Sources: include/uapi/linux/netfilter/{nf_ta
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.netns import Namespace
-from myoverlay.kernel.rtnetlink import ATTRIBUTE, Wire, attributes
+from myoverlay.kernel.rtnetlink import Wire, attributes, members
 
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
@@ -106,7 +108,7 @@ def _chain(family: int, found: dict[int, bytes], counts: dict[tuple[int, str, st
 def drops_port(expressions: bytes, port: int) -> bool:
     """Does a rule of these expressions name that UDP port as the destination, and end in drop or reject?"""
     loaded = named = ended = False
-    for raw in _elements(expressions):
+    for raw in members(expressions):
         expression = attributes(raw, 0)
         name, data = _text(expression.get(_EXPRESSION_NAME)), attributes(expression.get(_EXPRESSION_DATA, b""), 0)
         if name == "payload":
@@ -135,20 +137,23 @@ def _udp_match(info: bytes, port: int) -> bool:
     return bool((first <= port <= last) != bool(inverted & 2)) and (first, last) != (0, 0xFFFF)
 
 
-def _elements(raw: bytes) -> Iterator[bytes]:
-    """The members of a list, which all have one type. Stops where one would reach over the end."""
-    start = 0
-    while start + ATTRIBUTE.size <= len(raw):
-        length = ATTRIBUTE.unpack_from(raw, start)[0]
-        if length < ATTRIBUTE.size or start + length > len(raw):
-            return
-        yield raw[start + ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
-
-
 def _numbers(data: dict[int, bytes], *kinds: int) -> tuple[int, ...]:
     return tuple(int.from_bytes(data.get(kind, b""), "big") for kind in kinds)
 
 
 def _text(raw: bytes | None) -> str:
     return (raw or b"").split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def legacy(ns: Namespace) -> tuple[str, ...]:
+    """Tables that the iptables before nft has there: `filter`, `nat` and so on. Raises Late."""
+    return ns.call(legacy_here)
+
+
+def legacy_here() -> tuple[str, ...]:
+    """Those of the calling thread's namespace. nft does not list them (net/netfilter/x_tables.c)."""
+    found: list[str] = []
+    for table in ("ip_tables_names", "ip6_tables_names"):
+        with contextlib.suppress(OSError):  # the module was never loaded
+            found += Path(f"/proc/thread-self/net/{table}").read_text().split()
+    return tuple(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from myoverlay.plan.zone import Change, End, Zone
 HOST = ""
 #: Bytes of a message; file descriptors with it.
 MESSAGE, DESCRIPTORS = 1 << 16, 2
+#: Endpoints in a line of a zone's file.
+LINE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +93,23 @@ def receive_pong(control: socket.socket) -> Pong | None:
 
 def file_of(zone: Zone) -> int:
     """A file in memory that holds a zone."""
-    return _file([zone.overlay, zone.subnet, zone.internal, _plain(zone.ends), zone.gone])
+    return _file([zone.overlay, zone.subnet, zone.internal, zone.gone], zone.ends)
 
 
 def file_of_change(change: Change) -> int:
     """A file in memory that holds what is otherwise in a zone."""
-    return _file([change.overlay, _plain(change.ends), change.went, change.gone])
+    return _file([change.overlay, change.went, change.gone], change.ends)
 
 
-def _plain(ends: Iterable[End]) -> list[list[Any]]:
-    return [[end.address, end.names, end.sandbox] for end in ends]
-
-
-def _ends(given: Iterable[Sequence[Any]]) -> tuple[End, ...]:
-    return tuple(End(address, tuple(names), sandbox) for address, names, sandbox in given)
-
-
-def _file(given: list[Any]) -> int:
+def _file(head: list[Any], ends: Sequence[End]) -> int:
+    """The head in a line of its own, then the endpoints, `LINE` in each: whoever reads it needs room for one line."""
     descriptor = os.memfd_create("zone", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(json.dumps(given).encode())
+            file.write(json.dumps(head).encode() + b"\n")
+            for start in range(0, len(ends), LINE):
+                plain = [[end.address, end.names, end.sandbox] for end in ends[start : start + LINE]]
+                file.write(json.dumps(plain).encode() + b"\n")
     except BaseException:
         os.close(descriptor)
         raise
@@ -120,18 +118,20 @@ def _file(given: list[Any]) -> int:
 
 def zone_in(descriptor: int) -> Zone:
     """The zone in such a file, which stays open."""
-    overlay, subnet, internal, ends, gone = _given(descriptor)
-    return Zone(overlay, subnet, internal, _ends(ends), tuple(gone))
+    (overlay, subnet, internal, gone), ends = _given(descriptor)
+    return Zone(overlay, subnet, internal, ends, tuple(gone))
 
 
 def change_in(descriptor: int) -> Change:
     """What is otherwise, by such a file, which stays open."""
-    overlay, ends, went, gone = _given(descriptor)
-    return Change(overlay, _ends(ends), tuple(went), tuple(gone))
+    (overlay, went, gone), ends = _given(descriptor)
+    return Change(overlay, ends, tuple(went), tuple(gone))
 
 
-def _given(descriptor: int) -> list[Any]:
+def _given(descriptor: int) -> tuple[list[Any], tuple[End, ...]]:
     with open(descriptor, "rb", closefd=False) as file:
         file.seek(0)
-        given: list[Any] = json.loads(file.read())
-        return given
+        head: list[Any] = json.loads(file.readline())
+        lines = (json.loads(line) for line in file)
+        ends = tuple(End(address, tuple(names), sandbox) for line in lines for address, names, sandbox in line)
+        return head, ends

@@ -10,6 +10,7 @@ import msgspec
 
 from myoverlay.errors import MyoverlayError, Refused
 from myoverlay.host.alive import Liveness
+from myoverlay.host.carrying import Carrying, Standing
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays
@@ -22,17 +23,16 @@ from myoverlay.kernel.linkwork import BRIDGE_FILTERS
 from myoverlay.kernel.pins import Pins
 from myoverlay.kernel.probe import DEVICE, PIN, PROBE_VNI
 from myoverlay.kernel.selftest import Offloading
-from myoverlay.kernel.trial import Trial
-from myoverlay.networks import Question, fresh_id
+from myoverlay.networks import CARRIED, Cannot, Carry, Question, fresh_id
 from myoverlay.operate.doctor import Readings
 from myoverlay.operate.readings_machine import MachineReadings, engine_servers, nameservers
 from myoverlay.operate.readings_store import ahead
-from myoverlay.plan import check_kernel, check_plugin, check_store, check_underlay
+from myoverlay.plan import check_hosts, check_kernel, check_plugin, check_store, check_underlay
 from myoverlay.plan.fates import State
 from myoverlay.plan.measure import Reach
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
-from myoverlay.values import VXLAN_OVERHEAD, Address, HostId, OverlayName, Subnet, Vxlan
+from myoverlay.values import VXLAN_OVERHEAD, Address, HostId, OverlayName, Subnet
 
 #: So many hosts are asked at once: with 50 packets a second more would not get their turn.
 MANY, SELFTESTED = 32, 8
@@ -40,8 +40,6 @@ MANY, SELFTESTED = 32, 8
 _REACHING, _PINGING, _TRYING, _LOOK = 1.5, 1.0, 0.5, 2.0
 #: How near the size that gets through is sought, bytes, and from where on.
 _NEAR, _SMALL = 16, 576
-#: A VNI that no overlay is given by itself, to try a port with.
-_FREE_VNI = PROBE_VNI - 1
 
 
 class Parts(NamedTuple):
@@ -57,7 +55,7 @@ class Parts(NamedTuple):
     links: Links
     pins: Pins
     leftovers: Leftovers
-    trial: Trial
+    carrying: Carrying
     asker: Asker
     resolver: Resolver | None
     wall: Callable[[], float]
@@ -78,7 +76,7 @@ class HostReadings:
             "plugin": lambda _: check_plugin.Running(True),
             "host-id": self.identity,
             "names": self.names,
-            "peer-clocks": self.clocks,
+            "hosts": self.hosts,
             "vtep": self.vteps,
             "peers": self.peers,
             "offload": self.offload,
@@ -101,9 +99,13 @@ class HostReadings:
             trouble = "the resolver's process does not answer"
         return check_plugin.Resolving(str(state["address"]), nameservers(), engine_servers(), trouble)
 
-    def clocks(self, deadline: float) -> check_store.Clocks:
-        """Ask the others for the time, through the store."""
+    def hosts(self, deadline: float) -> check_hosts.Others:
+        """Ask the others, through the store: for the time, and whether they could carry this host's overlays."""
         of, me = self._of, self._of.records.me
+        mine = sorted((local.network for local in of.overlays.all()), key=lambda network: network.overlay)
+        carry = tuple(
+            Carry(overlay=one.overlay, vni=one.definition.vni, port=one.definition.port) for one in mine[:CARRIED]
+        )
         question = Question(
             id=fresh_id(),
             asker=me,
@@ -112,22 +114,30 @@ class HostReadings:
             vnis=(),
             port=self._port,
             mtu=1280,
+            carry=carry,
+            brief=True,
         )
         before = of.wall()
         try:
             asked = of.asker.ask(question, deadline)
         except MyoverlayError as error:
-            return check_store.Clocks(error=str(error))
-        after, clocks, silent = of.wall(), [], []
-        for host, name in asked.names.items():
-            answer = asked.answers.get(host)
-            if host == me:
-                continue
-            if answer is None or answer.clock is None:
-                silent.append(name)
-            else:
-                clocks.append(check_store.Clock(name, ahead(answer.clock, before, after)))
-        return check_store.Clocks(tuple(clocks), tuple(silent))
+            return check_hosts.Others(error=str(error))
+        after = of.wall()
+        heard = [
+            (name, answer)
+            for host, name in asked.names.items()
+            if host != me and (answer := asked.answers.get(host)) is not None
+        ]
+        told = [(name, answer.clock) for name, answer in heard if answer.clock is not None]
+        return check_hosts.Others(
+            clocks=tuple(check_store.Clock(name, ahead(clock, before, after)) for name, clock in told),
+            clashes=tuple(_clash(name, carry, one) for name, answer in heard for one in answer.cannot),
+            # Those of a version that knows no such question looked at none.
+            looked=tuple((name, answer.looked) for name, answer in heard),
+            silent=tuple(name for host, name in asked.names.items() if host != me and host not in asked.answers),
+            asked=len(carry),
+            more=len(mine) - len(carry),
+        )
 
     def vteps(self, deadline: float) -> check_underlay.Vteps:
         of = self._of
@@ -222,16 +232,9 @@ class HostReadings:
         return check_underlay.Vnis((*found, self._probe(deadline)))
 
     def _vni(self, local: LocalOverlay, deadline: float) -> check_underlay.VniSeen:
-        network, links = local.network, self._of.links
-        wanted = (network.definition.vni, network.definition.port)
-        there = local.inside(lambda ns: links.observe(ns, deadline=deadline), deadline) or ()
-        ours = [link for link in there if isinstance(link.value, Vxlan) and (link.value.vni, link.value.port) == wanted]
-        if ours and all("down" in link.faults for link in ours):
-            # Up, it would have the port: somebody else does, where none of ours but this one has the VNI.
-            taken = self._of.trial.taken(_FREE_VNI, wanted[1], network.vtep, deadline)
-            if taken is not None:
-                return check_underlay.VniSeen(network.overlay, *wanted, False, taken[1], taken[0])
-        return self._seen(network.overlay, *wanted, bool(ours), network.vtep, deadline)
+        definition = local.network.definition
+        standing = self._of.carrying.device(local, deadline)
+        return _seen(local.network.overlay, definition.vni, definition.port, standing)
 
     def _probe(self, deadline: float) -> check_underlay.VniSeen:
         of = self._of
@@ -240,15 +243,8 @@ class HostReadings:
             with netns.open_path(of.pins.path(PIN)) as ns:
                 there = any(link.name == DEVICE for link in of.links.observe(ns, deadline=deadline))
         vtep = of.links.address_of(self._vtep, deadline=deadline)[0]
-        return self._seen("the heartbeat", PROBE_VNI, self._port, there, vtep, deadline)
-
-    def _seen(
-        self, overlay: str, vni: int, port: int, there: bool, vtep: Address, deadline: float
-    ) -> check_underlay.VniSeen:
-        """With who is in the way, where the device is not there: the kernel's own answer."""
-        taken = None if there else self._of.trial.taken(vni, port, vtep, deadline)
-        is_port, holder = taken or (False, "")
-        return check_underlay.VniSeen(overlay, vni, port, there, holder, is_port)
+        standing = Standing(True) if there else of.carrying.room(PROBE_VNI, self._port, vtep, deadline)
+        return _seen("the heartbeat", PROBE_VNI, self._port, standing)
 
     def subnets(self, deadline: float) -> check_underlay.Subnets:
         of = self._of
@@ -291,6 +287,16 @@ class HostReadings:
         return check_kernel.Left(held, tuple(sorted(nobodys)))
 
 
+def _clash(host: str, asked: Iterable[Carry], said: Cannot) -> check_hosts.Clash:
+    """What a host said of one of the overlays that it was asked about; of another one nothing is known but its name."""
+    vni, port = next(((one.vni, one.port) for one in asked if one.overlay == said.overlay), (0, 0))
+    return check_hosts.Clash(host, said.overlay, vni, port, said.holder, said.is_port, said.member)
+
+
+def _seen(overlay: str, vni: int, port: int, standing: Standing) -> check_underlay.VniSeen:
+    return check_underlay.VniSeen(overlay, vni, port, standing.there, standing.holder, standing.is_port)
+
+
 def macs(overlays: Overlays) -> Mapping[str, int]:
     """How many MACs each overlay has elsewhere."""
     return {local.network.overlay: len(local.view.macs) for local in overlays.all()}
@@ -300,6 +306,12 @@ def expected(overlays: Overlays) -> int:
     """How many neighbours this host's containers have, if each of them talks to all others of its overlay."""
     found = ((len(local.endpoints()), len(local.view.peers)) for local in overlays.all())
     return sum(here * (here - 1 + elsewhere) for here, elsewhere in found if here)
+
+
+def written(overlays: Overlays) -> int:
+    """How many neighbour rows of IPv4 this host has in the kernel for its overlays."""
+    grounds = (local.ground for local in overlays.all())
+    return sum(address.version == 4 for ground in grounds if ground is not None for address in ground.rows.neigh)
 
 
 def _addresses(texts: Iterable[str]) -> Iterable[Address]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from myoverlay.engine.about import About
 from myoverlay.errors import MyoverlayError, Unavailable
 from myoverlay.kernel import machine, netns, ruleset
+from myoverlay.kernel.neightable import neighbour_table
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.pins import Pins
 from myoverlay.operate.doctor import Readings
@@ -47,6 +48,8 @@ class Inside(NamedTuple):
     #: MACs elsewhere, by overlay; and how many neighbours containers here may come to have.
     macs: Callable[[], Mapping[str, int]] = dict
     expected: Callable[[], int] = int
+    #: Neighbour rows that this host wrote into its overlays.
+    rows: Callable[[], int] = int
     #: UDP ports that overlays have beside the setting's.
     ports: Callable[[], Iterable[int]] = tuple
 
@@ -132,13 +135,17 @@ class MachineReadings:
         return check_kernel.KernelSeen(machine.release(), self._inside.macs())
 
     def neighbours(self, deadline: float) -> check_kernel.Neighbours:
-        thresholds, entries, fulls = machine.neighbour_table()
-        return check_kernel.Neighbours(thresholds, entries, fulls, self._inside.expected())
+        with self._home() as home:
+            thresholds, entries, fulls = neighbour_table(home)
+        exempt = (check_kernel.release_of(machine.release()) or (0, 0)) >= check_kernel.EXEMPT
+        own = self._inside.rows() if exempt else 0
+        return check_kernel.Neighbours(thresholds, entries, fulls, self._inside.expected(), own)
 
     def firewall(self, deadline: float) -> check_underlay.Firewall:
         """The host's rules, and those in overlays' namespaces."""
         with self._home() as home:
             here = ruleset.read(home, {self._place.port, *self._inside.ports()})
+            legacy = ruleset.legacy(home)
         rules = [
             check_underlay.Blocking(one.family, one.table, one.chain, one.handle, one.port) for one in here.dropping
         ]
@@ -147,7 +154,7 @@ class MachineReadings:
             for one in here.chains
             if one.hook == "forward" and one.drops and not one.rules
         ]
-        return check_underlay.Firewall(tuple(rules), tuple(closed), tuple(self._inside_overlays()))
+        return check_underlay.Firewall(tuple(rules), tuple(closed), tuple(self._inside_overlays()), "", legacy)
 
     def _inside_overlays(self) -> Iterable[tuple[str, str]]:
         """Chains in overlays' namespaces that drop what no rule accepts. A namespace that goes meanwhile has none."""

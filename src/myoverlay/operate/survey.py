@@ -133,6 +133,7 @@ class Surveyor:
         else:
             enter = f"nsenter --net={endpoint.sandbox}" if sandbox else enter
             heard = self._heard(local, ns, own, other, endpoint) if far is not None and far.up else None
+        outer = kernel.outer(self._links.home, other.vtep, network.vtep) if apart else None
         return Half(
             tunnel=_tunnel(local),
             vtep=network.vtep,
@@ -143,9 +144,9 @@ class Surveyor:
             far=far,
             room=room,
             heard=heard,
-            outer=kernel.outer(self._links.home, other.vtep, network.vtep) if apart else None,
-            host_rules=kernel.rules(self._links.home, NFT) if apart else Rules(),
-            overlay_rules=kernel.rules(ns, NFT),
+            outer=outer,
+            host_rules=kernel.rules(self._links.home, NFT, [outer[0].out]) if outer is not None else Rules(),
+            overlay_rules=kernel.rules(ns, NFT, [endpoint.port, half.DEVICE]),
             pulled=not local.eager and other.address not in programmed,
             enter=enter,
             overlay=network.overlay,

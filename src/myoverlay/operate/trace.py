@@ -2,53 +2,48 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from myoverlay.errors import Late, Refused, Unavailable, Unknown
-from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.paths import PATIENCE, PathAsker
 from myoverlay.host.peers import PeerWatch
-from myoverlay.networks import fresh_id
+from myoverlay.networks import fresh_id, plain
 from myoverlay.operate.control import Answer, Method
+from myoverlay.operate.seek import Meant, Seeker
 from myoverlay.operate.survey import Surveyor
-from myoverlay.path import End, PathAnswer, PathQuestion, State
+from myoverlay.path import PathAnswer, PathQuestion, State
 from myoverlay.plan import path as plan
 from myoverlay.plan.path import Step
-from myoverlay.values import HostId, OverlayName
+from myoverlay.values import HostId
 
-#: An endpoint's id, or the start of one that is long enough not to be a name by chance.
-_ID = re.compile(r"[0-9a-f]{6,64}")
 #: So many are named where one word means several.
 _NAMED = 4
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """Two containers, each by name, address or (of this host) endpoint id; the overlay where they share several."""
+    """Two containers of any hosts, each by name, address or endpoint id; the overlay where they share several."""
 
     a: str
     b: str
     overlay: str = ""
 
 
-class _Meant(NamedTuple):
-    overlay: OverlayName
-    end: End
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.names[0] if self.names else 'a container'} ({self.end.address} on {self.overlay})"
-
-
 class Trace:
     """Looks at this host's half, asks for the other's, and puts both together. From any thread."""
 
     def __init__(
-        self, me: HostId, name: str, overlays: Overlays, peers: PeerWatch, sight: Surveyor, asker: PathAsker
+        self,
+        me: HostId,
+        name: str,
+        overlays: Overlays,
+        peers: PeerWatch,
+        sight: Surveyor,
+        asker: PathAsker[PathQuestion, PathAnswer],
+        seeker: Seeker,
     ) -> None:
         self._me = me
         self._name = name
@@ -56,13 +51,14 @@ class Trace:
         self._peers = peers
         self._sight = sight
         self._asker = asker
+        self._seeker = seeker
 
     def methods(self) -> dict[str, Method]:
         return {"Control.Trace": (Ask, self.trace)}
 
     def trace(self, call: Ask, deadline: float) -> Answer:
         """Every hop with what was seen there, and the place of the first that is wrong."""
-        source, target = self._pair(call)
+        source, target = self._pair(call, deadline)
         question = PathQuestion(
             id=fresh_id(), asker=self._me, overlay=source.overlay, source=source.end, target=target.end
         )
@@ -107,13 +103,25 @@ class Trace:
 
     # -- who is meant ----------------------------------------------------------------------------------------------
 
-    def _pair(self, call: Ask) -> tuple[_Meant, _Meant]:
-        """The two ends, on one overlay. Raises Unknown or Refused, naming what there is."""
-        found = {word: list(self._meant(word, call.overlay)) for word in (call.a, call.b)}
+    def _pair(self, call: Ask, deadline: float) -> tuple[Meant, Meant]:
+        """The two ends, on one overlay. Raises Unknown or Refused, naming what there is.
+
+        Where what this host knows gives no pair all others are asked, which know containers of other overlays too.
+        """
+        words, trouble = tuple(dict.fromkeys((call.a, call.b))), ""
+        found = {word: self._seeker.known(word, call.overlay) for word in words}
+        if not _pairs(call, found):
+            try:
+                elsewhere = self._seeker.ask(words, call.overlay, deadline)
+            except (Unavailable, Late) as error:
+                elsewhere, trouble = {}, f"; the other hosts could not be asked: {error}"
+            for word, more in elsewhere.items():
+                held = {(one.overlay, one.end.address) for one in found[word]}
+                found[word] += [one for one in more if (one.overlay, one.end.address) not in held]
         for word, meant in found.items():
             if not meant:
-                raise Unknown(self._nobody(word, call.overlay))
-        pairs = [(a, b) for a in found[call.a] for b in found[call.b] if a.overlay == b.overlay]
+                raise Unknown(self._nobody(word, call.overlay) + trouble)
+        pairs = _pairs(call, found)
         if not pairs:
             where = " and ".join(f"{word} on {', '.join(sorted({m.overlay for m in found[word]}))}" for word in found)
             raise Refused(f"{call.a} and {call.b} share no overlay: {where}")
@@ -129,55 +137,37 @@ class Trace:
             raise Refused(f"{call.a} and {call.b} are outsiders, on whose hosts nobody can be asked")
         return source, target
 
-    def _meant(self, word: str, overlay: str) -> Iterator[_Meant]:
-        for local in self._overlays.all():
-            if overlay in ("", local.network.overlay):
-                yield from self._here(local, word)
-                yield from self._there(local, word)
-
-    def _here(self, local: LocalOverlay, word: str) -> Iterator[_Meant]:
-        for one in local.endpoints():
-            by_id = bool(_ID.fullmatch(word)) and one.endpoint.startswith(word)
-            if word == one.address or word in one.names or by_id:
-                end = End(address=one.address, mac=one.mac, vtep=local.network.vtep, host=self._me)
-                yield _Meant(local.network.overlay, end, one.names)
-
-    def _there(self, local: LocalOverlay, word: str) -> Iterator[_Meant]:
-        mine = {one.address for one in local.endpoints()}
-        named = {
-            record.address: record.names
-            for host, held in (local.view.lists or {}).items()
-            for record in held.value.records
-            if (peer := local.view.peers.get(record.address)) is not None and peer.host == host
-        }
-        for address, peer in local.view.peers.items():
-            names = named.get(address, ())
-            if address not in mine and (word == address or word in names):
-                end = End(address=peer.address, mac=peer.mac, vtep=peer.vtep, host=peer.host)
-                yield _Meant(local.network.overlay, end, names)
-
     def _nobody(self, word: str, overlay: str) -> str:
         overlays = sorted(local.network.overlay for local in self._overlays.all())
         if overlay and overlay not in overlays:
-            return f"this host is on no overlay {overlay}: it is on {', '.join(overlays) or 'none'}"
+            mine = f"this one is on {', '.join(overlays) or 'none'}"
+            return (
+                f"{plain(word)} is no container's name, address or endpoint id on {plain(overlay)} of any host: {mine}"
+            )
         for name, gateway in ((one.network.overlay, one.network.definition.gateway) for one in self._overlays.all()):
             if word == gateway:
                 return f"{word} is the gateway of {name}, which each host answers itself: name a container"
         where = overlay or ", ".join(overlays) or "any overlay: this host has none"
         return (
-            f"{word} is no container's name or address on {where}; `myoverlay names` lists who is known (before Engine"
-            " 29 names need MYOVERLAY_DOCKER_SOCKET; an address always does)"
+            f"{plain(word)} is no container's name, address or endpoint id on {where}, nor on a host that answered;"
+            " `myoverlay names` lists who is known (before Engine 29 names need MYOVERLAY_DOCKER_SOCKET; an address"
+            " always does)"
         )
 
     def _called(self, host: HostId) -> str:
         return self._name if host == self._me else self._peers.known.names.get(host, host.short)
 
-    def _shown(self, one: _Meant) -> dict[str, Any]:
+    def _shown(self, one: Meant) -> dict[str, Any]:
         end = one.end
         host = self._called(end.host) if end.host is not None else ""
         return {
             "address": end.address, "mac": end.mac, "vtep": end.vtep, "host": host, "names": list(one.names)
         }  # fmt: skip
+
+
+def _pairs(call: Ask, found: Mapping[str, Sequence[Meant]]) -> list[tuple[Meant, Meant]]:
+    """Every two that the words may mean together."""
+    return [(a, b) for a in found[call.a] for b in found[call.b] if a.overlay == b.overlay]
 
 
 class _Trouble(NamedTuple):

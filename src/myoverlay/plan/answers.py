@@ -9,6 +9,17 @@ import msgspec
 from myoverlay.values import Address, Mac, Miss, Peer, Record, Subnet
 
 
+class Here(msgspec.Struct, frozen=True):
+    """What this host's containers have: for many questions at once, each of which is looked up in it."""
+
+    addresses: frozenset[Address]
+    macs: frozenset[Mac]
+
+    @classmethod
+    def of(cls, local: Collection[Record]) -> Here:
+        return cls(frozenset(one.address for one in local), frozenset(one.mac for one in local))
+
+
 class Answer(msgspec.Struct, frozen=True):
     """The peer is known: write its rows, and tell whoever asked. `kind`: late (should have been there) or pull."""
 
@@ -33,20 +44,20 @@ def decide(
     miss: Miss,
     peers: Mapping[Address, Peer],
     macs: Mapping[Mac, Peer],
-    local: Collection[Record],
+    here: Here,
     gateway: Address | None,
     subnet: Subnet,
     eager: bool,
 ) -> Answer | Ask | Silence:
     """What to do about one miss, from memory alone."""
     if miss.address is not None:
-        if miss.address == gateway or any(record.address == miss.address for record in local):
+        if miss.address == gateway or miss.address in here.addresses:
             return Silence("local")
         peer = peers.get(miss.address)
         if peer is None and not subnet.is_host(miss.address):
             return Silence("unknown")
     else:
-        if any(record.mac == miss.mac for record in local):
+        if miss.mac in here.macs:
             return Silence("local")
         peer = macs.get(miss.mac) if miss.mac is not None else None
     if peer is not None:

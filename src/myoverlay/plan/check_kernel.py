@@ -14,6 +14,8 @@ from myoverlay.plan.findings import Finding, bad, count, few, ok, unknown, warn
 HASHED, CROWD = (6, 16), 4000
 #: Before this bridge-nf-call-* is one switch for the whole machine; and what was never tried.
 OWN_FILTERS, OLDEST = (5, 3), (4, 19)
+#: From here on permanent neighbours are not counted by the limits of the table.
+EXEMPT = (5, 0)
 
 
 class KernelSeen(msgspec.Struct, frozen=True):
@@ -82,30 +84,34 @@ def judge_filters(read: Filters) -> Finding:
 class Neighbours(msgspec.Struct, frozen=True):
     """`thresholds`: gc_thresh1 to 3. `entries`: in the machine's table now. `fulls`: how often it was full since boot.
 
-    `expected`: entries, if each container of this host talks to every other container of its overlays.
+    `expected`: entries, if each container of this host talks to every other container of its overlays. `own`: rows that
+    this host wrote for its overlays: permanent ones, which no limit counts (net/core/neighbour.c, gc_entries).
     """
 
     thresholds: tuple[int, int, int]
     entries: int = 0
     fulls: int = 0
     expected: int = 0
+    own: int = 0
 
 
 def judge_neighbours(read: Neighbours) -> Finding:
     first, second, third = read.thresholds
-    want = max(4096, 1 << max(0, (2 * max(read.expected, read.entries) - 1).bit_length()))
+    used = max(0, read.entries - read.own)
+    want = max(4096, 1 << max(0, (2 * max(read.expected, used) - 1).bit_length()))
     remedy = (
         f"`sysctl -w net.ipv4.neigh.default.gc_thresh3={want} net.ipv4.neigh.default.gc_thresh2={want // 2}"
         f" net.ipv4.neigh.default.gc_thresh1={want // 8}`, and the same in /etc/sysctl.d"
     )
-    saw = f"{read.entries} entries, gc_thresh1 to 3: {first}, {second}, {third}"
-    if read.entries * 10 > third * 9:
+    beside = f" beside {count(read.own, 'permanent row')} of overlays" if read.own else ""
+    saw = f"{count(used, 'entry', 'entries')}{beside}, gc_thresh1 to 3: {first}, {second}, {third}"
+    if used * 10 > third * 9:
         return bad(
             saw, "the table of all namespaces together is full: new connections fail with no buffer space", remedy
         )
     if not 0 < first <= second <= third:
         return bad(saw, "the thresholds are not in order: entries are thrown out while they are in use", remedy)
-    if read.fulls:
+    if read.fulls and third < want:  # the kernel counts since boot: what was cured since is no finding any more
         return warn(
             f"{saw}; the table was full {count(read.fulls, 'time')} since boot", "packets were lost then", remedy
         )

@@ -14,6 +14,7 @@ from myoverlay.plan.findings import Finding, bad, count, few, ok, unknown, warn
 
 #: Bytes: below the first the journal's next write may fail; below the second somebody should look.
 FULL, TIGHT = 8 << 20, 64 << 20
+_PREFIX = "MYOVERLAY_"
 _AGAIN = (
     "start the plugin again: `docker plugin disable -f NAME` and `docker plugin enable NAME`, or `myoverlay serve`"
     " where it is a process of the host"
@@ -82,11 +83,15 @@ def judge_sockets(read: Sockets) -> Finding:
             )
     if read.drivers is not None and len(read.drivers) > 1:
         names = "; ".join(f"{driver}: {few(sorted(which))}" for driver, which in sorted(read.drivers.items()))
+        drivers = read.drivers
+        keep = max(sorted(drivers), key=lambda driver: len(drivers[driver]))
+        others = sorted(name for driver, which in drivers.items() if driver != keep for name in which)
         return warn(
             f"networks of this host were made under {len(read.drivers)} names ({names})",
             "the managed name and the second one are one plugin and two drivers to Docker, which cleans up after them"
             " in different ways",
-            "use one name for all networks of a host: create the others anew under it",
+            f"use one name for all networks of a host, as {keep}: `docker network rm {' '.join(others)}`, and create"
+            f" {'it' if len(others) == 1 else 'them'} anew with `-d {keep} --ipam-driver {keep}`",
         )
     return ok(f"{count(len(read.seen), 'socket')} answer" + ("s" if len(read.seen) == 1 else ""))
 
@@ -105,7 +110,9 @@ def judge_settings(read: Environment) -> Finding:
     strange = sorted(set(read.given) - set(read.known))
     if not strange:
         return ok(f"{count(len(read.given), 'setting')}, all known")
-    likely = difflib.get_close_matches(strange[0], read.known, 1)
+    # By what comes after the prefix, which they all have: with it each would be like some other.
+    known = {name.removeprefix(_PREFIX): name for name in read.known}
+    likely = [known[word] for word in difflib.get_close_matches(strange[0].removeprefix(_PREFIX), known, 1)]
     return bad(
         f"no setting is called {few(strange)}",
         "it has no effect: what was meant by it keeps its default",

@@ -196,7 +196,7 @@ def judge_vnis(read: Vnis) -> Finding:
             return bad(
                 f"{f'UDP port {one.port}' if one.is_port else what} of {one.overlay} is taken by {one.holder}",
                 f"the VXLAN device of {one.overlay} cannot be made: nothing of it comes or goes",
-                _release(one),
+                release(one),
             )
     for vni in {(one.vni, one.port) for one in read.seen}:
         both = [one.overlay for one in read.seen if (one.vni, one.port) == vni]
@@ -223,7 +223,8 @@ def judge_vnis(read: Vnis) -> Finding:
     return ok(f"{count(len(read.seen), 'VXLAN device')}, each with its VNI and port")
 
 
-def _release(one: VniSeen) -> str:
+def release(one: VniSeen) -> str:
+    """What frees the VNI, or the port, of one that is not there."""
     device = _HOLDER.fullmatch(one.holder)
     if device is None:
         return f"stop what has it: `ss -lunp 'sport = :{one.port}'` names the program"
@@ -290,12 +291,16 @@ class Blocking(msgspec.Struct, frozen=True):
 
 
 class Firewall(msgspec.Struct, frozen=True):
-    """`closed`: chains at the forward hook that drop everything: policy drop and no rule, as `family table chain`."""
+    """`closed`: chains at the forward hook that drop everything: policy drop and no rule, as `family table chain`.
+
+    `legacy`: tables of the iptables before nft, which are not read.
+    """
 
     rules: tuple[Blocking, ...] = ()
     closed: tuple[tuple[str, str, str], ...] = ()
     inside: tuple[tuple[str, str], ...] = ()
     error: str = ""
+    legacy: tuple[str, ...] = ()
 
 
 def judge_firewall(read: Firewall) -> Finding:
@@ -323,4 +328,5 @@ def judge_firewall(read: Firewall) -> Finding:
             "containers have no way out and published ports lead nowhere: Docker's rules were flushed",
             f"`nft chain {family} {table} {chain} '{{ policy accept; }}'`, or restart Docker, which writes its rules",
         )
-    return ok("no rule drops our port, and what is forwarded gets through")
+    unjudged = f"; iptables-legacy has tables ({few(sorted(set(read.legacy)))}), which are not judged"
+    return ok("no rule drops our port, and what is forwarded gets through" + unjudged * bool(read.legacy))

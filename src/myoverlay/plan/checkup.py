@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from myoverlay.plan import check_kernel, check_plugin, check_store, check_underlay
+from myoverlay.plan import check_hosts, check_kernel, check_plugin, check_store, check_underlay
 from myoverlay.plan.findings import Check
 
 CHECKS = (
@@ -17,7 +17,7 @@ CHECKS = (
     Check("store", "store", check_store.judge_store, "Consul has a leader and is reached", "start Consul, open the way to it"),
     Check("store-rights", "store-rights", check_store.judge_rights, "the token has each right that the plugin needs, by asking for it", "the rules to add"),
     Check("store-clock", "store-clock", check_store.judge_clocks, "this host's clock and Consul's agree", "NTP", proof="reading"),
-    Check("peer-clocks", "peer-clocks", check_store.judge_clocks, "the other hosts' clocks and this one's agree", "NTP", proof="reading"),
+    Check("peer-clocks", "hosts", check_hosts.judge_peer_clocks, "the other hosts' clocks and this one's agree", "NTP", proof="reading"),
     Check("host-id", "host-id", check_store.judge_identity, "no other host has this one's id or VTEP", "`myoverlay host new-id`, `MYOVERLAY_VTEP`"),
     Check("stale-keys", "stale-keys", check_store.judge_estates, "the store holds nothing of hosts that are gone, and no lease without its container", "`myoverlay host forget`, `myoverlay gc`", fixes=True),
     Check("vtep", "vtep", check_underlay.judge_vtep, "this host has the underlay addresses that it told the others", "give the address back"),
@@ -25,6 +25,7 @@ CHECKS = (
     Check("peer-mtu", "peers", check_underlay.judge_size, "packets of the overlays' full size come back from every other host, not broken into pieces", "a larger MTU below, or `-o mtu=`"),
     Check("offload", "offload", check_underlay.judge_offload, "datagrams arrive whole with checksums made by the device, and by the kernel", "`ethtool -K … tx-checksum-ip-generic off`", proof="reading"),
     Check("vni", "vni", check_underlay.judge_vnis, "each overlay has its VXLAN device, and nobody else its VNI and port", "remove the holder, which is named", fixes=True),
+    Check("peer-vni", "hosts", check_hosts.judge_carrying, "every other host has room for this one's overlays: nobody there has their VNI and port", "remove the holder there, which is named"),
     Check("subnets", "subnets", check_underlay.judge_subnets, "overlays' subnets overlap no route, no network of Docker's and no address that is needed", "another subnet, or without the route"),
     Check("firewall", "firewall", check_underlay.judge_firewall, "no rule drops VXLAN's UDP port, none lies in overlays' namespaces, and what Docker forwards gets through", "the rule to delete"),
     Check("bridge-netfilter", "bridge-netfilter", check_kernel.judge_filters, "bridges of overlays hand nothing to the firewall", "`sysctl -w net.bridge.bridge-nf-call-iptables=0` there", fixes=True),

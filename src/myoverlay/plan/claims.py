@@ -36,6 +36,8 @@ class Said(msgspec.Struct, frozen=True):
 
 def said_by(definition: Definition, host: HostId, before: HostList | None, now: HostList | None) -> Said:
     """What a host's list says otherwise than the one before. A record that cannot be in the overlay is passed over."""
+    if before is now:
+        return Said(host, {})
     old, new = _records(before), _records(now)
     moved = before is not None and now is not None and before.vtep != now.vtep
     peers: dict[Address, Peer | None] = {address: None for address in old if address not in new}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-#: Look-ups in the store: so many at once, then so many a second.
-BURST, RATE = 100, 100.0
+#: Look-ups in the store: so many at once, then so many a second. A storm of a second costs it 150.
+BURST, RATE = 100, 50.0
 #: How long a question that was asked is not asked again, seconds.
 QUIET = 2.0
 

@@ -7,7 +7,7 @@ would not carries the command that does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from myoverlay.path import (
     End,
@@ -24,9 +24,10 @@ from myoverlay.path import (
 )
 from myoverlay.plan import overheard
 from myoverlay.plan.definition import carries
-from myoverlay.plan.firewall import Gate, Packet, Ruleset
+from myoverlay.plan.firewall import Blocked, Gate, Packet, Ruleset
 from myoverlay.plan.hops import make, unread
 from myoverlay.plan.overheard import Told
+from myoverlay.plan.traffic import Frame, Pass, inner_frame, outer_frame, stops
 from myoverlay.values import Address
 
 BRIDGE, DEVICE = "br0", "vxlan1"
@@ -133,7 +134,27 @@ def _container_link(half: Half, link: Link | None) -> Hop:
     saw = f"{link.name}: MAC {link.mac}, MTU {link.mtu}, {_up(link)}"
     wrong = not link.up or link.mtu != half.tunnel.mtu or link.mac != half.own.mac
     set_it = f"{half.enter} ip link set dev {link.name} address {half.own.mac} mtu {half.tunnel.mtu} up"
+    stopped = _stopped_inside(half, link)
+    if stopped is not None and not wrong:
+        said, remedy = f"{saw}; {stopped.rule}", f"{half.enter} tc {stopped.where}"
+        return (
+            make("container link", True, said, f"{wanted}, and nothing that drops", remedy)
+            if stopped.sure
+            else unread("container link", f"{saw}; perhaps dropped by {stopped.rule}", remedy)
+        )
     return make("container link", wrong, saw, wanted, f"{set_it}; or restart the container")
+
+
+def _stopped_inside(half: Half, link: Link) -> Blocked | None:
+    """What traffic control in the container takes away of what it sends, and of what it gets."""
+    if half.room is None:
+        return None
+    size = half.tunnel.mtu
+    out = stops(half.room.traffic, inner_frame(half.own, half.other, size), [Pass(link.name, "egress")])
+    if out is not None and out.sure:
+        return out
+    back = stops(half.room.traffic, inner_frame(half.other, half.own, size), [Pass(link.name, "ingress")])
+    return back if back is not None and back.sure else out or back
 
 
 # -- the overlay namespace -----------------------------------------------------------------------------------------
@@ -291,6 +312,8 @@ def _host_firewall(half: Half, route: Route) -> Hop:
                 Gate((family, "inet"), "postrouting"),
                 Gate(("netdev",), "egress", route.out),
             ],
+            outer_frame(half.vtep, half.other.vtep, half.tunnel),
+            [Pass(route.out, "egress")],
         ),
         (
             _outer_packet(half, half.other.vtep, half.vtep, {"iifname": route.out, "iif": route.out, "oifname": ""}),
@@ -299,6 +322,8 @@ def _host_firewall(half: Half, route: Route) -> Hop:
                 Gate((family, "inet"), "prerouting"),
                 Gate((family, "inet"), "input"),
             ],
+            outer_frame(half.other.vtep, half.vtep, half.tunnel),
+            [Pass(route.out, "ingress")],
         ),
     ]
     allow = f"or let UDP port {half.tunnel.port} between {half.vtep} and {half.other.vtep} pass before it"
@@ -307,8 +332,15 @@ def _host_firewall(half: Half, route: Route) -> Hop:
 
 def _overlay_firewall(half: Half, onward: str) -> Hop:
     """The inner packets between the container's port and `onward`, in both directions."""
-    there = _inner_packet(half.own, half.other, half.port, onward), _bridged(half.port, onward)
-    back = _inner_packet(half.other, half.own, onward, half.port), _bridged(onward, half.port)
+    port, mtu = half.port, half.tunnel.mtu
+    there = (
+        _inner_packet(half.own, half.other, port, onward), _bridged(port, onward),
+        inner_frame(half.own, half.other, mtu), [Pass(port, "ingress"), Pass(onward, "egress")],
+    )  # fmt: skip
+    back = (
+        _inner_packet(half.other, half.own, onward, port), _bridged(onward, port),
+        inner_frame(half.other, half.own, mtu), [Pass(onward, "ingress"), Pass(port, "egress")],
+    )  # fmt: skip
     enter = f"myoverlay exec {half.overlay} -- "
     return _firewall("overlay firewall", half.overlay_rules, [there, back], "", enter)
 
@@ -318,24 +350,37 @@ def _bridged(came: str, goes: str) -> list[Gate]:
     return [Gate(("netdev",), "ingress", came), *hooks, Gate(("netdev",), "egress", goes)]
 
 
-def _firewall(name: str, rules: Rules, ways: Sequence[tuple[Packet, Sequence[Gate]]], allow: str, enter: str) -> Hop:
-    wanted = "no rule that drops these packets"
-    if rules.trouble:
+#: A packet through rules, and the frame that it is in through devices' traffic control.
+Through: TypeAlias = tuple[Packet, Sequence[Gate], Frame, Sequence[Pass]]
+
+
+def _firewall(name: str, rules: Rules, ways: Sequence[Through], allow: str, enter: str) -> Hop:
+    wanted = "nothing that drops these packets"
+    if rules.trouble and not rules.traffic:
         return unread(name, f"the rules could not be read: {rules.trouble}")
     try:
         ruleset = Ruleset.read(rules.listed, rules.devices) if rules.listed else None
     except ValueError as error:
         return unread(name, str(error))
-    found = [ruleset.blocks(packet, gates) for packet, gates in ways] if ruleset is not None else []
-    blocked = sorted((one for one in found if one is not None), key=lambda one: not one.sure)
-    if blocked:
-        first = blocked[0]
-        saw = f"table {first.where}, {first.rule}"
-        see = f"`{enter}nft -a list table {first.where}` shows it: remove the rule" + (f", {allow}" if allow else "")
-        return make(name, True, saw, wanted, see) if first.sure else unread(name, f"perhaps dropped by {saw}", see)
+    found: list[tuple[Blocked, str, str]] = []
+    for packet, gates, frame, passes in ways:
+        ruled = ruleset.blocks(packet, gates) if ruleset is not None else None
+        if ruled is not None:
+            see = f"`{enter}nft -a list table {ruled.where}` shows it: remove the rule" + (
+                f", {allow}" if allow else ""
+            )
+            found.append((ruled, f"table {ruled.where}, {ruled.rule}", see))
+        stopped = stops(rules.traffic, frame, passes)
+        if stopped is not None:
+            found.append((stopped, stopped.rule, f"{enter}tc {stopped.where}"))
+    if found:
+        blocked, saw, see = min(found, key=lambda one: not one[0].sure)
+        return make(name, True, saw, wanted, see) if blocked.sure else unread(name, f"perhaps dropped by {saw}", see)
+    if rules.trouble:
+        return unread(name, f"the rules could not be read: {rules.trouble}")
     if rules.legacy:
         tables = ", ".join(sorted(set(rules.legacy)))
-        return unread(name, f"nftables drops nothing; iptables-legacy has tables ({tables}), which are not read")
+        return unread(name, f"nothing that is read drops; iptables-legacy has tables ({tables}), which are not judged")
     return make(name, False, "nothing is dropped", wanted, "")
 
 

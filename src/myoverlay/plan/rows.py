@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from operator import attrgetter
 
 import msgspec
 
 from myoverlay.plan.shared import Shared
 from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
+
+#: The order of rows: of one MAC, and of one address, there is one row in a table.
+_FDB, _NEIGH = attrgetter("mac"), attrgetter("address")
 
 
 class Set(msgspec.Struct, frozen=True):
@@ -108,13 +112,16 @@ def diff(want: Rows, seen: Rows) -> list[Set | Unset]:
 
     A row that only changes is written over, never taken out first.
     """
-    macs = {row.mac for row in want.fdb}
-    addresses = {row.address for row in want.neigh}
+    if want == seen:  # every few seconds, for all rows there are
+        return []
+    gone, lost = seen.neigh - want.neigh, seen.fdb - want.fdb
+    addresses = {row.address for row in want.neigh} if gone else set()
+    macs = {row.mac for row in want.fdb} if lost else set()
     return [
-        *(Set(fdb) for fdb in sorted(want.fdb - seen.fdb, key=str)),
-        *(Set(neigh) for neigh in sorted(want.neigh - seen.neigh, key=str)),
-        *(Unset(neigh) for neigh in sorted(seen.neigh - want.neigh, key=str) if neigh.address not in addresses),
-        *(Unset(fdb) for fdb in sorted(seen.fdb - want.fdb, key=str) if fdb.mac not in macs),
+        *map(Set, sorted(want.fdb - seen.fdb, key=_FDB)),
+        *map(Set, sorted(want.neigh - seen.neigh, key=_NEIGH)),
+        *(Unset(neigh) for neigh in sorted(gone, key=_NEIGH) if neigh.address not in addresses),
+        *(Unset(fdb) for fdb in sorted(lost, key=_FDB) if fdb.mac not in macs),
     ]
 
 

@@ -5,7 +5,7 @@ Readers hold one as long as they like, without a lock; the next one costs what d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 K = TypeVar("K")
@@ -19,20 +19,13 @@ _MASK = _PIECES - 1
 _NOTHING: dict[Any, Any] = {}
 
 
-class Shared(Mapping[K, V]):
-    """A frozen mapping in pieces. `edit` begins the next one."""
+class _Pieces(Mapping[K, V]):
+    """What both of them read in the same way."""
 
     __slots__ = ("_pieces", "_size")
 
-    def __init__(self, known: Mapping[K, V] | None = None) -> None:
-        self._pieces: tuple[dict[K, V], ...] = (_NOTHING,) * _PIECES
-        self._size = 0
-        if known:
-            draft = self.edit()
-            for key, value in known.items():
-                draft.set(key, value)
-            made = draft.done()
-            self._pieces, self._size = made._pieces, made._size
+    _pieces: Sequence[dict[K, V]]
+    _size: int
 
     def __getitem__(self, key: K) -> V:
         return self._pieces[hash(key) & _MASK][key]
@@ -54,6 +47,21 @@ class Shared(Mapping[K, V]):
     def __len__(self) -> int:
         return self._size
 
+
+class Shared(_Pieces[K, V]):
+    """A frozen mapping in pieces. `edit` begins the next one."""
+
+    __slots__ = ()
+
+    def __init__(self, known: Mapping[K, V] | None = None) -> None:
+        self._pieces, self._size = (_NOTHING,) * _PIECES, 0
+        if known:
+            draft = self.edit()
+            for key, value in known.items():
+                draft.set(key, value)
+            made = draft.done()
+            self._pieces, self._size = made._pieces, made._size
+
     def __repr__(self) -> str:
         return f"Shared({dict(self)!r})"
 
@@ -70,31 +78,15 @@ class Shared(Mapping[K, V]):
         return found
 
 
-class Draft(Mapping[K, V]):
+class Draft(_Pieces[K, V]):
     """The next mapping, while it is written: for one thread."""
 
-    __slots__ = ("_own", "_pieces", "_size")
+    __slots__ = ("_next", "_own")
 
-    def __init__(self, pieces: tuple[dict[K, V], ...], size: int) -> None:
-        self._pieces = list(pieces)
+    def __init__(self, pieces: Sequence[dict[K, V]], size: int) -> None:
+        self._pieces = self._next = list(pieces)
         self._own = bytearray(_PIECES)
         self._size = size
-
-    def __getitem__(self, key: K) -> V:
-        return self._pieces[hash(key) & _MASK][key]
-
-    def get(self, key: K, default: Any = None, /) -> Any:
-        return self._pieces[hash(key) & _MASK].get(key, default)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._pieces[hash(key) & _MASK]
-
-    def __iter__(self) -> Iterator[K]:
-        for piece in self._pieces:
-            yield from piece
-
-    def __len__(self) -> int:
-        return self._size
 
     def set(self, key: K, value: V) -> None:
         piece = self._piece(key)
@@ -112,13 +104,13 @@ class Draft(Mapping[K, V]):
         at = hash(key) & _MASK
         if not self._own[at]:
             self._own[at] = 1
-            self._pieces[at] = self._pieces[at].copy()
-        return self._pieces[at]
+            self._next[at] = self._next[at].copy()
+        return self._next[at]
 
     def done(self) -> Shared[K, V]:
         """The mapping as it is now; the draft may not be used any more."""
         made: Shared[K, V] = Shared.__new__(Shared)
-        made._pieces, made._size = tuple(self._pieces), self._size
+        made._pieces, made._size = tuple(self._next), self._size
         return made
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from dataclasses import dataclass
 
 #: Seconds that a name that has gone is remembered, and of how many.
@@ -110,9 +110,19 @@ class _Book:
         self.by_address: dict[str, End] = {}
         #: How many endpoints each sandbox has here.
         self.sandboxes: dict[str, int] = {}
-        self.named: dict[str, list[str]] = {}
+        #: A name's addresses; one alone without a list, for nearly all have one, and lists of 100,000 are 9 MB.
+        self._named: dict[str, str | list[str]] = {}
         for end in zone.ends:
             self.put(end)
+
+    @property
+    def names(self) -> KeysView[str]:
+        return self._named.keys()
+
+    def named(self, name: str) -> list[str]:
+        """The addresses that bear a name."""
+        found = self._named.get(name, [])
+        return [found] if isinstance(found, str) else found
 
     def put(self, end: End) -> None:
         """The endpoint is so from now on."""
@@ -121,7 +131,11 @@ class _Book:
         if end.sandbox:
             self.sandboxes[end.sandbox] = self.sandboxes.get(end.sandbox, 0) + 1
         for name in end.names:
-            self.named.setdefault(name, []).append(end.address)
+            found = self.named(name)
+            if len(found) < 2:  # it is no list of the table's yet
+                found = [*found]
+            found.append(end.address)
+            self._named[name] = found if len(found) > 1 else end.address
 
     def take(self, address: str) -> tuple[str, ...]:
         """There is no endpoint there any more; returns the names that it had."""
@@ -133,9 +147,12 @@ class _Book:
             if not self.sandboxes[end.sandbox]:
                 del self.sandboxes[end.sandbox]
         for name in end.names:
-            self.named[name].remove(address)
-            if not self.named[name]:
-                del self.named[name]
+            found = self.named(name)
+            found.remove(address)
+            if len(found) < 2:
+                self._named[name] = found[0] if found else ""
+            if not found:
+                del self._named[name]
         return end.names
 
     def has(self, address: str) -> bool:
@@ -154,9 +171,9 @@ class Directory:
         """The overlay is so from now on."""
         old, new = self._books.get(zone.overlay), _Book(zone)
         gone = {name: until for name, until in self._gone.get(zone.overlay, {}).items() if until > now}
-        left = old.named.keys() - new.named.keys() if old is not None else frozenset[str]()
+        left = old.names - new.names if old is not None else frozenset[str]()
         gone |= dict.fromkeys(sorted({*left, *zone.gone}), now + GONE)
-        kept = [(name, until) for name, until in gone.items() if name not in new.named]
+        kept = [(name, until) for name, until in gone.items() if name not in new.names]
         self._gone[zone.overlay] = dict(kept[-GONE_LIMIT:])
         self._books[zone.overlay] = new
 
@@ -172,7 +189,7 @@ class Directory:
             for name in end.names:
                 gone.pop(name, None)
         for name in (*left, *change.gone):
-            if name not in book.named:
+            if name not in book.names:
                 gone.pop(name, None)  # it is the last one again
                 gone[name] = now + GONE
         while len(gone) > GONE_LIMIT:
@@ -198,7 +215,7 @@ class Directory:
         address = _reversed(question.name)
         if address is not None:
             return self._about_address(mine, address, question.type)
-        found = [address for book in mine for address in book.named.get(question.name, ())]
+        found = [address for book in mine for address in book.named(question.name)]
         if found:
             return self._rotated(found) if question.type in (A, ANY) else Empty()
         return self._about_stranger(mine, question, now)

@@ -20,7 +20,10 @@ _NEVER = 1 << 62
 _TTL = 10.0
 _DENIED = "ermission denied"
 #: Where every host writes, and reads, below our prefix.
-_SHARED = ("overlays/", "subnets/", "pools/", "vni/", "incarnation", "witness/", "networks", "answers/")
+SHARED = (
+    "overlays/", "subnets/", "pools/", "vni/", "incarnation", "witness/", "networks", "answers/", "outlooks/",
+    "path-answers/", "seek-answers/",
+)  # fmt: skip
 
 
 class Asked(NamedTuple):
@@ -45,7 +48,7 @@ def asked(
         f"{prefix}/alive/{me}": ("key", f"{prefix}/alive/{me}"),
         f"{prefix}/hosts/{me}/x": _below(f"{prefix}/hosts/{me}/"),
     }
-    keys |= {f"{prefix}/{name}x": _below(f"{prefix}/{name}") for name in _SHARED}
+    keys |= {f"{prefix}/{name}x": _below(f"{prefix}/{name}") for name in SHARED}
     keys |= {f"{place}/arp/x": _below(f"{place}/") for place in records}
     found = _writes(store, keys, timeout)
     for name in ("alive/", "hosts/"):

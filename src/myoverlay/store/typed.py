@@ -15,12 +15,14 @@ from myoverlay.values import HostId, decoder
 T = TypeVar("T")
 
 
-class _OfHost(Protocol):
+class OfHost(Protocol):
+    """What a host says: it names itself."""
+
     @property
     def host(self) -> HostId: ...
 
 
-H = TypeVar("H", bound=_OfHost)
+H = TypeVar("H", bound=OfHost)
 #: So many bad keys are remembered by name; more say nothing new.
 _QUARANTINE = 1000
 

@@ -160,6 +160,53 @@ FAULTS = {
         "@th,96,24",
         lambda s: s.home("nft", "delete", "table", "netdev", "stop"),
     ),
+    "traffic control in the container": Fault(
+        lambda s: s.inside("tc", "qdisc", "add", "dev", "eth0", "root", "bfifo", "limit", "100"),
+        "container link",
+        "qdisc bfifo limit 100 on eth0 (egress)",
+        "remedy",
+    ),
+    "traffic control at the cable": Fault(
+        lambda s: (
+            s.below("tc", "qdisc", "add", "dev", s.port, "clsact"),
+            s.below("tc", "filter", "add", "dev", s.port, "ingress", "pref", "3", "bpf", "da", "bytecode", "1,6 0 0 2"),
+        )[0],
+        "overlay firewall",
+        "filter bpf pref 3, a program on p",
+        lambda s: s.below("tc", "qdisc", "del", "dev", s.port, "clsact"),
+    ),
+    "traffic control on the underlay, of VXLAN alone": Fault(
+        lambda s: (
+            s.home("tc", "qdisc", "add", "dev", "eth0", "clsact"),
+            s.home(
+                "tc",
+                "filter",
+                "add",
+                "dev",
+                "eth0",
+                "egress",
+                "protocol",
+                "ip",
+                "pref",
+                "7",
+                "u32",
+                "match",
+                "ip",
+                "dport",
+                "4789",
+                "0xffff",
+                "action",
+                "mirred",
+                "egress",
+                "redirect",
+                "dev",
+                "lo",
+            ),
+        )[0],
+        "host firewall",
+        "filter u32 pref 7, action mirred redirect on eth0 (egress)",
+        lambda s: s.home("tc", "qdisc", "del", "dev", "eth0", "clsact"),
+    ),
     "underlay route": Fault(
         lambda s: s.home("ip", "route", "add", "blackhole", f"{s.other.host.vtep}/32"),
         "underlay route",
@@ -391,15 +438,39 @@ def test_words_that_mean_nobody_are_refused(hosts: Hosts) -> None:
     (host,) = looked_at(hosts, 1)
     a, b = host.run(), host.run()
     for words, sentence in (
-        ((str(a.address), "nobody"), "nobody is no container's name or address on 10.5.0.0-24"),
+        (
+            (str(a.address), "nobody"),
+            "nobody is no container's name, address or endpoint id on 10.5.0.0-24, nor",
+        ),
         ((str(a.address), "10.5.0.1"), "10.5.0.1 is the gateway"),
         ((str(a.address), a.endpoint[:12]), "are the same container"),
     ):
         with pytest.raises(Refusal, match=sentence):
             host.call("Control.Trace", a=words[0], b=words[1])
-    with pytest.raises(Refusal, match="on no overlay blue"):
+    with pytest.raises(Refusal, match="no container's name, address or endpoint id on blue of any host"):
         host.call("Control.Trace", a=str(a.address), b=str(b.address), overlay="blue")
     assert host.call("Control.Trace", a=a.endpoint[:12], b=str(b.address))["source"]["address"] == a.address
+
+
+def test_words_of_other_hosts_are_asked_for(hosts: Hosts) -> None:
+    """An endpoint's id there, and containers of an overlay that this host is not on: by name, address and id."""
+    near, far = looked_at(hosts)
+    a, b = near.run(), far.run()
+    know_each_other(Side(near, a, b), Side(far, b, a))
+    until(lambda: trace(near, a, b)["whole"], 15)
+    found = near.call("Control.Trace", a=str(a.address), b=b.endpoint[:12])
+    assert found["whole"], told(found)
+    assert (found["target"]["host"], found["target"]["address"]) == (far.name, b.address)
+    third = hosts.admit(lambda number: Looked(hosts, number, 1500, {}))
+    until(lambda: len(third.daemon.peers.known.present or ()) == 2, 15)
+    for words in ((str(a.address), str(b.address)), (a.endpoint, b.endpoint[:8])):
+        found = until(
+            lambda words=words: (seen := third.call("Control.Trace", a=words[0], b=words[1]))["whole"] and seen
+        )
+        assert (found["source"]["host"], found["target"]["host"]) == (near.name, far.name), told(found)
+    with pytest.raises(Refusal, match="nobody is no container's name, address or endpoint id on any overlay"):
+        third.call("Control.Trace", a=str(a.address), b="nobody")
+    assert hosts.keys("seek") == hosts.keys("path") == []
 
 
 def test_an_address_nobody_answers_at(hosts: Hosts) -> None:

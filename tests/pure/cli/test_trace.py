@@ -48,6 +48,14 @@ def test_a_whole_path_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[-1] == "the path is whole"
 
 
+@pytest.mark.parametrize("words", [("", "db"), ("web", " ")])
+def test_an_empty_word_is_bad_usage(monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]) -> None:
+    """As a variable of a script that was not set: exit code 2, and nobody is asked for it."""
+    done = say(monkeypatch, WHOLE, *words)
+    assert done.exit_code == 2
+    assert "an empty word is nobody" in done.stderr
+
+
 def test_a_broken_path_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first wrong hop in one sentence on standard error: what there is, what should be, what repairs it."""
     done = say(monkeypatch, WHOLE | {"steps": [STEP, WRONG], "first": 1, "whole": False}, "web", "db")

@@ -150,6 +150,31 @@ def test_completion_works() -> None:
     assert "--no-miss" in ask("myoverlay overlay create --no")
 
 
+@pytest.mark.parametrize("words", [words for words, _ in EVERY], ids=" ".join)
+def test_every_command_is_completed(words: tuple[str, ...]) -> None:
+    """Its name by its first letters, and below it its own words and each of its options."""
+    from click.shell_completion import ShellComplete
+
+    asked = ShellComplete(cli, {}, "myoverlay", "_MYOVERLAY_COMPLETE")
+    *before, name = words
+    assert name in [item.value for item in asked.get_completions(list(before), name[:2])]
+    command = dict(EVERY)[words]
+    options = {
+        name
+        for one in command.params
+        for name in (*one.opts, *one.secondary_opts)
+        if name[:2] == "--" and not _hidden(one)
+    }
+    assert {item.value for item in asked.get_completions(list(words), "--")} == {*options, "--help"}
+    if isinstance(command, click.Group):
+        below = {item.value for item in asked.get_completions(list(words), "")}
+        assert below == set(command.list_commands(click.Context(command)))
+
+
+def _hidden(one: click.Parameter) -> bool:
+    return isinstance(one, click.Option) and one.hidden
+
+
 def test_completion_of_names(tmp_path: Path) -> None:
     """`--overlay` completes the namespaces that have names."""
     from myoverlay.cli.words import complete_overlay

@@ -42,17 +42,20 @@ class Site:
         self.tally = Tally()
         self.looked: list[tuple[HostId, str]] = []
 
-    def answering(self, host: HostId, look: Callable[[PathQuestion], PathAnswer] | None = None) -> PathAnswering:
+    def answering(
+        self, host: HostId, look: Callable[[PathQuestion], PathAnswer | None] | None = None
+    ) -> PathAnswering[PathQuestion, PathAnswer]:
         def seen(asked: PathQuestion) -> PathAnswer:
             self.looked.append((host, asked.id))
             return PathAnswer(host=host, name=WHERE[host])
 
-        return PathAnswering(self.records(host), look or seen, self.tally, self.clock)
+        mine = lambda asked: host in asked.hosts()  # noqa: E731
+        return PathAnswering(self.records(host), look or seen, mine, self.tally, self.clock)
 
     def records(self, host: HostId) -> PathRecords:
         return PathRecords(self.store, PREFIX, host)
 
-    def hear(self, host: HostId, answering: PathAnswering, may: bool = True) -> None:
+    def hear(self, host: HostId, answering: PathAnswering[PathQuestion, PathAnswer], may: bool = True) -> None:
         seen = NetworkRecords(self.store, PREFIX, host).questions(0, timeout=1)
         assert isinstance(seen, Questions)
         answering.hear(seen.entries, may)
@@ -81,6 +84,17 @@ def test_only_those_it_is_about_answer(site: Site) -> None:
     site.records(ANN).ask(mine)
     site.hear(ANN, everyone[ANN])
     assert site.looked[2:] == []
+
+
+def test_who_has_nothing_to_say_writes_nothing(site: Site) -> None:
+    """And is not asked by the same question again."""
+    site.records(ANN).ask(question())
+    before, asked = every(site.store), []
+    bob = site.answering(BOB, lambda one: asked.append(one.id))  # type: ignore[func-returns-value]
+    site.hear(BOB, bob)
+    site.hear(BOB, bob)
+    assert every(site.store) == before
+    assert len(asked) == 1
 
 
 def test_a_host_that_may_not_act_answers_later(site: Site) -> None:

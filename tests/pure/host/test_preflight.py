@@ -11,7 +11,7 @@ import pytest
 from myoverlay.errors import KernelRefused, Unavailable
 from myoverlay.host import preflight as host_preflight
 from myoverlay.host.preflight import STALE, Asker, Observer, Respondent
-from myoverlay.networks import Answer, Question
+from myoverlay.networks import Answer, Cannot, Carry, Question
 from myoverlay.plan.measure import Reach
 from myoverlay.store import Put
 from myoverlay.store.networks import NetworkRecords
@@ -62,6 +62,10 @@ class Kernel:
             raise self.trouble
         return self.held.get(vni)
 
+    def carried(self, asked: tuple[Carry, ...], local: Address, deadline: float) -> tuple[tuple[Cannot, ...], int]:
+        held = [(one, self.held[one.vni]) for one in asked if one.vni in self.held]
+        return tuple(Cannot(overlay=one.overlay, holder=who, is_port=port) for one, (port, who) in held), len(asked)
+
     def reach(self, targets: Mapping[HostId, Address], size: int, patience: float) -> dict[HostId, Reach]:
         self.sizes.append(size)
         return {host: self.reached.get(host, Reach.WHOLE) for host in targets}
@@ -97,6 +101,7 @@ class Site:
             self.kernel.reach,
             Presence(self.store, PREFIX, host),
             lambda overlay, vni: (overlay, vni) in self.own,
+            self.kernel.carried,
             lambda: 1700.5,
         )
 
@@ -115,6 +120,17 @@ class Site:
     def answers(self, asked: Question) -> dict[HostId, Answer]:
         seen = self.records(ANN).answers(asked.id, 0, timeout=1)
         return dict(seen.answers)  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_carried_is_told_and_nobody_is_reached_for(site: Site) -> None:
+    """Asked for overlays as they stand: those that somebody is in the way of are named; `brief` sends no packet."""
+    site.kernel.held = {9: (False, "device vx9 in the host's namespace")}
+    carry = tuple(Carry(overlay=OverlayName(name), vni=vni, port=4789) for name, vni in (("red", 9), ("blue", 10)))
+    said = site.observer(BOB).observe(question(vnis=(), carry=carry, brief=True))
+    assert [(one.overlay, one.holder) for one in said.cannot] == [("red", "device vx9 in the host's namespace")]
+    assert (said.looked, site.kernel.sizes, site.kernel.tried) == (2, [], [])
+    assert site.observer(BOB).observe(question()).looked == 0
+    assert site.kernel.sizes
 
 
 @pytest.fixture

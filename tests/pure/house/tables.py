@@ -54,8 +54,12 @@ def _faults(metric: Metric) -> str:
 
 def checks() -> str:
     """What `myoverlay doctor` looks at."""
-    rows = ((code(row.name), row.meaning, row.remedy, "yes" if row.fixes else "") for row in CHECKS)
-    return markdown(("check", "ok where", "else", "`--fix`"), rows)
+    rows = ((code(row.name), row.meaning, row.remedy, "yes" if row.fixes else "", _PROOFS[row.proof]) for row in CHECKS)
+    return markdown(("check", "ok where", "else", "`--fix`", "tried by"), rows)
+
+
+#: How a check is proved.
+_PROOFS = {"fault": "the fault, made", "reading": "its reading, handed in"}
 
 
 TABLES: dict[str, Callable[[], str]] = {

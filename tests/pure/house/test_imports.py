@@ -77,7 +77,8 @@ COLLABORATORS = {
     "Registrar", "Catalogue", "Insight", "Recorder", "Trace", "PathAsker", "Recording", "PathAnswering", "OverlayList",
     "Metered", "Lookout", "Exposition", "Exporter", "Status", "Overview",
     "Surveyor", "Collector", "Doctor", "MachineReadings", "StoreReadings", "HostReadings",
-    "Observatory", "OutlookAnswering", "Onlooker", "OutlookRecords", "Page", "Picture",
+    "Observatory", "OutlookAnswering", "Onlooker", "OutlookRecords", "Page", "Picture", "Carrying", "Tracing",
+    "Seeker",
 }  # fmt: skip
 
 

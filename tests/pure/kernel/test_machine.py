@@ -1,4 +1,4 @@
-"""What files of /proc say: counts of all CPUs, mounts that are shared, file systems."""
+"""What files of /proc say: mounts that are shared, file systems."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from myoverlay.kernel.machine import is_shared, neighbour_table, owner_only, read_statistics, release, room
+from myoverlay.kernel.machine import is_shared, owner_only, release, room
 
-OLD = "entries  allocs destroys\n00000010  1 2\n00000010  3 4\n"
-NEW = "entries  allocs table_fulls\n000000d4  000456b1 00000002\n000000d4  0002c282 0000000a\n"
 MOUNTS = """\
 22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/vda rw
 30 22 0:25 / /run rw,nosuid shared:5 - tmpfs tmpfs rw
@@ -20,20 +18,8 @@ MOUNTS = """\
 """
 
 
-def test_statistics_are_of_all_cpus() -> None:
-    """Entries stand in each line alike, full tables are added up; a kernel that does not count those has none."""
-    assert read_statistics(NEW.splitlines()) == (0xD4, 12)
-    assert read_statistics(OLD.splitlines()) == (16, 0)
-    for text in ("entries\n", "allocs\n1\n", "entries\nzz\n"):
-        with pytest.raises(ValueError, match=r".*"):
-            read_statistics(text.splitlines())
-
-
 def test_this_machine_tells_its_own() -> None:
-    """The files are there and are understood."""
-    table = neighbour_table()
-    assert all(limit > 0 for limit in table.thresholds)
-    assert table.entries >= 0
+    """The kernel's release begins with a number."""
     assert release()[0].isdigit()
 
 

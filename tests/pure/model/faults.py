@@ -29,7 +29,7 @@ FAULTS = {
     "a lost session withdraws": Fault("plan.fates", "    if silent:\n", "    if True:\n"),
     "rows are added, never replaced": Fault(
         "plan.rows",
-        "        *(Set(neigh) for neigh in sorted(want.neigh - seen.neigh, key=str)),\n",
+        "        *map(Set, sorted(want.neigh - seen.neigh, key=_NEIGH)),\n",
         "        *(Set(n) for n in want.neigh - seen.neigh if n.address not in {s.address for s in seen.neigh}),\n",
     ),
     "an index key is put without looking": Fault(

@@ -16,6 +16,7 @@ import pytest
 
 from myoverlay.operate import serving
 from myoverlay.operate.serving import CONNECTIONS
+from myoverlay.operate.trace import Ask
 from myoverlay.operate.web import page as paging
 from myoverlay.operate.web.page import Page, is_ours
 from myoverlay.tally import Tally
@@ -26,7 +27,7 @@ from tests.pure.paper import Site, at
 
 FOLDER = Path(paging.__file__).parent
 HTML = (FOLDER / "index.html").read_text()
-SCRIPTS = {name: (FOLDER / name).read_text() for name in ("page.js", "drawing.js")}
+SCRIPTS = {name: (FOLDER / name).read_text() for name in ("page.js", "drawing.js", "trace.js")}
 CSS = (FOLDER / "page.css").read_text()
 
 
@@ -37,8 +38,13 @@ class Served(Visited):
         self.site = site
         self.tally = Tally()
         self.picture = site.picture()
-        self.page = Page(("127.0.0.1", free_port()), self.picture, self.tally)
+        self.traced: list[tuple[Ask, int]] = []
+        self.page = Page(("127.0.0.1", free_port()), self.picture, self._tracing, self.tally)
         super().__init__(self.page)
+
+    def _tracing(self, pair: Ask, had: int) -> dict[str, Any]:
+        self.traced.append((pair, had))
+        return {"state": "running"}
 
 
 @pytest.fixture
@@ -49,8 +55,8 @@ def served() -> Iterator[Served]:
     assert served.tally.total("bugs") == 0
 
 
-PATHS = ("/", "/page.css", "/page.js", "/drawing.js", "/icon.svg", "/data/host", "/data/endpoints", "/data/matrix",
-         "/data/drawing?overlay=web")  # fmt: skip
+PATHS = ("/", "/page.css", "/page.js", "/drawing.js", "/trace.js", "/icon.svg", "/data/host", "/data/endpoints",
+         "/data/matrix", "/data/drawing?overlay=web")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -219,6 +225,38 @@ def test_the_drawing_takes_its_pair_from_the_query(served: Served) -> None:
     assert drawn["tables"][served.site.me]["rows"]
 
 
+def test_a_pair_is_traced_by_the_button_alone(served: Served) -> None:
+    """What the page's script sends is taken; a link, an image or a form of another page cannot send it; HEAD asks for
+    nothing."""
+    path = f"/data/trace?overlay=web&from={at(0, 0)}&to={at(1, 0)}"
+    assert served.ask(path).status == 403
+    assert served.ask(path, "HEAD", X_Myoverlay_Button="trace").status == 403
+    assert served.ask(path, "POST", X_Myoverlay_Button="trace").status == 405
+    assert served.traced == []
+    answer = served.ask(path, X_Myoverlay_Button="trace")
+    assert (answer.status, json.loads(answer.body)) == (200, {"state": "running"})
+    for number in ("7", "-7", "9" * 40, "x"):
+        assert served.ask(f"{path}&had={number}", X_Myoverlay_Button="trace").status == 200
+    pair = Ask(overlay="web", a=str(at(0, 0)), b=str(at(1, 0)))
+    assert served.traced == [(pair, had) for had in (0, 7, 0, 0, 0)]
+    assert re.search(r'"X-Myoverlay-Button": "trace"', SCRIPTS["trace.js"])
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("overlay=red&from=10.5.0.2&to=10.5.1.2", "this host is on no overlay red"),
+        ("overlay=web&from=10.5.0.2&to=app-1-0", "app-1-0 is no endpoint's address on web"),
+        ("overlay=web&from=10.5.0.2", "nothing is no endpoint's address on web"),
+    ],
+)
+def test_only_two_endpoints_are_traced(served: Served, query: str, said: str) -> None:
+    """What is looked for among all hosts where a person asks for it is not here."""
+    answer = served.ask(f"/data/trace?{query}", X_Myoverlay_Button="trace")
+    assert (answer.status, answer.body.decode()) == (404, f"{said}\n")
+    assert served.traced == []
+
+
 def test_silent_visitors_keep_nobody_out(served: Served) -> None:
     """Three times as many as there is room for connect and say nothing: who asks is answered at once."""
     for _ in range(CONNECTIONS * 3):
@@ -305,8 +343,8 @@ def test_the_plugin_s_image_has_every_file(tmp_path: Path) -> None:
 def test_it_asks_for_what_is_there(served: Served) -> None:
     """Each path of data in the scripts is answered."""
     paths = set(re.findall(r"/data/\w+", "".join(SCRIPTS.values())))
-    assert paths == {"/data/host", "/data/endpoints", "/data/matrix", "/data/drawing"}
-    for path in paths:
+    assert paths == {"/data/host", "/data/endpoints", "/data/matrix", "/data/drawing", "/data/trace"}
+    for path in paths - {"/data/trace"}:
         assert served.ask(f"{path}?overlay=web").status == 200
 
 

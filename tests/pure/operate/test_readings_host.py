@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import Unavailable
-from myoverlay.operate.readings_host import MANY, HostReadings, expected
+from myoverlay.host.preflight import Asked
+from myoverlay.networks import CARRIED, Answer, Cannot, Question
+from myoverlay.operate.readings_host import MANY, HostReadings, expected, written
 from myoverlay.plan.check_underlay import judge_port, judge_size
 from myoverlay.plan.fates import Fate, State
 from myoverlay.plan.findings import Level
 from myoverlay.plan.measure import Reach
+from myoverlay.plan.rows import Rows, Written
 from myoverlay.store.typed import Held
-from myoverlay.values import Address, Alive, HostId
+from myoverlay.values import Address, Alive, HostId, Mac, Neigh, OverlayName
 from tests.pure.kit import ANN, BOB
 
 CYD = HostId("c" * 32)
@@ -142,3 +145,46 @@ def test_neighbours_are_counted_by_overlay() -> None:
 
     overlays: Any = SimpleNamespace(all=lambda: [local(3, 10), local(0, 99), local(1, 0)])
     assert expected(overlays) == 3 * 12
+
+
+def test_other_hosts_are_asked_once_for_all() -> None:
+    """One question: its answers give clocks and clashes by host; who is silent, or too old to say, is told."""
+    site = Site()
+    old = HostId("d" * 32)
+    cannot = Cannot(overlay=OverlayName("web"), holder="device vx9", member=True)
+    answers = {
+        ANN: Answer(host=ANN, name="ann", clock=0.0),
+        BOB: Answer(host=BOB, name="bob", clock=500.0, cannot=(cannot,), looked=1),
+        old: Answer(host=old, name="old"),
+    }
+    asked: list[Question] = []
+
+    def ask(question: Question, deadline: float) -> Asked:
+        asked.append(question)
+        return Asked(answers, {ANN: "ann", BOB: "bob", CYD: "cyd", old: "old"})
+
+    site.asker, site.wall = SimpleNamespace(ask=ask), lambda: 400.0  # type: ignore[attr-defined]
+    definition = SimpleNamespace(vni=7, port=4789)
+    networks = [SimpleNamespace(overlay=OverlayName(f"o{number:02}"), definition=definition) for number in range(20)]
+    networks[3].overlay = OverlayName("web")
+    site.overlays = SimpleNamespace(all=lambda: [SimpleNamespace(network=one) for one in networks])
+    seen = site.readings().hosts(time.monotonic() + 9)
+    (question,) = asked
+    assert (len(question.carry), seen.asked, seen.more) == (CARRIED, CARRIED, 20 - CARRIED)
+    assert question.brief
+    assert [(one.who, one.ahead) for one in seen.clocks] == [("bob", 100.0)]
+    (clash,) = seen.clashes
+    assert (clash.host, clash.overlay, clash.holder, clash.member) == ("bob", "web", "device vx9", True)
+    assert seen.looked == (("bob", 1), ("old", 0))
+    assert seen.silent == ("cyd",)
+
+
+def test_own_rows_are_those_of_ipv4() -> None:
+    """Of each overlay that is open in the kernel; the table of IPv6 is another one."""
+    neigh = [
+        Neigh(address=Address(text), mac=Mac(f"02:00:00:00:00:0{number}"))
+        for number, text in enumerate(("10.5.0.2", "10.5.0.3", "fd00::2"))
+    ]
+    ground = SimpleNamespace(rows=Written.of(Rows(frozenset(neigh))))
+    overlays: Any = SimpleNamespace(all=lambda: [SimpleNamespace(ground=ground), SimpleNamespace(ground=None)])
+    assert written(overlays) == 2

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from myoverlay.plan import check_hosts as hosts
 from myoverlay.plan import check_kernel as kernel
 from myoverlay.plan import check_plugin as plugin
 from myoverlay.plan import check_store as store
@@ -31,6 +32,17 @@ def vni(**more: Any) -> underlay.Vnis:
     return underlay.Vnis((underlay.VniSeen(**{"overlay": "web", "vni": 7, "port": 4789, "there": True} | more),))
 
 
+def clash(**more: Any) -> hosts.Others:
+    said = {
+        "host": "h2",
+        "overlay": "web",
+        "vni": 7,
+        "port": 4789,
+        "holder": "device vx9 in the host's namespace",
+    } | more
+    return hosts.Others(clashes=(hosts.Clash(**said),), looked=(("h2", 1),), asked=1)
+
+
 #: Check, reading, level, words that it must say, words of its remedy.
 CASES: list[tuple[str, Any, Level, str, str]] = [
     ("plugin", plugin.Running(True), OK, "", ""),
@@ -40,10 +52,12 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ("sockets", plugin.Sockets("a", (plugin.SocketSeen("/x.sock", False),)), BAD, "/x.sock is not there", "enable NAME"),
     ("sockets", plugin.Sockets("a", (plugin.SocketSeen("/x.sock", True),)), BAD, "nobody answers", "`rm /x.sock`"),
     ("sockets", plugin.Sockets("a", (plugin.SocketSeen("/x.sock", True, "b"),)), BAD, "another plugin", "MYOVERLAY_SOCKETS"),
-    ("sockets", plugin.Sockets("a", (), {"mo": ("n1",), "r/mo:1": ("n2",)}), WARN, "mo: n1; r/mo:1: n2", "one name"),
+    ("sockets", plugin.Sockets("a", (), {"mo": ("n1",), "r/mo:1": ("n2",)}), WARN, "mo: n1; r/mo:1: n2", "`docker network rm n2`"),
+    ("sockets", plugin.Sockets("a", (), {"mo": ("n1",), "r/mo:1": ("n2", "n3")}), WARN, "", "`docker network rm n1`"),
     ("settings", plugin.Environment(("MYOVERLAY_VTEP",), ("MYOVERLAY_VTEP",)), OK, "1 setting", ""),
     ("settings", plugin.Environment(("MYOVERLAY_VTPE",), ("MYOVERLAY_VTEP",)), BAD, "MYOVERLAY_VTPE", "say MYOVERLAY_VTEP"),
     ("settings", plugin.Environment(("MYOVERLAY_QQ",), ("MYOVERLAY_VTEP",)), BAD, "MYOVERLAY_QQ", "`unset MYOVERLAY_QQ`"),
+    ("settings", plugin.Environment(("MYOVERLAY_LAB_HOME",), ("MYOVERLAY_NAMES",)), BAD, "LAB_HOME", "take MYOVERLAY_LAB_HOME out"),
     ("settings", plugin.Environment((), (), "MYOVERLAY_PORT: 'x' is no"), BAD, "MYOVERLAY_PORT", "put it right"),
     ("token-file", plugin.TokenFile(), OK, "no token file", ""),
     ("token-file", plugin.TokenFile("/t", 0o600), OK, "/t", ""),
@@ -91,8 +105,17 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ("store-clock", store.Clocks((store.Clock("Consul", -2.5),)), WARN, "Consul is 2.5 s behind", "set-ntp"),
     ("store-clock", store.Clocks((store.Clock("Consul", 31.0),)), BAD, "31.0 s ahead", "set-ntp"),
     ("store-clock", store.Clocks(error="away"), UNKNOWN, "away", ""),
-    ("peer-clocks", store.Clocks((store.Clock("h2", 0.0),), ("h3",)), OK, "h3 did not say", ""),
-    ("peer-clocks", store.Clocks((store.Clock("h2", 3.0), store.Clock("h3", -90.0))), BAD, "h3 is 90.0 s behind, h2", ""),
+    ("peer-clocks", hosts.Others((store.Clock("h2", 0.0),), silent=("h3",)), OK, "h3 did not say", ""),
+    ("peer-clocks", hosts.Others((store.Clock("h2", 3.0), store.Clock("h3", -90.0))), BAD, "h3 is 90.0 s behind, h2", ""),
+    ("peer-clocks", hosts.Others(looked=(("h2", 0),)), OK, "h2 did not say", ""),
+    ("peer-clocks", hosts.Others(error="away"), UNKNOWN, "away", ""),
+    ("peer-vni", hosts.Others(looked=(("h2", 2), ("h3", 2)), asked=2), OK, "2 hosts can carry 2 overlays of this one", ""),
+    ("peer-vni", hosts.Others(looked=(("h2", 1),), silent=("h3",), asked=2, more=4), OK, "(h2, h3 did not say)", ""),
+    ("peer-vni", hosts.Others(asked=2, more=4), OK, "4 more were not asked about", ""),
+    ("peer-vni", hosts.Others(error="away"), UNKNOWN, "away", ""),
+    ("peer-vni", clash(), WARN, "on host h2 VNI 7 on UDP port 4789 of web is taken by device vx9 in the host's", "on h2: "),
+    ("peer-vni", clash(member=True), BAD, "taken by device vx9", "`ip link del vx9`"),
+    ("peer-vni", clash(holder="a program that has bound it", is_port=True), WARN, "h2 UDP port 4789 of", "`ss -lunp"),
     ("host-id", store.Identity(), OK, "", ""),
     ("host-id", store.Identity("host b lives under the same host id"), BAD, "same host id", "sentence"),
     ("host-id", store.Identity(announced=False), UNKNOWN, "not announced", "store"),
@@ -159,6 +182,7 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ),
     ("subnets", underlay.Subnets((("web", NET),), needed=(("the DNS", Address("10.5.0.2")),)), BAD, "10.5.0.2", "--subnet"),
     ("subnets", underlay.Subnets((("web", NET),), docker=(("br", NET),)), BAD, "Docker's network br", "network rm br`"),
+    ("firewall", underlay.Firewall(legacy=("nat", "filter")), OK, "iptables-legacy has tables (filter, nat), which are", ""),
     ("firewall", underlay.Firewall(), OK, "", ""),
     (
         "firewall",
@@ -180,6 +204,9 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ),
     ("neighbours", NEIGHBOURS, OK, "40 entries", ""),
     ("neighbours", kernel.Neighbours((128, 512, 1024), 930), BAD, "930 entries", "gc_thresh3=4096 "),
+    ("neighbours", kernel.Neighbours((128, 512, 1024), 10_930, own=10_000), BAD, "930 entries beside 10000", "=4096 "),
+    ("neighbours", kernel.Neighbours((128, 512, 1024), 10_040, own=10_000), OK, "40 entries beside 10000 permanent", ""),
+    ("neighbours", kernel.Neighbours((512, 2048, 4096), 1, 3), OK, "1 entry", ""),
     ("neighbours", kernel.Neighbours((128, 512, 1024), 1, 3), WARN, "was full 3 times", "gc_thresh2=2048 "),
     ("neighbours", kernel.Neighbours((128, 512, 1024), 1, 0, 3000), WARN, "3000 others", "gc_thresh3=8192 "),
     ("neighbours", kernel.Neighbours((128, 2048, 1024), 1), BAD, "128, 2048, 1024", "gc_thresh1=512`"),

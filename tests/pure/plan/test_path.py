@@ -11,6 +11,7 @@ from myoverlay.path import (
     HOPS,
     SAID,
     Device,
+    Does,
     End,
     Floor,
     Forwarding,
@@ -21,6 +22,7 @@ from myoverlay.path import (
     Room,
     Route,
     Rules,
+    Sieve,
     State,
     Tunnel,
 )
@@ -196,6 +198,35 @@ def test_rules_that_cannot_be_read_are_said() -> None:
     assert unseen(hops) == ["host firewall"]
     assert "filter, nat" in next(hop.saw for hop in hops if hop.name == "host firewall")
     assert unseen(half.leaving(side(overlay_rules=Rules(listed="nonsense")))) == ["overlay firewall"]
+
+
+def test_traffic_control_counts_beside_the_rules() -> None:
+    """A queue or filter on the way is named where the device is, with what `tc` is told; what may drop is said."""
+    drop = Sieve("vxlan1", "egress", "filter bpf pref 3, a program", "filter del dev vxlan1 egress pref 3", Does.DROPS)
+    hops = half.leaving(side(overlay_rules=Rules(traffic=(drop,))))
+    assert wrong(hops) == ["overlay firewall"]
+    named = next(hop for hop in hops if hop.state is State.WRONG)
+    assert named.remedy == "myoverlay exec web -- tc filter del dev vxlan1 egress pref 3"
+    assert wrong(half.leaving(side(host_rules=Rules(traffic=(drop._replace(device="ens3"),))))) == ["host firewall"]
+    assert wrong(half.leaving(side(host_rules=Rules(traffic=(drop._replace(device="ens4"),))))) == []
+    maybe = drop._replace(does=Does.MAYBE)
+    assert unseen(half.leaving(side(overlay_rules=Rules(traffic=(maybe,))))) == ["overlay firewall"]
+    # nft may be missing: what was read of the rest holds.
+    assert wrong(half.leaving(side(overlay_rules=Rules(trouble="no nft", traffic=(drop,))))) == ["overlay firewall"]
+    assert unseen(half.leaving(side(overlay_rules=Rules(trouble="no nft", traffic=(drop._replace(device="x"),))))) == [
+        "overlay firewall"
+    ]
+
+
+def test_traffic_control_in_the_container_is_its_link() -> None:
+    """Both ways; what may drop is not blamed."""
+    for way in ("ingress", "egress"):
+        sieve = Sieve("eth0", way, "qdisc x", "qdisc del dev eth0 root", Does.DROPS)
+        hops = half.leaving(room(traffic=(sieve,)))
+        assert wrong(hops) == ["container link"]
+        named = next(hop for hop in hops if hop.state is State.WRONG)
+        assert named.remedy == "nsenter --net=/proc/7/ns/net tc qdisc del dev eth0 root"
+        assert unseen(half.leaving(room(traffic=(sieve._replace(does=Does.MAYBE),)))) == ["container link"]
 
 
 def answer(host: HostId, name: str, *hops: Hop, **more: Any) -> PathAnswer:

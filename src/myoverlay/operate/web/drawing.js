@@ -1,5 +1,6 @@
 // One overlay as a picture: hosts with their containers, the way between two of them, the tables of a host.
 import { choose, element, matches, words } from "/page.js";
+import { traced } from "/trace.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEAST = 216, MOST = 300, GAP = 18, HEAD = 46, LINE = 24, SHOWN = 10, STEP = 44;
@@ -23,9 +24,10 @@ let said = "";
 
 /** Paint what is told of an overlay; what is painted already stays, so that focus stays. */
 export function draw(data, chosen) {
-  const text = JSON.stringify([data, chosen, $("picture").clientWidth, words()]);
+  const text = JSON.stringify([data, chosen, $("picture").clientWidth, $("way").clientWidth, words(), traced()]);
   if (text === said) return;
   said = text;
+  data = { ...data, way: marked(data.way, traced()) };
   const focus = document.activeElement?.closest?.("[data-host]")?.dataset.host;
   way(data.way, chosen);
   $("picture").replaceChildren(picture(data, chosen));
@@ -120,6 +122,26 @@ function link(from, to, found) {
 }
 
 // -- the way between two -----------------------------------------------------------------------------------------------
+
+/** At which station of the drawing a hop of the trace lies. */
+const STATIONS = {
+  "container route": "container", "container neighbour": "container", "container link": "container", endpoint: "container",
+  veth: "veth", "bridge port": "veth", "bridge row": "veth", bridge: "bridge", "overlay firewall": "bridge", overlay: "bridge",
+  "VXLAN port": "vtep", "VXLAN device": "vtep", "host firewall": "vtep", "underlay route": "vtep", definition: "vtep",
+  record: "neighbour", "neighbour row": "neighbour", "FDB row": "fdb", underlay: "underlay",
+};
+
+/** The way with the wrong hop that the pair's trace named: it saw more than the tables tell. */
+function marked(way, named) {
+  if (!way || !named) return way;
+  const fits = (one) => one.kind === STATIONS[named.hop] && (one.kind === "underlay" || one.where === named.host);
+  const place = named.late ? way.stations.findLastIndex(fits) : way.stations.findIndex(fits);
+  if (place < 0) return way;
+  const saw = `${named.hop}: ${named.saw} (traced at ${named.at})`;
+  const stations = way.stations.map((one, at) => (at === place ? { ...one, state: "wrong", saw } : one));
+  const first = way.first_wrong === null ? place : Math.min(place, way.first_wrong);
+  return { stations, first_wrong: first };
+}
 
 const KINDS = { container: "container", veth: "veth", bridge: "bridge", neighbour: "VXLAN, neighbour row", fdb: "VXLAN, FDB row", vtep: "VTEP", underlay: "underlay" };
 

@@ -1,5 +1,6 @@
 // What the plugin tells, as tables. Every text of somebody else's is set as text, never as markup.
 import { draw } from "/drawing.js";
+import { chose, trace } from "/trace.js";
 
 /** Milliseconds between two questions: with the plugin's own pause a change is seen within two seconds. */
 const PAUSE = 700;
@@ -209,12 +210,16 @@ function seen(from, to, found) {
   return [kind, lines, `${from.name} → ${to.name}: ${fate}, ${heard}, ${share}, ${size}`];
 }
 
+/** So that host-2 comes before host-10. */
+const BY_NAME = new Intl.Collator("en", { numeric: true });
+
 function matrix(data) {
   const asked = words();
-  const hosts = data.hosts.filter((one) => matches(asked, [one.name, one.id, one.version || ""]));
+  const hosts = data.hosts.filter((one) => matches(asked, [one.name, one.id, one.version || ""]))
+    .sort((one, other) => BY_NAME.compare(one.name, other.name));
   const head = element("tr", {},
-    element("th", { scope: "col" }, "Host"), element("th", { scope: "col" }, "Version"), element("th", { scope: "col" }, "Full size"),
-    element("th", { scope: "col" }, "Told"), ...hosts.map((one) => element("th", { scope: "col", title: one.id }, one.name)));
+    element("th", { scope: "col" }, "Host"),
+    ...["Version", "Full size", "Told"].map((fact) => element("th", { scope: "col", class: "fact" }, fact)), ...hosts.map((one) => element("th", { scope: "col", title: one.id }, one.name)));
   const heading = $("matrix").tHead;
   const text = JSON.stringify(hosts.map((one) => [one.id, one.name]));
   if (heading.dataset.said !== text) {
@@ -223,16 +228,20 @@ function matrix(data) {
   }
   const facts = hosts.map((from) => [from.id, { ...from, order: text,
     row: hosts.map((to) => (from.cells ? from.cells[to.id] ?? null : null)), cells: from.cells && {} }]);
-  fill($("matrix").tBodies[0], facts, (from) =>
-    element("tr", {},
-      element("th", { scope: "row", title: from.id }, from.id === data.me ? `${from.name} (here)` : from.name),
-      cell(from.version ?? "not told"), cell(from.mtu ? `${from.mtu} B` : from.cells ? "none" : "not told"),
-      cell(from.id === data.me ? "live" : from.told === null ? "not told" : new Date(from.told * 1000).toLocaleTimeString()),
+  fill($("matrix").tBodies[0], facts, (from) => {
+    const told = [from.version ?? "not told", from.mtu ? `${from.mtu} B` : from.cells ? "none" : "not told",
+      from.id === data.me ? "live" : from.told === null ? "not told" : new Date(from.told * 1000).toLocaleTimeString()];
+    return element("tr", {},
+      // Where there is no room for columns of their own, as on a phone, facts stand below the host's name.
+      element("th", { scope: "row", title: from.id }, from.id === data.me ? `${from.name} (here)` : from.name,
+        element("span", { class: "narrow" }, told.join(" · "))),
+      ...told.map((fact) => cell(fact, { class: "fact" })),
       ...hosts.map((to, place) => {
         const [kind, lines, aloud] = seen(from, to, from.row[place]);
         return element("td", { class: kind, title: aloud, "aria-label": aloud, "data-to": to.name }, lines[0],
           ...lines.slice(1).map((line) => element("small", {}, line)));
-      })));
+      }));
+  });
   const silent = data.hosts.filter((one) => one.cells === null).length;
   $("matrix-count").textContent = `${hosts.length} of ${data.hosts.length} hosts; ${silent ? `${silent} told nothing yet` : "all told what they see"}.`;
 }
@@ -292,6 +301,7 @@ function drawing(data) {
   const { query } = chosen();
   const overlays = state.host.overlays.map((one) => one.overlay);
   options($("choose-overlay"), overlays.map((name) => [name, name]), query.get("overlay") || overlays[0] || "");
+  chose(pair());
   if (!data || !overlays.length) {
     $("drawing-facts").textContent = overlays.length ? "" : "This host is on no overlay.";
     return;
@@ -304,6 +314,12 @@ function drawing(data) {
   options($("choose-to"), [["", "choose a container"], ...ends], query.get("to") || "");
   $("drawing-facts").textContent = `${data.overlay}: ${data.subnet}, VNI ${data.vni}, UDP port ${data.port}, MTU ${data.mtu}; ${ends.length} endpoints on ${data.hosts.length} hosts`;
   draw(data, { from: query.get("from"), to: query.get("to"), host: query.get("host") });
+}
+
+/** The pair that the address says is chosen. */
+function pair() {
+  const { query } = chosen();
+  return { overlay: query.get("overlay") || state.host?.overlays[0]?.overlay, from: query.get("from"), to: query.get("to") };
 }
 
 function options(select, wanted, value) {
@@ -346,6 +362,8 @@ $("swap").addEventListener("click", () => {
   const { query } = chosen();
   choose({ from: query.get("to"), to: query.get("from") });
 });
+$("trace-pair").addEventListener("click", () => trace(pair()));
+document.addEventListener("traced", paint);
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
     event.preventDefault();

@@ -1,4 +1,4 @@
-"""The web page over TCP: three files and the data they show, read by GET and nothing else.
+"""The web page over TCP: a few files and the data they show, read by GET and nothing else.
 
 It asks nobody who he is; so it takes care that no other page of a browser can read it. Only a request whose `Host` is
 an address (or `localhost`) is answered: a name could be anybody's that was bound to this address a moment ago. What
@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 
 from myoverlay.errors import Refused
 from myoverlay.operate.serving import Server, request_line, response
+from myoverlay.operate.trace import Ask
 from myoverlay.operate.web.picture import Picture, Shown
 from myoverlay.tally import Tally
 from myoverlay.values import encode
@@ -32,6 +33,10 @@ KEPT = 32
 AT_ONCE, DELAY = 200, 0.02
 #: Characters of a target; fields of its query.
 TARGET, FIELDS = 2048, 8
+#: Only the page's own script sends this: what has one sent by a page of elsewhere is refused by the browser.
+BUTTON = b"x-myoverlay-button"
+#: So many digits no number of a trace has.
+_DIGITS = 12
 #: A body shorter than this is not worth packing, bytes.
 SMALL = 512
 
@@ -40,6 +45,7 @@ _FILES = {
     b"/page.css": ("page.css", "text/css; charset=utf-8"),
     b"/page.js": ("page.js", "text/javascript; charset=utf-8"),
     b"/drawing.js": ("drawing.js", "text/javascript; charset=utf-8"),
+    b"/trace.js": ("trace.js", "text/javascript; charset=utf-8"),
     b"/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _JSON = "application/json"
@@ -80,10 +86,17 @@ class Page(Server):
     what = "the web page is"
 
     def __init__(
-        self, address: tuple[str, int], picture: Picture, tally: Tally, now: Callable[[], float] = time.monotonic
+        self,
+        address: tuple[str, int],
+        picture: Picture,
+        tracing: Callable[[Ask, int], Shown],
+        tally: Tally,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`tracing`: what there is to say of a pair's trace, at once; `Tracing.ask`."""
         super().__init__("web", address, tally, now)
         self._picture = picture
+        self._tracing = tracing
         folder = Path(__file__).parent
         self._files = {path: _body(kind, (folder / name).read_bytes()) for path, (name, kind) in _FILES.items()}
         self._kept: OrderedDict[bytes, Body] = OrderedDict()
@@ -96,6 +109,8 @@ class Page(Server):
         if isinstance(asked, bytes):
             return asked
         try:
+            if asked.path == b"/data/trace":
+                return self._traced(asked)
             body = self._files.get(asked.path) or self._pictured(asked)
         except Refused as error:
             return _said(f"{error.status} Refused", str(error))
@@ -111,6 +126,17 @@ class Page(Server):
         self._answered += 1
         if self._answered > AT_ONCE:
             self.stopping.wait(DELAY)
+
+    def _traced(self, asked: Request) -> bytes:
+        """What the button asks for. It makes work on two hosts: whoever can have a link loaded has none made."""
+        if asked.silent or BUTTON not in asked.headers:
+            return _said("403 Forbidden", "a path is traced by the button of the page; `myoverlay trace` does it too")
+        overlay, a, b = (asked.query.get(name, [""])[0] for name in ("overlay", "from", "to"))
+        pair = Ask(overlay=overlay, a=a, b=b)
+        self._picture.check_pair(overlay, a, b)
+        had = asked.query.get("had", [""])[0]
+        number = int(had) if had.isascii() and had.isdecimal() and len(had) < _DIGITS else 0
+        return _sent(_body(_JSON, encode(self._tracing(pair, number))), asked)
 
     def _pictured(self, asked: Request) -> Body | None:
         take = self._taking(asked)

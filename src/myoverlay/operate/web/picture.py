@@ -137,9 +137,7 @@ class Picture:
         """One overlay: hosts with their endpoints, the tables of the `wanted` hosts, the way between a pair of
         addresses. Raises Unknown.
         """
-        local = next((one for one in self._of.overlays.all() if one.network.overlay == overlay), None)
-        if local is None:
-            raise Unknown(f"this host is on no overlay {plain(overlay)}")
+        local = self._local(overlay)
         placed = self._placed(local)
         hosts = self._hosts(local, placed.values())
         ends = [placed[address] for address in pair or () if address in placed]
@@ -158,6 +156,19 @@ class Picture:
             "tables": {host: self._shown_tables(host, tables) for host, tables in told.items()},
             "way": self._way(local, ends, told) if len(ends) == 2 and ends[0] != ends[1] else None,
         }
+
+    def check_pair(self, overlay: str, one: str, other: str) -> None:
+        """Raises Unknown where these are no two endpoints of an overlay of this host, by their addresses."""
+        placed = self._placed(self._local(overlay))
+        for address in (one, other):
+            if address not in placed:
+                raise Unknown(f"{plain(address) or 'nothing'} is no endpoint's address on {plain(overlay)}")
+
+    def _local(self, overlay: str) -> LocalOverlay:
+        local = next((one for one in self._of.overlays.all() if one.network.overlay == overlay), None)
+        if local is None:
+            raise Unknown(f"this host is on no overlay {plain(overlay)}")
+        return local
 
     def _hosts(self, local: LocalOverlay, placed: Iterable[Placed]) -> dict[HostId, Address | None]:
         """All hosts of the overlay with their VTEPs, this one first."""

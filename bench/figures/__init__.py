@@ -1,0 +1,1 @@
+"""The figures: each module measures one thing on the ground that is there."""

@@ -1,0 +1,78 @@
+"""Many rows at once, and many questions at once."""
+
+from __future__ import annotations
+
+import json
+
+from bench import readings
+from bench.figures.figure import Extent, Figure
+from bench.figures.first_ping import KNOWN, fresh
+from bench.goals import FIRST
+from bench.ground import Ground
+from bench.inside import start
+from bench.names import OURS
+from bench.results import Quantities, Round
+from lab.errors import LabError, TookTooLong
+from lab.processes import wait_for
+
+PEERS, QUESTIONS = 10_000, 20_000
+#: 32,768 addresses of the ground's subnet that nobody has.
+_NOBODYS = "10.5.128.1"
+_ASKED = 'myoverlay_store_call_seconds_count{operation="get",outcome="answered"}'
+
+
+def _rows(ground: Ground, extent: Extent) -> list[Round]:
+    said = start.run(ground.h1, "peers", PEERS, extent.least)
+    return [Round((OURS,), {OURS: json.loads(line)}) for line in said.splitlines()]
+
+
+def _storm(ground: Ground, extent: Extent) -> list[Round]:
+    """The valid one is known from the watch, and its row is pulled by its miss: above the eager limit, 0 here."""
+    host, asker = ground.h1, ground.paths[OURS].near
+
+    def once() -> Quantities:
+        known = readings.metrics(host)[KNOWN]
+        with fresh(ground, ground.h2, OURS) as far:
+            wait_for("the watch", 10, lambda: readings.metrics(host)[KNOWN] > known)
+            before = readings.metrics(host)
+            said = json.loads(start.run(host, "storm", _NOBODYS, QUESTIONS, far.address, 1.0, netns=asker.netns))
+            if said["answer ms"] is None:
+                raise TookTooLong(f"nobody answered for {far.address} in the storm")
+            after = _settled(ground, before)
+        questions, heard = after[_ASKED] - before[_ASKED], _heard(after) - _heard(before)
+        overruns = readings.total(after, _OVERRUNS) - readings.total(before, _OVERRUNS)
+        more = {"questions": questions, "unheard": max(0.0, QUESTIONS - heard), "storm s": said["storm s"]}
+        return {FIRST: said["answer ms"], "overruns": overruns, **more}
+
+    with ground.other_plugins({"h1": {"MYOVERLAY_EAGER_LIMIT": "0"}}):
+        return extent.alone(once)
+
+
+_OVERRUNS = "myoverlay_overruns_total"
+#: Misses by what was done at once; `found` and `unknown` tell how one of those that were `asked` came out.
+_AT_ONCE = frozenset(
+    f'myoverlay_misses_total{{kind="{kind}"}}' for kind in ("local", "late", "pull", "asked", "limited")
+)
+
+
+def _heard(found: dict[str, float]) -> float:
+    return sum(value for name, value in found.items() if name in _AT_ONCE)
+
+
+def _settled(ground: Ground, before: dict[str, float]) -> dict[str, float]:
+    """The metrics when all questions were read, or when no more are."""
+    last = before
+
+    def calm() -> dict[str, float] | None:
+        nonlocal last
+        now, earlier = readings.metrics(ground.h1), last
+        last = now
+        return now if _heard(now) - _heard(before) >= QUESTIONS or _heard(now) == _heard(earlier) else None
+
+    try:
+        return wait_for("the storm to be over", 20, calm, pause=1.5)
+    except LabError:
+        return last
+
+
+FIGURES = (Figure("rows", _rows, quick=True), Figure("storm", _storm))

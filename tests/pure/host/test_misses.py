@@ -1,0 +1,85 @@
+"""What the miss loop does with many questions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from myoverlay.host.misses import MissLoop
+from myoverlay.plan import answers
+from myoverlay.tally import Tally
+from myoverlay.values import Address, Mac, Miss, Peer, Subnet
+
+PEER = Peer(address=Address("10.5.9.9"), mac=Mac("02:42:0a:05:09:09"), vtep=Address("192.0.2.2"))
+
+
+class _Local:
+    """An overlay whose only peer is PEER; `said` is what was done, in its order."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said, self.eager, self.asked_present = said, False, 0
+        self.view = SimpleNamespace(peers={PEER.address: PEER}, macs={PEER.mac: PEER})
+        definition = SimpleNamespace(gateway=None, subnet=Subnet("10.5.0.0/16"))
+        self.network = SimpleNamespace(overlay="web", definition=definition)
+
+    def present(self) -> tuple[()]:
+        self.asked_present += 1
+        return ()
+
+    def answer(self, peer: Peer) -> None:
+        self.said.append(f"answer {peer.address}")
+
+
+class _Lookup:
+    """Admits the first two questions."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said, self.count = said, 0
+
+    def ask(self, local: Any, ask: answers.Ask) -> bool:
+        self.count += 1
+        if self.count <= 2:
+            self.said.append(f"ask {ask.address}")
+        return self.count <= 2
+
+
+def step(misses: Sequence[Miss]) -> tuple[list[str], list[str], dict[tuple[str, str], int], _Local]:
+    """What was done, what was noted, what was counted."""
+    said: list[str] = []
+    noted: list[str] = []
+    tally, local = Tally(), _Local(said)
+    overlays: Any = SimpleNamespace(by_socket=dict)
+    loop = MissLoop(overlays, _Lookup(said), tally)  # type: ignore[arg-type]
+    loop.on_miss = lambda _, miss, outcome: noted.append(f"{outcome} {miss.address or miss.mac}")
+    ground = SimpleNamespace(misses=SimpleNamespace(read=lambda: list(misses)), ifindex=5)
+    try:
+        loop.step(local, ground)  # type: ignore[arg-type]
+    finally:
+        loop.stop(1)
+    return said, noted, {key: count for key, count in tally.all().items() if count}, local
+
+
+def nobody(number: int) -> Miss:
+    return Miss(ifindex=5, address=Address(f"10.5.1.{number}"))
+
+
+def test_who_is_known_is_answered_before_anybody_is_looked_for() -> None:
+    """The valid question among many is the first to be dealt with, by address and by MAC, wherever it stands."""
+    for valid in (Miss(ifindex=5, address=PEER.address), Miss(ifindex=5, mac=PEER.mac)):
+        said, _, counts, _ = step([*map(nobody, range(100)), valid, *map(nobody, range(100, 200))])
+        assert said == ["answer 10.5.9.9", "ask 10.5.1.0", "ask 10.5.1.1"]
+        assert counts == {("misses", "pull"): 1, ("misses", "asked"): 2, ("misses", "limited"): 198}
+
+
+def test_a_storm_leaves_one_note_a_batch_and_reads_this_host_once() -> None:
+    """What was turned away is counted each, and noted once; what was done is noted each."""
+    _, noted, _, local = step([nobody(number) for number in range(50)])
+    assert noted == ["asked 10.5.1.0", "asked 10.5.1.1", "limited 10.5.1.49"]
+    assert local.asked_present == 1
+
+
+def test_questions_of_another_device_are_left_alone() -> None:
+    """A namespace may have others' devices too."""
+    said, noted, counts, _ = step([Miss(ifindex=6, address=PEER.address)])
+    assert (said, noted, counts) == ([], [], {})
