@@ -148,8 +148,8 @@ class PeerWatch(Loop):
         self.on_change()
 
     def _read(self, others: frozenset[HostId], everything: bool) -> None:
-        """What those say of themselves who came, and what those have who went and are strangers: little, for all other
-        hosts read it in the same moment. Now and then: who has which overlay, and in turn what others say by now.
+        """What those say of themselves who came, and what those have who went: little, for all other hosts read it in
+        the same moment. Now and then: who has which overlay, and in turn what others say by now.
         """
         old, before = self.known, self.known.present or frozenset()
         asked = {host for host in others if host not in before or host not in old.names}
@@ -181,10 +181,8 @@ class PeerWatch(Loop):
         return listed
 
     def _left_by(self, hosts: Collection[HostId]) -> dict[HostId, frozenset[OverlayName]]:
-        """The overlays of hosts that went, and of which nothing is known yet: they came lately."""
-        shared = self.sharing()
-        strangers = [host for host in hosts if host not in shared]
-        return {host: frozenset(self._records.hosts_and_overlays(host).get(host, ())) for host in strangers}
+        """The overlays of hosts that went: what is known of them by their rows here ends with the rows."""
+        return {host: frozenset(self._records.hosts_and_overlays(host).get(host, ())) for host in hosts}
 
     def _named_elsewhere(self) -> Iterator[tuple[HostId, OverlayName]]:
         """Holders of this host's overlays and users of their pools: one that died before it published is one."""
