@@ -48,6 +48,8 @@ class Watcher:
                 "MYOVERLAY_EAGER_LIMIT": str(eager),
                 "MYOVERLAY_STATE": str(folder),
                 "MYOVERLAY_RUN": str(folder / "run"),
+                # A kernel on paper tells nobody of its changes: there is nothing to listen to.
+                "MYOVERLAY_RECORDER": "0",
             }
         )
         folder.mkdir(parents=True)
