@@ -81,8 +81,8 @@ FAULTS = {
     "what was read in a doubt is all there is": Fault("host.local", "whole=anew and not doubt)\n", "whole=True)\n"),
     "rows are compared with what we remember": Fault(
         "host.converge",
-        "        there = _rows_of(ground.tables)\n        if complete:\n",
-        "        there = ground.rows\n        if complete:\n",
+        "        return bool(_repairs(_rows_of(ground.tables), want, complete, local))\n",
+        "        return bool(_repairs(ground.rows, want, complete, local))\n",
     ),
     "an endpoint is local before it has joined": Fault(
         "host.local",
