@@ -346,9 +346,7 @@ class Pool(Value, frozen=True, kw_only=True):
 
 
 class Lease(Value, frozen=True, kw_only=True):
-    """A taken address. `use`: endpoint, aux (the same on several hosts), reserve (its host's; `wanted` by another).
-
-    Several hosts of an endpoint's: who promised it while the store was away stands behind its owner."""
+    """A taken address. `use`: endpoint (its owner, then who promised it too), aux (several), reserve (`wanted`)."""
 
     address: Address
     use: str

@@ -242,7 +242,7 @@ class Leases:
         lease, asked = held.value, held.value.address
         if lease.use == "aux":
             raise Clash(f"{asked} is set aside with --aux-address: choose another --ip")
-        owner = next((host for host in lease.hosts if host != self._records.me), None)
+        owner = self._other_of(lease)
         if owner is None:
             return True
         name = self._host_name(owner)
@@ -255,6 +255,10 @@ class Leases:
             )
         self._ceding.ask(subnet, held, deadline)
         return False
+
+    def _other_of(self, lease: Lease) -> HostId | None:
+        """The first other host that has it."""
+        return next((host for host in lease.hosts if host != self._records.me), None)
 
     def _check_peers(self, network: Network | None, asked: Address) -> None:
         if network is not None and self.elsewhere.has(network, asked):
@@ -389,7 +393,7 @@ class Leases:
     def _keep_promise(self, lease: LocalLease, deadline: float) -> None:
         me = self._records.me
         held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
-        other = next((host for host in held.value.hosts if host != me), None) if held is not None else None
+        other = self._other_of(held.value) if held is not None else None
         if held is not None and other is not None and held.value.use != "reserve":
             # Whoever gives it back leaves it to the other: no third one is given it in between.
             if held.value.use == "endpoint" and me not in held.value.hosts:
