@@ -27,6 +27,8 @@ class Site:
     def __init__(self, home: Namespace, far: Namespace, run: Path) -> None:
         self.home, self.far, self.run = home, far, run
         self.web = netns.create(run / "netns" / "web")
+        self.web.sysctl("net/ipv6/conf/all/disable_ipv6", "1")  # its own announcements are heard by `capture` too
+        self.web.sysctl("net/ipv6/conf/default/disable_ipv6", "1")
         ip(home, f"link add eth0 type veth peer name eth0 netns {far.path}", "addr add 192.0.2.1/24 dev eth0",
            "link set eth0 up", "link add vxlan1 type vxlan id 77 dstport 4789 local 192.0.2.1 nolearning",
            f"link set vxlan1 netns {self.web.path}")  # fmt: skip
