@@ -25,6 +25,10 @@ from lab.processes import wait_for
 #: linux/rtnetlink.h, if_link.h: a library's object in many threads would cost a descriptor each.
 _RTM_SETLINK, _REQUEST_ACK, _IFLA_IFNAME, _IFLA_NET_NS_FD = 19, 5, 3, 28
 
+#: The column of a socket's inode in /proc/net, by the file's name (proc(5)); a tcp6 line is as a tcp one.
+_INODE = {"tcp": 9, "tcp6": 9, "udp": 9, "udp6": 9, "raw": 9, "unix": 6, "netlink": 9, "packet": 8}
+_LIST = ["sh", "-c", f'cd /proc/net; for file in {" ".join(_INODE)}; do sed "1d;s/^/$file /" $file; done']
+
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
@@ -129,15 +133,20 @@ class Held:
         self.connections = 0
         #: What the other descriptors lead to, and how many to each.
         self.files: Counter[str] = Counter()
-        lines = Path(f"/proc/{plugin.pid}/net/tcp").read_text().splitlines()[1:]
-        tcp = {f"socket:[{line.split()[9]}]" for line in lines}
+        pins = sorted((host.fs / "run/docker/plugins/myoverlay/netns").iterdir())
+        sockets = _sockets(host.run(_LIST)) | {
+            inode: f"{kind} in an overlay"
+            for pin in pins
+            for inode, kind in _sockets(_inside(host, pin.name, _LIST)).items()
+        }
         for pid in pids:
             for target in _open_files(pid):
-                if target in tcp:
+                name, _, inode = target.rstrip("]").partition(":[")
+                kind = sockets.get(inode, "socket") if name == "socket" else name
+                if kind == "tcp":
                     self.connections += 1
                 else:
-                    self.files[target.partition(":[")[0]] += 1
-        pins = sorted((host.fs / "run/docker/plugins/myoverlay/netns").iterdir())
+                    self.files[kind] += 1
         #: What must not change.
         self.things = {
             "processes": len(pids),
@@ -157,9 +166,21 @@ def _open_files(pid: int) -> list[str]:
     return found
 
 
+def _sockets(lines: str) -> dict[str, str]:
+    """The kind of each socket by its inode (netlink's with its protocol), from what `_LIST` prints."""
+    found: dict[str, str] = {}
+    for line in lines.splitlines():
+        kind, *words = line.split()
+        found[words[_INODE[kind]]] = f"netlink {words[1]}" if kind == "netlink" else kind
+    return found
+
+
 def _links(host: Host, name: str) -> int:
-    pin = f"/run/docker/plugins/myoverlay/netns/{name}"
-    return len(host.run(["nsenter", f"--net={pin}", "ip", "-o", "link"]).splitlines())
+    return len(_inside(host, name, ["ip", "-o", "link"]).splitlines())
+
+
+def _inside(host: Host, name: str, command: list[str]) -> str:
+    return host.run(["nsenter", f"--net=/run/docker/plugins/myoverlay/netns/{name}", *command])
 
 
 def _tree(pid: int) -> list[int]:

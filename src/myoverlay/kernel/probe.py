@@ -108,7 +108,6 @@ class Prober:
         self._links, self._pins, self._port, self._vteps = links, pins, port, vteps
         self._search = (pins.folder, *search)
         self._home = home.dup() if home is not None else netns.current()
-        self._routes: Wire | None = None
         self.me = me
         self.mac, self.address = probe_mac(me), probe_address(me)
         self._open: _Open | None = None
@@ -142,7 +141,7 @@ class Prober:
             if failed:
                 log.info("heartbeat: not set: %s", ", ".join(sorted(failed)))
             self.shut()
-            self._open = _Open(namespace, index)
+            self._open = _Open(namespace, index, self._home)
         return True
 
     def _wanted(self, deadline: float) -> Tunnel:
@@ -185,7 +184,7 @@ class Prober:
         there = self._open
         if there is None or not targets:
             return set()
-        reachable = self._routed(set(targets.values()))
+        reachable = _routed(there.routes, set(targets.values()))
         hosts = [host for host, vtep in targets.items() if vtep in reachable]
         refused = there.lead({probe_mac(host): targets[host] for host in hosts})
         return {
@@ -209,22 +208,6 @@ class Prober:
     def measures(self, host: HostId) -> bool:
         """Can a packet of full size be sent there and back? Not between two that happen to have one address."""
         return probe_address(host) != self.address
-
-    def _routed(self, vteps: set[Address]) -> set[Address]:
-        """Those that the host has a route to, by a link that has a carrier. The device itself never says so."""
-        if self._routes is None:
-            self._routes = Wire(self._home)
-        wire, carriers, found = self._routes, dict[int, bool](), set()
-        for vtep in vteps:
-            try:
-                out = route_out(wire, vtep)
-                if out not in carriers:
-                    carriers[out] = _has_carrier(wire, out)
-            except KernelRefused:
-                continue
-            if carriers[out]:
-                found.add(vtep)
-        return found
 
     def read(self) -> Read:
         """The answers that have come, without waiting. Raises KernelRefused where the device is gone."""
@@ -252,8 +235,6 @@ class Prober:
     def close(self) -> None:
         """Let go of everything; namespace and device stay, and the kernel goes on answering."""
         self.shut()
-        if self._routes is not None:
-            self._routes.close()
         self._home.close()
 
     def remove(self, deadline: float) -> None:
@@ -267,15 +248,32 @@ class Prober:
         self._pins.delete(PIN)
 
 
-class _Open:
-    """The device's sockets, and netlink to its table."""
+def _routed(wire: Wire, vteps: set[Address]) -> set[Address]:
+    """Those that the host has a route to, by a link that has a carrier. The device itself never says so."""
+    carriers, found = dict[int, bool](), set()
+    for vtep in vteps:
+        try:
+            out = route_out(wire, vtep)
+            if out not in carriers:
+                carriers[out] = _has_carrier(wire, out)
+        except KernelRefused:
+            continue
+        if carriers[out]:
+            found.add(vtep)
+    return found
 
-    def __init__(self, ns: Namespace, index: int) -> None:
+
+class _Open:
+    """The device's sockets, netlink to its table, and netlink to the underlay's routes."""
+
+    def __init__(self, ns: Namespace, index: int, home: Namespace) -> None:
         self.what = ns.inode, index
         self._index = index
         with contextlib.ExitStack() as undo:
             self._wire = Wire(ns)
             undo.callback(self._wire.close)
+            self.routes = Wire(home)
+            undo.callback(self.routes.close)
             self.arp = _listen(ns, frames.ETH_P_ARP, _NO_REQUESTS)
             undo.callback(self.arp.close)
             self.echo = _listen(ns, frames.ETH_P_IP, _ECHO_REPLIES)
@@ -322,7 +320,7 @@ class _Open:
         return found
 
     def close(self) -> None:
-        for part in (self._wire, *self.sockets):
+        for part in (self._wire, self.routes, *self.sockets):
             part.close()
 
 
