@@ -76,7 +76,7 @@ def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
 
 
 def test_doctor_runs_inside_the_plugin(managed: Managed) -> None:
-    """By the line that README gives, on engines of both ages: all is ok but what no laboratory's namespace shows."""
+    """By the line that README gives, on engines of both ages: all is ok."""
     for host in (managed.h1, managed.h2):
         seen: dict[str, str] = {}
 
@@ -84,7 +84,7 @@ def test_doctor_runs_inside_the_plugin(managed: Managed) -> None:
             told = json.loads(managed.inside(host, "doctor", "--json").stdout)["findings"]
             seen.clear()
             seen.update({one["check"]: one["saw"] for one in told if one["level"] != "ok"})
-            return set(seen) == {"neighbours"}
+            return not seen
 
         try:
             eventually(f"all is ok on {host.name}", well, 30)

@@ -32,6 +32,8 @@ def follow(
     """Print notes until told to stop, `count` came, or the time is over. Raises Late where it is over before."""
     begun, printed = time.monotonic(), 0
     answer = ask("Control.Watch", kinds=list(kinds), overlay=overlay)
+    # Not before: who reads it may make happen what is to be told.
+    click.echo(f"following the plugin{f' on {overlay}' if overlay else ''}; Ctrl-C ends", err=True)
     while not stop.wanted and printed != count:
         left = begun + timeout - time.monotonic() if timeout is not None else WAIT
         if left <= 0:

@@ -135,7 +135,6 @@ def _follow_plugin(
 
     overlay = overlay_of(network, Places.of(ctx)) if network is not None else ""
     with until_told() as stop:
-        click.echo(f"following the plugin{f' on {overlay}' if overlay else ''}; Ctrl-C ends", err=True)
         follow(kinds, overlay, as_json, stop, count, timeout, ask)
 
 

@@ -13,6 +13,7 @@ from myoverlay.cli import ask as asking
 from myoverlay.cli import trace
 from myoverlay.cli.main import cli
 from myoverlay.cli.recorded import as_text
+from myoverlay.errors import Unavailable
 
 STEP = {"host": "h1", "hop": "veth", "state": "right", "saw": "p1: up", "wanted": "", "remedy": "", "heals": False}
 WRONG = STEP | {"host": "h2", "hop": "FDB row", "state": "wrong"}
@@ -133,6 +134,20 @@ def test_notes_are_followed_to_the_count(monkeypatch: pytest.MonkeyPatch) -> Non
     assert plugin.asked[0] == {"kinds": ["miss", "store", "call", "kernel"], "overlay": "demo"}
     assert [(one["after"], one["run"]) for one in plugin.asked[1:]] == [(1, "r"), (2, "r")]
     assert "following the plugin on demo" in done.stderr
+
+
+def test_it_follows_once_it_knows_where_the_ring_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads that it follows may rely on it: before the plugin has answered, it is not said."""
+
+    def away(method: str, **_: Any) -> dict[str, Any]:
+        if method == "Control.Watch":
+            raise Unavailable("it is away")
+        return Plugin()(method)
+
+    monkeypatch.setattr(asking, "ask", away)
+    done = CliRunner().invoke(cli, ["watch", "demo"], env={"MYOVERLAY_RUN": "/nowhere"})
+    assert "it is away" in done.stderr + str(done.exception)
+    assert "following" not in done.stderr
 
 
 @pytest.mark.parametrize(
