@@ -209,8 +209,15 @@ class Lookup(Loop):
         return self._from_owner(local, behind[0], lambda: local.view.macs.get(mac))
 
     def _from_owner(self, local: LocalOverlay, vtep: Address, known: Callable[[], Peer | None]) -> Peer | None:
-        members = self._records.members(local.network.overlay, timeout=_DEADLINE)
+        """What the hosts with that VTEP say themselves, at first those of them that are known here."""
         watch = self._discovery.watch_of(local)
-        if watch is not None:
-            watch.fetch(host for host, member in members.items() if member.vtep == vtep)
-        return known()
+        if watch is None:
+            return known()
+        hosts = {host for host, held in (local.view.lists or {}).items() if held.value.vtep == vtep}
+        watch.fetch(hosts)
+        peer = known()
+        if peer is None:
+            members = self._records.members(local.network.overlay, timeout=_DEADLINE)
+            watch.fetch({host for host, member in members.items() if member.vtep == vtep} - hosts)
+            peer = known()
+        return peer

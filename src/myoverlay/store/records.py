@@ -417,19 +417,22 @@ class Records(Pooled):
 
     def lookup(self, definition: Definition, address: Address, *, timeout: float = 1.0) -> tuple[Peer, bool] | None:
         """Who has the address, by the index: the peer, and whether the keys carry our mark."""
-        arp = self.store.get(self.arp(definition, address), timeout=timeout)
-        row = self._row(definition, arp) if arp else None
-        if arp is None or row is None:
+        # A packet waits for it: the key of the MAC that nearly all have is read along.
+        arp, fib = self.arp(definition, address), self.fib(definition, Mac.of(address))
+        both = self.store.get_many((arp, fib), timeout=timeout)
+        row = self._row(definition, both[arp]) if arp in both else None
+        if row is None:
             return None
         mac = Mac(row[1])
-        held = self.lookup_mac(definition, mac, timeout=timeout)
-        if held is None:
-            return None
-        return Peer(address=address, mac=mac, vtep=held[0]), arp.flags == MARK
+        usual = mac == Mac.of(address)
+        held = self._behind(definition, both.get(fib)) if usual else self.lookup_mac(definition, mac, timeout=timeout)
+        return (Peer(address=address, mac=mac, vtep=held[0]), both[arp].flags == MARK) if held is not None else None
 
     def lookup_mac(self, definition: Definition, mac: Mac, *, timeout: float = 1.0) -> tuple[Address, bool] | None:
         """Behind which VTEP a MAC is, by the index, and whether the key carries our mark."""
-        fib = self.store.get(self.fib(definition, mac), timeout=timeout)
+        return self._behind(definition, self.store.get(self.fib(definition, mac), timeout=timeout))
+
+    def _behind(self, definition: Definition, fib: Entry | None) -> tuple[Address, bool] | None:
         row = self._row(definition, fib) if fib else None
         return (Address(row[1]), fib.flags == MARK) if fib and row else None
 

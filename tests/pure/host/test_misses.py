@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from myoverlay.host.misses import MissLoop
+import pytest
+
+from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.plan import answers
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Mac, Miss, Peer, Subnet
@@ -83,3 +85,34 @@ def test_questions_of_another_device_are_left_alone() -> None:
     """A namespace may have others' devices too."""
     said, noted, counts, _ = step([Miss(ifindex=6, address=PEER.address)])
     assert (said, noted, counts) == ([], [], {})
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_list_of_a_known_host_is_read_without_asking_who_is_a_member(known: bool) -> None:
+    """A packet waits for it. Where its list does not say it, the members are asked for."""
+    fetched: list[set[str]] = []
+    view = SimpleNamespace(peers={}, macs={}, lists={"h2": SimpleNamespace(value=SimpleNamespace(vtep=PEER.vtep))})
+
+    def fetch(hosts: set[str]) -> None:
+        fetched.append(hosts)
+        if ("h2" if known else "h3") in hosts:
+            view.peers[PEER.address] = PEER
+
+    def members(*_: object, **__: object) -> dict[str, Any]:
+        fetched.append({"members"})
+        return {
+            "h2": SimpleNamespace(vtep=PEER.vtep),
+            "h3": SimpleNamespace(vtep=PEER.vtep),
+            "h4": SimpleNamespace(vtep="x"),
+        }
+
+    answered: list[Peer] = []
+    network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
+    local: Any = SimpleNamespace(view=view, network=network, answer=answered.append)
+    records: Any = SimpleNamespace(lookup=lambda *_, **__: (PEER, True), members=members)
+    discovery: Any = SimpleNamespace(watch_of=lambda _: SimpleNamespace(fetch=fetch))
+    lookup = Lookup(records, discovery, Tally())
+    assert lookup.ask(local, answers.Ask(address=PEER.address))
+    lookup.round()
+    assert answered == [PEER]
+    assert fetched == ([{"h2"}] if known else [{"h2"}, {"members"}, {"h3"}])

@@ -433,6 +433,23 @@ def test_what_is_ours_is_no_outsider(store: SqliteStore, ann: Records) -> None:
     assert again.addresses == {ADDRESS}
 
 
+@pytest.mark.parametrize(("mac", "reads"), [("02:42:0a:05:00:09", 1), ("02:00:00:00:00:01", 2)])
+def test_a_look_up_is_one_read_for_the_usual_mac(
+    store: SqliteStore, ann: Records, monkeypatch: pytest.MonkeyPatch, mac: str, reads: int
+) -> None:
+    """A packet waits for it. A MAC of somebody's own choice is found all the same, by a second one."""
+    put(store, f"{PLACE}/arp/10.5.0.9", mac)
+    put(store, f"{PLACE}/fib/{mac}", "192.0.2.9")
+    asked = []
+    for name in ("get", "get_many"):
+        real = getattr(store, name)
+        monkeypatch.setattr(store, name, lambda *a, real=real, **k: asked.append(a) or real(*a, **k))
+    assert ann.store is store
+    found = ann.lookup(definition(), Address("10.5.0.9"))
+    assert found == (Peer(address=Address("10.5.0.9"), mac=Mac(mac), vtep=Address("192.0.2.9")), False)
+    assert len(asked) == reads
+
+
 def test_half_an_outsider_has_its_address_taken(store: SqliteStore, ann: Records) -> None:
     """An `arp/` key without its `fib/` key leads nowhere, and yet its address is not given out."""
     put(store, f"{PLACE}/arp/10.5.0.9", "02:42:0a:05:00:09")
