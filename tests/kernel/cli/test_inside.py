@@ -27,14 +27,16 @@ class Site:
     def __init__(self, home: Namespace, far: Namespace, run: Path) -> None:
         self.home, self.far, self.run = home, far, run
         self.web = netns.create(run / "netns" / "web")
-        self.web.sysctl("net/ipv6/conf/all/disable_ipv6", "1")  # its own announcements are heard by `capture` too
+        # What namespace and bridge say of themselves (neighbours, snoopers' groups) is heard by `capture` too.
+        self.web.sysctl("net/ipv6/conf/all/disable_ipv6", "1")
         self.web.sysctl("net/ipv6/conf/default/disable_ipv6", "1")
         ip(home, f"link add eth0 type veth peer name eth0 netns {far.path}", "addr add 192.0.2.1/24 dev eth0",
            "link set eth0 up", "link add vxlan1 type vxlan id 77 dstport 4789 local 192.0.2.1 nolearning",
            f"link set vxlan1 netns {self.web.path}")  # fmt: skip
         ip(far, "addr add 192.0.2.2/24 dev eth0", "link set eth0 up")
-        ip(self.web, "link add br0 type bridge", "link set br0 up", "link set vxlan1 master br0", "link set vxlan1 up",
-           "addr add 10.5.0.1/24 dev br0", "neigh add 10.5.0.9 lladdr 02:42:0a:05:00:09 dev br0")  # fmt: skip
+        ip(self.web, "link add br0 type bridge mcast_snooping 0", "link set br0 up", "link set vxlan1 master br0",
+           "link set vxlan1 up", "addr add 10.5.0.1/24 dev br0",
+           "neigh add 10.5.0.9 lladdr 02:42:0a:05:00:09 dev br0")  # fmt: skip
         run_in(self.web, "bridge", "fdb", "add", "02:42:0a:05:00:09", "dev", "vxlan1", "self", "dst", "192.0.2.2")
 
     def start(self, *words: str, **more: object) -> subprocess.Popen[str]:
