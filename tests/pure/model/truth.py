@@ -133,7 +133,8 @@ class Truth:
             listed = self._listed.get(container, float("inf"))
             if container.machine is machine or self._world.scheduler.now - listed < IN_TIME:
                 continue
-            if self._may_go(machine, container):
+            # Whose rows went because it was dead for the grace has them again in time, not at once.
+            if self._may_go(machine, container) or self._world.found_again(machine, container.machine) < IN_TIME:
                 continue
             for row in container.rows:
                 if row not in space.rows():

@@ -35,6 +35,8 @@ from tests.pure.model.truth import Truth
 
 HOSTS, EVENTS = 5, 110
 GRACE, LEASE_GRACE, ABANDONED = 20.0, 60.0, 90.0
+#: What a host may take to look whether another one is heard, seconds: more than a round of fates.
+UNHEARD = 2.0
 
 
 class Event(NamedTuple):
@@ -132,6 +134,8 @@ class World:
         self.refusals = 0
         self.truth = Truth(self)
         self.cuts: dict[frozenset[str], float] = {}
+        #: From when until when two hosts were cut off from each other last.
+        self.mended: dict[frozenset[str], tuple[float, float]] = {}
         self.overlays = [
             Overlay("wide", "10.10.0.0/24", True),
             Overlay("tight", "10.11.0.0/28", True),
@@ -167,6 +171,14 @@ class World:
         """How long the two have been cut off from each other, seconds."""
         since = self.cuts.get(frozenset((observer.name, host.name)))
         return self.scheduler.now - since if since is not None else 0.0
+
+    def found_again(self, observer: Machine, host: Machine) -> float:
+        """How long ago they were found again that had been cut off for the grace, seconds; else long ago."""
+        since, until = self.mended.get(frozenset((observer.name, host.name)), (0.0, 0.0))
+        return self.scheduler.now - until if until - since >= self.grace else float("inf")
+
+    def _mend(self, pair: frozenset[str]) -> None:
+        self.mended[pair] = (self.cuts.pop(pair), self.scheduler.now)
 
     def reach(self, one: Machine, other: Machine) -> bool:
         return one.powered and other.powered and frozenset((one.name, other.name)) not in self.cuts
@@ -246,7 +258,8 @@ class World:
     def _heal_all(self) -> None:
         self.note("everything heals")
         self.store_down = False
-        self.cuts.clear()
+        for pair in tuple(self.cuts):
+            self._mend(pair)
         for machine in self.machines:
             machine.cut, machine.deaf, machine.next_fuse = False, 0, None
             if machine.run is not None:
@@ -435,7 +448,7 @@ class World:
         cut = [machine for machine in self.machines if machine.cut]
         if self.cuts and random.random() < 0.5:
             pair = random.choice(sorted(self.cuts, key=sorted))
-            del self.cuts[pair]
+            self._mend(pair)
             self.note(f"{sorted(pair)} reach each other")
         elif cut:
             machine = random.choice(cut)
@@ -445,7 +458,10 @@ class World:
 
     def _cut_hosts(self, random: Random) -> None:
         one, other = random.sample(self.machines, 2)
-        self.cuts.setdefault(frozenset((one.name, other.name)), self.scheduler.now)
+        pair = frozenset((one.name, other.name))
+        since, until = self.mended.get(pair, (0.0, 0.0))
+        # Between two cuts so close to each other nobody needs to have heard anything.
+        self.cuts.setdefault(pair, since if self.scheduler.now - until < UNHEARD else self.scheduler.now)
         self.note(f"{one.name} and {other.name} cut off from each other")
 
     def _store_down(self, random: Random) -> None:
