@@ -39,13 +39,13 @@ class Leftovers:
     ) -> frozenset[str]:
         """Those of the candidates that may go now, as `Brake.release` says; what is held from now on is told once."""
         with self._lock:
-            before = _names(self._brake.held(), kind, overlay)
+            before = self._brake.names(kind, overlay)
             allowed = self._brake.release(kind, overlay, candidates, of, self._now(), in_use)
             if allowed:
                 self._number += 1
                 gone = Held(kind=kind, overlay=overlay, names=tuple(sorted(allowed)), of=of)
                 self._lately.append((self._number, gone))
-            held = _names(self._brake.held(), kind, overlay)
+            held = self._brake.names(kind, overlay)
         if held - before:
             self._tally.add("braked", kind, len(held - before))
             log.error(
@@ -97,10 +97,6 @@ class Leftovers:
         """The overlay is no longer on this host: nothing of it waits."""
         with self._lock:
             self._brake.forget(overlay)
-
-
-def _names(held: tuple[Held, ...], kind: str, overlay: str) -> frozenset[str]:
-    return frozenset(name for one in held if (one.kind, one.overlay) == (kind, overlay) for name in one.names)
 
 
 def _few(names: frozenset[str]) -> str:

@@ -55,6 +55,10 @@ class Brake:
         `in_use`: candidates that somebody visibly uses; they go by a person's word alone.
         """
         key, names = (kind, overlay), frozenset(candidates)
+        if not names:
+            self._held.pop(key, None)
+            self._word.pop(key, None)
+            return names
         word = self._word.get(key, frozenset()) & names
         self._word[key] = word
         unasked = names - word
@@ -73,11 +77,16 @@ class Brake:
         """How many of the kind would have gone within the window, with these. One tried again counts once."""
         recent = {what: at for what, at in self._gone.get(kind, {}).items() if now - at < WINDOW}
         self._gone[kind] = recent
-        return len(recent.keys() | {(overlay, name) for name in names}) if names else 0
+        return len(recent.keys() | {(overlay, name) for name in names})
 
     def held(self) -> tuple[Held, ...]:
         """All that is held, in a fixed order."""
         return tuple(self._held[key] for key in sorted(self._held))
+
+    def names(self, kind: str, overlay: str) -> frozenset[str]:
+        """What is held of a kind in an overlay."""
+        held = self._held.get((kind, overlay))
+        return frozenset(held.names) if held is not None else frozenset()
 
     def let_go(self) -> tuple[Held, ...]:
         """A person's word: what is held now may go when it is brought here again. Returns what that is."""
