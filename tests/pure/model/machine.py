@@ -111,7 +111,8 @@ class Way:
         self._world = run.machine.world
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(self._ask, name)
+        ask = self.__dict__[name] = partial(self._ask, name)
+        return ask
 
     def _ask(self, name: str, *args: Any, timeout: float = 3.0, **more: Any) -> Any:
         world, machine = self._world, self._machine
@@ -180,6 +181,11 @@ class Driven:
             self._delay = loops.RETRY[0]
             self.wake(0.001)
 
+    def hurry(self) -> None:
+        """Who waits to be wanted is; who is at it looks afterwards, and who failed pauses all the same."""
+        if not self._busy and not self._failed:
+            self.wake(self._world.random.uniform(0.001, 0.1))
+
     def wake(self, seconds: float = 0.0) -> None:
         """Take its turn then, if it would not before."""
         moment = self._world.scheduler.now + seconds
@@ -228,7 +234,8 @@ def _each_second(driven: Driven) -> float:
 
 
 def _liveness(driven: Driven) -> float:
-    driven.loop.stopping = Hurry()
+    if not isinstance(driven.loop.stopping, Hurry):
+        driven.loop.stopping = Hurry()
     driven.loop.round()
     return TTL / 3
 
@@ -262,12 +269,10 @@ def _reconciler(driven: Driven) -> float:
 
 
 def _settler(driven: Driven) -> float:
-    run = driven.run
-    now, last = run.machine.world.scheduler.now, run.machine.settled
-    if run.machine.daemon.leases.wanted.is_set() or now - last >= reconcile.SETTLE:
-        run.machine.settled = now
-        driven.loop.step()  # type: ignore[attr-defined]
-    return run.machine.world.pace
+    """It waits until it is wanted, at most so long."""
+    wanted = driven.run.machine.daemon.leases.wanted
+    driven.loop.step()  # type: ignore[attr-defined]
+    return 0.001 if wanted.is_set() else reconcile.SETTLE
 
 
 def _lookup(driven: Driven) -> float:
@@ -380,7 +385,6 @@ class Machine:
         self.lost_since: float | None = None
         self.cut = False
         self.deaf = 0
-        self.settled = 0.0
         #: After a kill at a call: seconds until it starts again, and the calls it is then given.
         self.restart_in = 1.0
         self.next_fuse: int | None = None
@@ -447,6 +451,9 @@ class Machine:
         daemon.epoch.looked = Bell(world.scheduler, run.check)
         daemon.pools._choosing = Latch(world.scheduler)  # type: ignore[assignment]
         daemon.reconciler._abandoned = world.abandoned
+        wanted = Alarm(partial(self._hurry, run))
+        daemon.pools.wanted = daemon.leases.wanted = daemon.ceding._wanted = wanted
+        daemon.fates.on_expired = wanted.set
         return daemon
 
     def _begin(self, run: Run, loop: loops.Loop) -> None:
@@ -459,6 +466,12 @@ class Machine:
             for driven in self.loops:
                 if type(driven.loop).__name__ == kind:
                     driven.wake(0.001)
+
+    def _hurry(self, run: Run) -> None:
+        if run is self.run:
+            for driven in self.loops:
+                if isinstance(driven.loop, reconcile.Settler):
+                    driven.hurry()
 
     def call(self, act: Callable[[], Any]) -> Any:
         """Docker calls the plugin. Raises Killed where nobody answers (any more), MyoverlayError where it refuses."""

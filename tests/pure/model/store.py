@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from myoverlay.errors import Unavailable
@@ -284,11 +283,11 @@ class MemoryStore:
             self._closed = True
             self._changed.notify_all()
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _held(self) -> threading.Condition:
+        """For `with`: what is looked at stays as it is meanwhile. Raises Unavailable."""
         with self._changed:
             self._look()
-            yield
+        return self._changed
 
     def _look(self) -> None:
         if self._closed:
