@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
@@ -76,7 +76,7 @@ class Tally:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._last: dict[tuple[str, str], float] = {}
-        self._spreads: dict[tuple[str, str], Spread] = {}
+        self._spreads: defaultdict[tuple[str, str], Spread] = defaultdict(Spread)
         self._labels: Counter[str] = Counter()
 
     def add(self, name: str, label: str = "", by: int = 1) -> None:
@@ -93,7 +93,7 @@ class Tally:
         if name not in DURATIONS:
             raise KeyError(name)
         with self._lock:
-            spread = self._spreads.setdefault(self._known(name, label, self._spreads), Spread())
+            spread = self._spreads[self._known(name, label, self._spreads)]
             spread.counts[bisect.bisect_left(BOUNDS, seconds)] += 1
             spread.total += seconds
 
