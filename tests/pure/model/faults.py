@@ -110,6 +110,9 @@ FAULTS = {
         "        if self._announced != mine or known is None or holder != self._session:\n",
         "        if not self.announced.is_set():\n",
     ),
+    "a host that is found again stays without rows": Fault(
+        "host.peers", "            self.on_found(host)\n", "            pass\n"
+    ),
     "an old list counts": Fault(
         "plan.believe",
         "        return read if read.serial >= known.serial else known\n",
