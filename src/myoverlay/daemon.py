@@ -287,6 +287,7 @@ class Daemon:
         self.overlays.on_gone = self._gone
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
+        self.overlays.rests = self.publisher.at_work.rests
         self.underlay.on_move = self._moved
         self.leftovers.on_let_go = self._let_go
         self.liveness.on_reborn = self.audit.want

@@ -93,6 +93,8 @@ class Overlays:
         self.on_gone: Callable[[LocalOverlay], None] = lambda _: None
         #: Called with an overlay whose endpoints changed without a call from Docker.
         self.on_change: Callable[[LocalOverlay, Address], None] = lambda _, __: None
+        #: Waits, so many seconds, until nothing of an overlay is being written to the store; is it so?
+        self.rests: Callable[[OverlayName, float], bool] = lambda _, __: True
         #: Called when what an overlay holds, here or elsewhere, is not what it was.
         self.on_news: Callable[[], None] = lambda: None
         #: Why this host may not take part, in one sentence; None while it may.
@@ -411,6 +413,8 @@ class Overlays:
             self._leave(local.network.overlay, deadline)
 
     def _leave(self, overlay: OverlayName, deadline: float) -> None:
+        if not self.rests(overlay, _BRIEFLY):
+            raise Late(f"overlay {overlay} is being published: that it is left is told afterwards")
         while True:
             held = self._records.definition(overlay, timeout=left(deadline))
             if held is None or self._records.me not in held.value.holders:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from myoverlay.errors import Clash, Unavailable
+from myoverlay.host.at_work import AtWork
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.store import MAX_OPS, Entry
@@ -99,6 +100,7 @@ class Publisher(Loop):
         self._distrusted: set[OverlayName] = set()
         self._known: dict[OverlayName, _Known] = {}
         self._delay: dict[OverlayName, float] = {}
+        self.at_work = AtWork()
 
     def wake(self) -> None:
         with self._turn:
@@ -155,12 +157,14 @@ class Publisher(Loop):
     def round(self) -> None:
         overlay = self._next()
         if overlay is not None:
-            self._write(overlay)
+            with self.at_work.on(overlay):
+                self._write(overlay)
 
     def step(self) -> float | None:
         """What is due, without waiting; returns when something is due next."""
         while (overlay := self._take()) is not None:
-            self._write(overlay)
+            with self.at_work.on(overlay):
+                self._write(overlay)
         with self._turn:
             return min(self._due.values(), default=None)
 

@@ -446,6 +446,7 @@ class Machine:
         daemon = Daemon(settings, Way(run), parts)  # type: ignore[arg-type]
         # What waits or is held across calls to the store does so under virtual time.
         daemon.publisher._turn = Turn(world.scheduler, run.check, partial(self._wake, "Publisher", run))  # type: ignore[assignment]
+        daemon.publisher.at_work._turn = Turn(world.scheduler, run.check, lambda: None)  # type: ignore[assignment]
         daemon.overlays._creating = Latch(world.scheduler)  # type: ignore[assignment]
         daemon.epoch._looking = Latch(world.scheduler)  # type: ignore[assignment]
         daemon.epoch.looked = Bell(world.scheduler, run.check)

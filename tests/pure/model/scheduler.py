@@ -109,6 +109,11 @@ class Turn:
         self._check()
         return heard
 
+    def wait_for(self, ready: Callable[[], bool], timeout: float) -> bool:
+        heard = self._scheduler.wait(ready, timeout)
+        self._check()
+        return heard
+
     def notify_all(self) -> None:
         self._count += 1
         self._told()
