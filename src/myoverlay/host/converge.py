@@ -17,12 +17,14 @@ import msgspec
 
 from myoverlay.errors import Clash, KernelRefused, MyoverlayError
 from myoverlay.host.ground import Ground
+from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.linkwork import BRIDGE_FILTERS
 from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.pins import Pins
+from myoverlay.plan import guard as guarding
 from myoverlay.plan import rows, shape
 from myoverlay.plan.claims import Touched
 from myoverlay.tally import Tally
@@ -56,9 +58,14 @@ class Converger:
         leftovers: Leftovers,
         open_ground: Callable[[netns.Namespace, int, Iterable[str]], Ground] = Ground,
         resolver: Address | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """`resolver`: where names are asked in every overlay namespace; None where they are not answered."""
+        """`resolver`: where names are asked in every overlay namespace; None where they are not answered.
+
+        `guard`: told of each overlay before its link goes up, and of each VTEP before a row leads to it.
+        """
         self.resolver = resolver
+        self.guard = guard
         self._links = links
         self._pins = pins
         self._tally = tally
@@ -81,6 +88,8 @@ class Converger:
         Ports of endpoints whose cable is gone are not made anew: their container is gone too.
         """
         born = not self._pins.is_there(network.overlay)
+        if self.guard is not None:  # what runs already is not ended for want of a guard
+            self.guard.cover(network, strict=born)
         namespace = self._pins.create(network.overlay)
         try:
             seen = self._seen(namespace, deadline)
@@ -93,6 +102,7 @@ class Converger:
                 self._pins.delete(network.overlay)
             raise
         ground.rows, ground.born = rows.Written.of(_rows_of(ground.tables)), born
+        self._admit(ground, ground.rows.fdb.values())
         return ground
 
     def _open(
@@ -101,7 +111,14 @@ class Converger:
         ifindex = self._links.ifindex(namespace, shape.VXLAN, deadline=deadline)
         if ifindex is None:
             raise KernelRefused(f"find {shape.VXLAN} of overlay {network.overlay}", errno.ENODEV, "it is gone")
-        return self._open_ground(namespace, ifindex, (endpoint.port for endpoint in endpoints))
+        ground = self._open_ground(namespace, ifindex, (endpoint.port for endpoint in endpoints))
+        ground.overlay = network.overlay
+        return ground
+
+    def _admit(self, ground: Ground, fdb: Iterable[Fdb]) -> None:
+        """Whoever is sent to may answer."""
+        if self.guard is not None:
+            self.guard.admit(ground.overlay, guarding.behind(fdb))
 
     def keep_pinned(self, ground: Ground, overlay: OverlayName) -> None:
         """See that the namespace we hold open is the one that is pinned: somebody may have taken the pin away.
@@ -134,6 +151,8 @@ class Converger:
 
     def mend(self, ground: Ground, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Ground:
         """Make the links as wanted. Where a device had to be made anew, or was, another ground is opened and filled."""
+        if self.guard is not None:
+            self.guard.cover(network, strict=False)
         seen = self._seen(ground.namespace, deadline, ground)
         kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
         self._fit(ground.namespace, network, kept, seen, ground.leaving, deadline, False)
@@ -334,7 +353,9 @@ class Converger:
         """In the order given: all writes, then all removals, each in one batch."""
         for gone, kind in ((False, rows.Set), (True, rows.Unset)):
             self.on_write(ground, frozenset(step.row for step in steps if isinstance(step, kind)), gone)
-        refused = ground.tables.set([step.row for step in steps if isinstance(step, rows.Set)])
+        written = [step.row for step in steps if isinstance(step, rows.Set)]
+        self._admit(ground, (row for row in written if isinstance(row, Fdb)))
+        refused = ground.tables.set(written)
         refused += ground.tables.unset([step.row for step in steps if isinstance(step, rows.Unset)])
         for row, error in refused:
             self._tally.add("row_failures", type(row).__name__.lower())
@@ -365,6 +386,8 @@ class Converger:
                 log.warning("overlay %s: %s", overlay, error)
             (ground or namespace).close()
         self._pins.delete(overlay)
+        if self.guard is not None:
+            self.guard.uncover(overlay)
 
 
 def _intended(written: rows.Rows, want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:

@@ -20,6 +20,8 @@ class Ground:
 
     def __init__(self, namespace: netns.Namespace, ifindex: int, ports: Iterable[str]) -> None:
         self.namespace = namespace
+        #: Whose it is.
+        self.overlay = ""
         self.ifindex = ifindex
         self.ports = set(ports)
         #: Ports that are being taken away because Docker said so: their removal has a cause, and may take a while.

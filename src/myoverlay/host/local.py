@@ -21,6 +21,7 @@ from myoverlay.host.view import View
 from myoverlay.kernel.netns import Namespace
 from myoverlay.plan import shape, signposts
 from myoverlay.plan.claims import Said, said_outside
+from myoverlay.plan.guard import live
 from myoverlay.store.typed import Held
 from myoverlay.values import (
     COUNT_LIMIT,
@@ -71,6 +72,8 @@ class LocalOverlay:
         #: Endpoints that Docker is about to delete itself, and how often they are still passed over.
         self._left: dict[str, int] = {}
         self._removed = False
+        #: Who may send to this host, by the view; None where that is to be gathered.
+        self._live: frozenset[Address] | None = None
         #: Endpoints that a former run of ours made.
         self._inherited = frozenset(one.endpoint for one in self.endpoints())
 
@@ -87,6 +90,7 @@ class LocalOverlay:
         if self._ground is None:
             self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
             self._programming.meet(self._ground)
+            self._let_in(True, self.view.complete)
         return self._ground
 
     def check(self, deadline: float) -> bool:
@@ -329,13 +333,17 @@ class LocalOverlay:
             self._has_listing = self._has_listing or anew
             before = self.view.lists
             after = hearsay.heard(before, lists, anew, left, incarnation, doubt)
-            said = hearsay.news(self.network.definition, {*lists, *left}, before, after)
+            hosts = {*lists, *left}
+            said = hearsay.news(self.network.definition, hosts, before, after)
+            if anew or hearsay.have_moved(hosts, before, after):
+                self._live = None
             self._see(msgspec.structs.replace(self.view, lists=after), said, whole=anew and not doubt)
 
     def learn_outsiders(self, outsiders: tuple[Peer, ...]) -> None:
         """These are all outsiders: program them."""
         with self._lock:
             said = said_outside(self.view.outsiders or (), outsiders)
+            self._live = None
             self._see(msgspec.structs.replace(self.view, outsiders=outsiders), [said], self.view.whole)
 
     def _see(self, view: View, said: Iterable[Said], whole: bool) -> None:
@@ -348,10 +356,22 @@ class LocalOverlay:
         peers = self._programming.claims
         self.view = View(view.lists, view.outsiders, peers.peers, peers.macs, listed and whole, whole)
         if self._ground is not None:
+            moved = self._live is None or self.view.complete != before.complete
+            self._let_in(moved, complete=False)
             self._programming.follow(self._ground, before, self.view, touched)
+            self._let_in(moved, self.view.complete)
         if listed:
             self.listed.set()
         self._on_news()
+
+    def _let_in(self, moved: bool, complete: bool) -> None:
+        """See that the guard lets in who is known to be there; where that is complete, nobody else."""
+        guard = self._converger.guard
+        if guard is None or not moved:
+            return
+        if self._live is None:
+            self._live = live(self.view.lists or {}, self.view.outsiders or ())
+        (guard.keep if complete else guard.admit)(self.network.overlay, self._live)
 
     def answer(self, peer: Peer) -> None:
         """Somebody here asked for this peer: write its rows if they are not there, and tell whoever asked."""
