@@ -38,6 +38,7 @@ from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import MyoverlayError
 from myoverlay.host.alive import Liveness
 from myoverlay.host.audit import Audit
+from myoverlay.host.binding import Table as Bounds
 from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.collect import Collector
@@ -83,7 +84,7 @@ from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, OverlayName, Subnet
-from myoverlay.wiring import Naming, make_guard, make_heartbeat, open_store, place_of
+from myoverlay.wiring import Naming, make_binding, make_guard, make_heartbeat, open_store, place_of
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class Parts:
     heartbeat: Heartbeat | None = None
     #: None: the kernel's.
     fence: Table | None = None
+    bounds: Callable[[Callable[[], netns.Namespace]], Bounds] | None = None
     tally: Tally = field(default_factory=Tally)
     #: The log's last lines.
     log_lines: Callable[[], list[str]] = list
@@ -177,7 +179,8 @@ class Daemon:
         )  # fmt: skip
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
         self.converger = Converger(
-            self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names, self.guard
+            self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names, self.guard,
+            make_binding(settings, parts.bounds, parts.tally),
         )  # fmt: skip
         self.overlays = Overlays(
             self.journal, self.records, self.epoch, self.pools, self.leases, self.links, self.converger, self.underlay,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from myoverlay.values import Address
+from myoverlay.values import Address, Mac
 
 
 class Pair(NamedTuple):
@@ -63,3 +63,11 @@ class Dropped(NamedTuple):
     unknown: int = 0
     door: int = 0
     local: int = 0
+
+
+class Bound(NamedTuple):
+    """Who may come out of a port of the bridge."""
+
+    port: str
+    mac: Mac
+    address: Address

@@ -11,7 +11,7 @@ import msgspec
 
 from myoverlay.errors import Refused
 from myoverlay.naming import check_prefix
-from myoverlay.values import VXLAN_PORT, Address, Subnet, check_port
+from myoverlay.values import VXLAN_PORT, Address, OverlayName, Subnet, check_port
 
 
 class Setting(NamedTuple):
@@ -117,6 +117,11 @@ def _guard(text: str) -> str:
     return text.lower()
 
 
+def _overlays(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",")] if text else []
+    return tuple(name if name == "*" else OverlayName(name) for name in names)
+
+
 def _format(text: str) -> str:
     if text.lower() not in ("text", "json"):
         raise ValueError(f"{text!r} is neither text nor json")
@@ -138,6 +143,7 @@ SETTINGS = (
     Setting("prefix", "MYOVERLAY_PREFIX", check_prefix, "myoverlay", "where our keys lie in the store"),
     Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`, and of the heartbeat: the same on all hosts"),
     Setting("guard", "MYOVERLAY_GUARD", _guard, "on", "VXLAN of our overlays is taken from their own hosts only; on: without nf_tables in the kernel networks are refused; warn: they are made, and that is logged; off: anyone may send"),
+    Setting("spoof", "MYOVERLAY_SPOOF", _overlays, "", "overlays whose containers may speak under addresses that are not theirs (keepalived, VRRP), joined by commas; `*`: all"),
     Setting("pools", "MYOVERLAY_POOLS", _subnet, "10.128.0.0/9", "where subnets come from when none is given, a /24 each"),
     Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
@@ -176,6 +182,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     port: int
     guard: str
+    spoof: tuple[str, ...]
     pools: Subnet
     eager: int
     grace: float

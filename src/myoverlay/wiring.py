@@ -10,6 +10,8 @@ from myoverlay.engine.client import Engine
 from myoverlay.engine.follower import Follower
 from myoverlay.errors import MyoverlayError
 from myoverlay.host.beat import Beat
+from myoverlay.host.binding import Binding
+from myoverlay.host.binding import Table as Bounds
 from myoverlay.host.called import Called
 from myoverlay.host.converge import FOREIGN_PINS
 from myoverlay.host.departure import Departure
@@ -20,6 +22,7 @@ from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Fates
 from myoverlay.host.resolver import Resolver
 from myoverlay.kernel import netns
+from myoverlay.kernel.bound import BoundTable
 from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
@@ -62,6 +65,13 @@ def place_of(store: Store, settings: Settings) -> tuple[str, str]:
 def make_guard(settings: Settings, table: Table | None, links: Links, tally: Tally) -> Guard:
     """This host's guard; `table` is a simulated host's own."""
     return Guard(table or FenceTable(lambda: links.home), settings.guard, tally)
+
+
+def make_binding(
+    settings: Settings, make: Callable[[Callable[[], netns.Namespace]], Bounds] | None, tally: Tally
+) -> Binding:
+    """What binds this host's containers to their addresses; `make` is a simulated host's own."""
+    return Binding(settings.guard, settings.spoof, tally, make or BoundTable)
 
 
 def make_heartbeat(

@@ -10,6 +10,7 @@ import pytest
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.netns import Namespace
+from myoverlay.values import Address
 from tests.attack.board import Board
 from tests.attack.datagrams import Ear, frame, packet, send, send_raw, udp, vxlan
 from tests.kernel.host.hosts import Container, Host, Hosts, Refusal
@@ -161,7 +162,8 @@ def test_others_on_the_same_port_are_left_alone(hosts: Hosts) -> None:
             f"addr add {address}/24 dev swarm",
             "link set swarm up",
         )
-    run_in(one.ns, "ping", "-c", "3", "-i", "0.2", "-W", "2", "10.99.0.2")
+    swarm = Container(one.ns, Address("10.99.0.1"), a.mac, one, None, "")
+    assert None not in swarm.ping("10.99.0.2", 3, 3.0)
     assert None not in a.ping(b.address, 5)
     assert one.count("guard", "unknown") == two.count("guard", "unknown") == 0
 

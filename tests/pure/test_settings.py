@@ -21,6 +21,7 @@ DEFAULTS = {
     "prefix": "myoverlay",
     "port": 4789,
     "guard": "on",
+    "spoof": (),
     "pools": "10.128.0.0/9",
     "eager": 4000,
     "grace": 60.0,
@@ -44,6 +45,7 @@ GOOD = {
     "prefix": ("team/net", "team/net"),
     "port": ("8472", 8472),
     "guard": ("WARN", "warn"),
+    "spoof": ("web, db", ("web", "db")),
     "pools": ("10.0.0.0/8", "10.0.0.0/8"),
     "eager": ("0", 0),
     "grace": ("1", 1.0),
@@ -64,6 +66,7 @@ GOOD = {
 BAD = {
     "prefix": ("/", "a//b", "../x", "a b"),
     "port": ("0", "65536", "vxlan", "-1", "４789", "9" * 5000),
+    "spoof": ("We b", "a,,b", "-x"),
     "guard": ("yes", "1", "strict"),
     "pools": ("10.0.0.0", "10.0.0.1/8", "10.0.0.0/25", "fd00::/16", "many"),
     "eager": ("-1", "1.5", "all", "４"),

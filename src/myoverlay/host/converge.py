@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from myoverlay.errors import Clash, KernelRefused, MyoverlayError
+from myoverlay.host.binding import Binding
 from myoverlay.host.ground import Ground
 from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
@@ -59,13 +60,16 @@ class Converger:
         open_ground: Callable[[netns.Namespace, int, Iterable[str]], Ground] = Ground,
         resolver: Address | None = None,
         guard: Guard | None = None,
+        binding: Binding | None = None,
     ) -> None:
         """`resolver`: where names are asked in every overlay namespace; None where they are not answered.
 
         `guard`: told of each overlay before its link goes up, and of each VTEP before a row leads to it.
+        `binding`: told of each endpoint before its cable is there.
         """
         self.resolver = resolver
         self.guard = guard
+        self._binding = binding
         self._links = links
         self._pins = pins
         self._tally = tally
@@ -90,17 +94,22 @@ class Converger:
         born = not self._pins.is_there(network.overlay)
         if self.guard is not None:  # what runs already is not ended for want of a guard
             self.guard.cover(network, strict=born)
-        namespace = self._pins.create(network.overlay)
+        namespace, bound = self._pins.create(network.overlay), None
         try:
+            if self._binding is not None:
+                bound = self._binding.open(namespace, network, endpoints, strict=born)
             seen = self._seen(namespace, deadline)
             kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
             self._fit(namespace, network, kept, seen, frozenset(), deadline, born)
             ground = self._open(namespace, network, kept, deadline)
         except BaseException:
+            if bound is not None:
+                bound.close()
             namespace.close()
             if born:
                 self._pins.delete(network.overlay)
             raise
+        ground.bound = bound
         ground.rows, ground.born = rows.Written.of(_rows_of(ground.tables)), born
         self._admit(ground, ground.rows.fdb.values())
         return ground
@@ -128,6 +137,15 @@ class Converger:
         if self._pins.keep(overlay, ground.namespace):
             self._repaired(overlay, "pin", "its namespace")
             log.warning("overlay %s: its namespace was not pinned any more, and is again", overlay)
+
+    def is_bound(self, ground: Ground) -> bool:
+        """Is what binds containers to their addresses as we left it? Needs no lock."""
+        return self._binding is None or self._binding.is_as_left(ground.bound, ground.overlay)
+
+    def bind(self, ground: Ground, endpoints: Sequence[Endpoint]) -> None:
+        """Bind these endpoints to their addresses, and no others."""
+        if self._binding is not None:
+            self._binding.check(ground.bound, ground.overlay, endpoints)
 
     def filters_off(self, overlay: OverlayName, namespace: netns.Namespace) -> bool:
         """See that the namespace's bridge hands no frame to the firewall; True where it did. Raises KernelRefused."""
@@ -165,6 +183,7 @@ class Converger:
             namespace.close()
             raise
         new.leaving = ground.leaving
+        new.bound, ground.bound = ground.bound, None
         new.rows = ground.rows
         self._apply(new, rows.diff(new.rows.all(), _rows_of(new.tables)))
         self._repaired(network.overlay, "device made anew", f"{shape.BRIDGE} or {shape.VXLAN}")
@@ -269,10 +288,19 @@ class Converger:
             " remove that, or create the overlay with another -o vni= or -o port="
         )
 
-    def endpoint(self, ground: Ground, network: Network, endpoint: Endpoint, deadline: float) -> None:
-        """Lay the endpoint's cable, if it is not there."""
+    def endpoint(
+        self,
+        ground: Ground,
+        network: Network,
+        endpoint: Endpoint,
+        others: Callable[[], list[Endpoint]],
+        deadline: float,
+    ) -> None:
+        """Lay the endpoint's cable, if it is not there. `others`: all endpoints there are, with it."""
         if endpoint.port in ground.ports:
             return
+        if self._binding is not None:
+            self._binding.add(ground.bound, network.overlay, endpoint, others)
         try:
             self._links.ensure(ground.namespace, shape.veth(network, endpoint), deadline=deadline)
         except BaseException:
@@ -284,6 +312,8 @@ class Converger:
     def look(self, ground: Ground) -> None:
         """See which cables are still there: a container's namespace that dies takes its cable along."""
         names = ground.link_names()
+        if self._binding is not None and not ground.ports <= names:
+            self._binding.gone(ground.overlay)
         ground.ports &= names
         ground.leaving &= names
 
@@ -296,6 +326,8 @@ class Converger:
         if endpoint.port in ground.ports:
             ground.ports.discard(endpoint.port)
             ground.leaving.add(endpoint.port)
+            if self._binding is not None:
+                self._binding.gone(ground.overlay)
             self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
     def peers(

@@ -108,6 +108,8 @@ class LocalOverlay:
             finding = self._converger.inspect(ground, self.network, self.endpoints(), deadline)
             if finding.wrong:
                 self._mend(ground, deadline)
+            if not self._converger.is_bound(ground):
+                self._bind(ground, deadline)
             self.compare()
         except (ValueError, KernelRefused):
             if self._ground is ground:
@@ -119,6 +121,11 @@ class LocalOverlay:
         with self._locked(deadline):
             if self._ground is ground:
                 self._ground = self._converger.mend(ground, self.network, self.endpoints(), deadline)
+
+    def _bind(self, ground: Ground, deadline: float) -> None:
+        with self._locked(deadline):
+            if self._ground is ground:
+                self._converger.bind(ground, self.endpoints())
 
     def move(self, network: Network, deadline: float) -> None:
         """From now on this host has another VTEP there: the device is made anew, its rows are kept."""
@@ -225,7 +232,7 @@ class LocalOverlay:
             self._journal.endpoints.put(endpoint, new)
             try:
                 ground = self._stand(deadline)
-                self._converger.endpoint(ground, self.network, new, deadline)
+                self._converger.endpoint(ground, self.network, new, self.endpoints, deadline)
             except BaseException:
                 if known is None:
                     self._journal.endpoints.drop(endpoint)
@@ -265,7 +272,7 @@ class LocalOverlay:
         """Docker is about to put the endpoint's interface into a container, that of the sandbox."""
         with self._locked(deadline):
             known, ground = self.endpoint(endpoint), self._stand(deadline)
-            self._converger.endpoint(ground, self.network, known, deadline)
+            self._converger.endpoint(ground, self.network, known, self.endpoints, deadline)
             with self._journal.lock:  # the container's other networks must not get the same route
                 known = self.endpoint(endpoint)
                 route = signposts.length_for(known, sandbox, self._journal.endpoints.all()) if self.resolver else 0

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
-from myoverlay.errors import KernelRefused
 from myoverlay.fence import At, Dropped, Fence, Pair
 from myoverlay.kernel import nft
-from myoverlay.kernel.netns import Namespace
-from myoverlay.kernel.rtnetlink import Request
+from myoverlay.kernel.kept import Kept
 from myoverlay.values import Address
 
 TABLE = nft.Table(nft.INET, "myoverlay")
@@ -35,7 +32,6 @@ _V4, _V6 = (2, 12, 16, 4), (10, 8, 24, 16)
 _KINDS = ("bridge", "veth")
 #: Route type "local" (RTN_LOCAL).
 _LOCAL = struct.pack("=I", 2)
-_COUNTERS = Dropped._fields
 
 
 def _shown(*fields: bytes) -> bytes:
@@ -57,15 +53,14 @@ def _field(protocol: int, field: int) -> bytes:
 _RAW = _user(0, 0) + _user(1, 0) + _user(2, 3) + _user(3, 96) + _user(4, 24)
 _SHOWN_VNI = _user(0, 7) + bytes((1, len(_RAW))) + _RAW
 _SHOWN_PORT, _SHOWN_V4, _SHOWN_V6 = _field(6, 2), (_field(12, 11), _field(12, 12)), (_field(13, 8), _field(13, 9))
-#: Each set: nft's number of its type, the key's length, and how it is printed.
 _SETS = {
-    "ports": (13, 2, _user(0, 2)),
-    "pairs": (13 << 6 | 4, 8, _shown(_SHOWN_PORT, _SHOWN_VNI)),
-    "doors": (41, 16, _user(0, 1)),
-    "own4": ((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[1], _SHOWN_PORT, _SHOWN_VNI)),
-    "own6": ((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[1], _SHOWN_PORT, _SHOWN_VNI)),
-    "live4": ((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[0], _SHOWN_PORT, _SHOWN_VNI)),
-    "live6": ((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[0], _SHOWN_PORT, _SHOWN_VNI)),
+    "ports": nft.Form(13, 2, _user(0, 2)),
+    "pairs": nft.Form(13 << 6 | 4, 8, _shown(_SHOWN_PORT, _SHOWN_VNI)),
+    "doors": nft.Form(41, 16, _user(0, 1)),
+    "own4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[1], _SHOWN_PORT, _SHOWN_VNI)),
+    "own6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[1], _SHOWN_PORT, _SHOWN_VNI)),
+    "live4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[0], _SHOWN_PORT, _SHOWN_VNI)),
+    "live6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[0], _SHOWN_PORT, _SHOWN_VNI)),
 }
 
 
@@ -133,117 +128,25 @@ def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
     yield "mine", (nft.count("local"), nft.verdict(nft.DROP))
 
 
-def _laid(fence: Fence, counted: Dropped) -> list[Request]:
-    """The whole table, in an order in which each thing is there before it is named."""
-    requests = [TABLE.create()]
-    requests += [TABLE.counter(name, packets) for name, packets in counted._asdict().items()]
-    requests += [TABLE.set(name, place, *form) for place, (name, form) in enumerate(_SETS.items(), 1)]
-    requests += [TABLE.chain(name) for name in ("vxlan", "door", "mine")]
-    requests += _elements(nft.NEWELEMENT, fence)
-    requests += [
-        TABLE.base_chain("arrives", nft.PREROUTING, PRIORITY),
-        TABLE.base_chain("leaves", nft.OUTPUT, PRIORITY),
-    ]
-    requests += [TABLE.rule(chain, *expressions) for chain, expressions in _rules()]
-    return requests
-
-
-def _elements(kind: int, fence: Fence) -> list[Request]:
-    return [request for name, keys in _keys(fence) for request in TABLE.elements(kind, name, keys)]
-
-
-class FenceTable:
+class FenceTable(Kept[Fence]):
     """The table as it is in one namespace. Safe from several threads."""
 
-    def __init__(self, home: Callable[[], Namespace]) -> None:
-        """`home`: the host's own namespace, asked for when it is first needed."""
-        self._home = home
-        self._lock = threading.Lock()  # guards all below
-        self._door: nft.Door | None = None
-        #: Chains and rules as the kernel told them when they had just been laid, and the generation they were then.
-        self._form: object = None
-        self._generation: int | None = None
-
-    def close(self) -> None:
-        with self._lock:
-            if self._door is not None:
-                self._door.close()
-                self._door = None
-
-    def held(self) -> Fence:
-        """What the sets hold, whatever the rules are; nothing where there is no table. Raises KernelRefused."""
-        with self._lock:
-            return self._held(self._open())
-
-    def lay(self, fence: Fence) -> None:
-        """Make the table anew, rules and all, in one step: nothing gets through meanwhile. Raises KernelRefused."""
-        with self._lock:
-            door = self._open()
-            counted = self._counted(door)
-            before = [TABLE.delete()] if door.is_there(TABLE) else []
-            door.commit([*before, *_laid(fence, counted)], f"making the guard's table {TABLE.name}")
-            self._form, self._generation = self._shape(door), door.generation()
-
-    def change(self, more: Fence, less: Fence) -> None:
-        """Add and delete elements of the table, in one step. Raises KernelRefused: then it is as it was."""
-        requests = [*_elements(nft.NEWELEMENT, more), *_elements(nft.DELELEMENT, less)]
-        if not requests:
-            return
-        with self._lock:
-            door = self._open()
-            untouched = self._generation is not None and door.generation() == self._generation
-            door.commit(requests, f"changing the guard's table {TABLE.name}")
-            # Who else changed a rule at the very same time is found by the next look but one: his is a generation more.
-            self._generation = self._generation + 1 if untouched and self._generation is not None else None
-
-    def is_untouched(self) -> bool:
-        """Has nobody changed any rule of the namespace since the last look? Cheap. Raises KernelRefused."""
-        with self._lock:
-            return self._generation is not None and self._open().generation() == self._generation
-
-    def look(self) -> Fence | None:
-        """What the sets hold; None where the table is not as it was laid. Raises KernelRefused."""
-        with self._lock:
-            door = self._open()
-            generation = door.generation()
-            if self._form is None or self._shape(door) != self._form:
-                return None
-            held = self._held(door)
-            self._generation = generation
-            return held
+    table = TABLE
+    sets = _SETS
+    counters = Dropped._fields
+    chains = ("vxlan", "door", "mine")
+    hooks = (("arrives", nft.PREROUTING, PRIORITY), ("leaves", nft.OUTPUT, PRIORITY))
+    rules = tuple(_rules())
 
     def dropped(self) -> Dropped:
         """Raises KernelRefused."""
-        with self._lock:
-            return self._counted(self._open())
+        return Dropped(**self.counts())
 
-    def remove(self) -> None:
-        """Take the table away. Absent is success. Raises KernelRefused."""
-        with self._lock:
-            door = self._open()
-            if door.is_there(TABLE):
-                door.commit([TABLE.delete()], f"removing the guard's table {TABLE.name}")
-            self._form = self._generation = None
+    def _keys(self, held: Fence) -> Iterator[tuple[str, list[bytes]]]:
+        return _keys(held)
 
-    def _open(self) -> nft.Door:
-        if self._door is None:
-            self._door = nft.Door(self._home())
-        return self._door
-
-    @staticmethod
-    def _counted(door: nft.Door) -> Dropped:
-        found = door.counters(TABLE)
-        return Dropped(*(found.get(name, 0) for name in _COUNTERS))
-
-    @staticmethod
-    def _shape(door: nft.Door) -> tuple[object, object]:
-        return door.chains(TABLE), door.rules(TABLE)
-
-    @staticmethod
-    def _held(door: nft.Door) -> Fence:
-        keys = {
-            name: [key for key in door.elements(TABLE, name) if len(key) == form[1]] for name, form in _SETS.items()
-        }
+    def _read(self, door: nft.Door) -> Fence:
+        keys = {name: door.keys(TABLE, name, form.length) for name, form in _SETS.items()}
         ats = {
             kind: frozenset(
                 At(_read_pair(key[-8:]), Address.unpack(key[:-8])) for key in keys[f"{kind}4"] + keys[f"{kind}6"]
@@ -262,18 +165,3 @@ class FenceTable:
 @lru_cache(maxsize=1024)
 def _read_pair(key: bytes) -> Pair:
     return Pair(int.from_bytes(key[:2], "big"), int.from_bytes(key[4:7], "big"))
-
-
-def is_possible(home: Namespace) -> KernelRefused | None:
-    """Can there be such a table? None, or why not."""
-    try:
-        door = nft.Door(home)
-    except KernelRefused as said:
-        return said
-    try:
-        door.generation()
-    except KernelRefused as said:
-        return said
-    finally:
-        door.close()
-    return None

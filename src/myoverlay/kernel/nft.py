@@ -10,6 +10,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.netns import Namespace
@@ -102,6 +103,14 @@ def verdict(code: int, chain: str = "") -> bytes:
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 
+class Form(NamedTuple):
+    """What a set's keys are: nft's number of their type, their length in bytes, how the program `nft` shows them."""
+
+    type: int
+    length: int
+    shown: bytes
+
+
 class Table:
     """The messages about one table."""
 
@@ -134,10 +143,10 @@ class Table:
         data = nested(4, attribute(1, struct.pack("!Q", 0)), attribute(2, struct.pack("!Q", packets)))
         return self.message(NEWOBJECT, text(1, self.name) + text(2, name) + number(3, 1) + data, NLM_F_CREATE)
 
-    def set(self, name: str, number_of_set: int, key_type: int, length: int, shown: bytes) -> Request:
-        """`key_type` and `shown` (user data) are how the program `nft` prints it."""
-        body = text(1, self.name) + text(2, name) + number(3, 0) + number(4, key_type) + number(5, length)
-        return self.message(NEWSET, body + number(10, number_of_set) + attribute(13, shown), NLM_F_CREATE)
+    def set(self, name: str, number_of_set: int, form: Form) -> Request:
+        body = text(1, self.name) + text(2, name) + number(3, 0) + number(4, form.type) + number(5, form.length)
+        shown = attribute(13, form.shown) if form.shown else b""
+        return self.message(NEWSET, body + number(10, number_of_set) + shown, NLM_F_CREATE)
 
     def elements(self, kind: int, name: str, keys: Sequence[bytes]) -> Iterator[Request]:
         """Add (NEWELEMENT) or delete (DELELEMENT) elements, as many to a message as it takes; all keys are as long."""
@@ -186,13 +195,13 @@ class Door:
         here = [one for one in found if word(one.get(1)) == table.name]
         return {word(one.get(3)): (one.get(4, b""), one.get(5, b"")) for one in here}
 
-    def elements(self, table: Table, name: str) -> list[bytes]:
-        """The keys of a set; none where there is no such set."""
+    def keys(self, table: Table, name: str, length: int) -> list[bytes]:
+        """The keys of a set, as far as they have that length; none where there is no such set."""
         keys: list[bytes] = []
         for body in self._dump(table, GETELEMENT, text(1, table.name) + text(2, name)):
             for raw in members(attributes(body, HEAD.size).get(3, b"")):
                 key = attributes(attributes(raw, 0).get(1, b""), 0).get(1)
-                if key is not None:
+                if key is not None and len(key) == length:
                     keys.append(key)
         return keys
 

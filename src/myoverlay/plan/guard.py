@@ -12,8 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from myoverlay.fence import At, Fence, Pair
-from myoverlay.values import Address, Fdb, HostId, HostList, Network, Peer
+from myoverlay.fence import At, Bound, Fence, Pair
+from myoverlay.values import Address, Endpoint, Fdb, HostId, HostList, Network, Peer
 
 #: How a host without nf_tables, or one that is told so, is treated.
 ON, WARN, OFF = "on", "warn", "off"
@@ -51,6 +51,11 @@ def fence_of(covers: Iterable[Cover]) -> Fence:
         own.add(At(one.pair, one.vtep))
         live.update(At(one.pair, vtep) for vtep in one.live if vtep != one.vtep)
     return Fence(frozenset(ports), frozenset(pairs), frozenset(doors), frozenset(own), frozenset(live))
+
+
+def bound(endpoints: Iterable[Endpoint]) -> frozenset[Bound]:
+    """Who may come out of which port."""
+    return frozenset(Bound(one.port, one.mac, one.address) for one in endpoints)
 
 
 def live_on(fence: Fence, pair: Pair) -> frozenset[Address]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from myoverlay.errors import KernelRefused, Refused
-from myoverlay.fence import At, Dropped, Fence, Pair
+from myoverlay.fence import At, Bound, Dropped, Fence, Pair
 from myoverlay.kernel.linkforms import Observed
 from myoverlay.plan import rows as plan
 from myoverlay.plan import shape
@@ -34,6 +34,8 @@ class Space:
     def __init__(self, name: str) -> None:
         self.name = name
         self.links: dict[str, Link] = {}
+        #: Who may come out of which port; None: whoever likes.
+        self.bound: frozenset[Bound] | None = None
         self.neigh: dict[Address, Mac] = {}
         self.fdb: dict[Mac, Address] = {}
 
@@ -92,6 +94,8 @@ class Kernel:
                 if thing.link in self.loose:
                     raise KernelRefused(f"making {thing.port}", errno.EEXIST, "File exists")
                 self.loose[thing.link] = space
+            if thing.mac not in {one.mac for one in space.bound or () if one.port == thing.port}:
+                self.on_hole(f"the cable {thing.port} of {space.name} is laid for a container that is not bound")
             space.links[name] = Link(thing, link.index if link is not None else next(self._numbers))
         else:
             space.links[name] = Link(thing, link.index if link is not None else next(self._numbers))
@@ -490,3 +494,47 @@ class FakeFenceTable:
         self._kernel.fence = fence
         self._kernel.generation += 1
         self._generation = self._kernel.generation
+
+
+class FakeBoundTable:
+    """`kernel.bound.BoundTable`: it lies in its namespace, and goes with it."""
+
+    def __init__(self, home: Callable[[], Any], guard: Guard = free) -> None:
+        self._home = home
+        self._guard = guard
+        self._laid = False
+
+    def lay(self, value: frozenset[Bound]) -> None:
+        self._guard("bound lay")
+        self._home().space.bound = value
+        self._laid = True
+        self._guard("")
+
+    def change(self, more: frozenset[Bound], less: frozenset[Bound]) -> None:
+        self._guard("bound change")
+        space = self._home().space
+        if space.bound is None or less - space.bound:
+            raise KernelRefused("changing table myoverlay", errno.ENOENT, "No such file or directory")
+        space.bound = space.bound - less | more
+        self._guard("")
+
+    def is_untouched(self) -> bool:
+        self._guard("bound generation")
+        return False
+
+    def look(self) -> frozenset[Bound] | None:
+        self._guard("bound look")
+        found: frozenset[Bound] | None = self._home().space.bound
+        return found if self._laid else None
+
+    def counts(self) -> dict[str, int]:
+        self._guard("bound counts")
+        return {"spoofed": 0}
+
+    def remove(self) -> None:
+        self._guard("bound remove")
+        self._home().space.bound = None
+        self._laid = False
+
+    def close(self) -> None:
+        """Nothing is held."""

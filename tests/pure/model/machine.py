@@ -24,7 +24,7 @@ from myoverlay.plan.measure import Reach
 from myoverlay.settings import load
 from myoverlay.store import Unchanged
 from myoverlay.values import Address, HostId
-from tests.pure.model.kernel import FakeFenceTable, FakeGround, FakeLinks, FakePins, Kernel
+from tests.pure.model.kernel import FakeBoundTable, FakeFenceTable, FakeGround, FakeLinks, FakePins, Kernel
 from tests.pure.model.scheduler import Bell, Latch, Turn
 
 if TYPE_CHECKING:
@@ -440,6 +440,7 @@ class Machine:
             wall=world.scheduler,
             heartbeat=FakeBeat(self),
             fence=FakeFenceTable(self.kernel, run.guard),
+            bounds=partial(FakeBoundTable, guard=run.guard),
         )
         daemon = Daemon(settings, Way(run), parts)  # type: ignore[arg-type]
         # What waits or is held across calls to the store does so under virtual time.
