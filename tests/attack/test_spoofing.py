@@ -132,9 +132,9 @@ def test_a_container_is_nobody_else(hosts: Hosts, board: Board) -> None:
     for spoof in ("*", ""):
         one, two, attacker, victim, other = scene(hosts, spoof)
         heard[spoof] = {name: is_heard(forge, attacker, other, victim) for name, forge in FORGERIES}
-        for near, far in itertools.permutations((attacker, victim, other), 2):
-            assert None not in near.ping(far.address, 3)
-        if not spoof:
+        if not spoof:  # where it may spoof, others' caches and the bridge believe it by now
+            for near, far in itertools.permutations((attacker, victim, other), 2):
+                assert None not in near.ping(far.address, 3)
             until(lambda: one.count("guard", "spoofed") >= len(FORGERIES), 8, "the count")  # noqa: B023
             assert two.count("guard", "spoofed") == 0
         for host in (one, two):

@@ -111,6 +111,11 @@ class Reconciler(Loop):
         self.drift = 0
         self.rounds = Rounds()
 
+    @property
+    def unguarded(self) -> str:
+        """Why this host takes VXLAN from anyone, in one sentence; empty where it does not, or is told to."""
+        return self._guard.trouble if self._guard is not None else ""
+
     def wake(self) -> None:
         """Have a round at once."""
         self._hurried.set()
