@@ -132,13 +132,13 @@ class Guard:
         if self.mode == plan.OFF:
             return
         with self._lock:
-            self._inherited = Fence()
+            before, self._inherited = self._inherited, Fence()
             beat = self._covers.get(HEARTBEAT)
             if beat is not None:
                 known = self._hosts.union(*(one.live for name, one in self._covers.items() if name != HEARTBEAT))
                 if beat.live != known:
                     self._put(HEARTBEAT, msgspec.structs.replace(beat, live=known))
-            self._compare()
+            self._compare(anew=bool(before))
             if self._is_laid:
                 self._count()
 
@@ -193,13 +193,14 @@ class Guard:
     def _wanted(self) -> Fence:
         return plan.fence_of(self._covers.values()).beside(self._inherited)
 
-    def _compare(self) -> None:
+    def _compare(self, anew: bool) -> None:
+        """`anew`: there may be more in the table than is wanted, by nobody's fault."""
         want = self._wanted()
         try:
             if not want:
                 if self._is_laid:
                     self._clear()
-            elif not self._is_laid:
+            elif anew or not self._is_laid:
                 self._lay()
             elif not self._table.is_untouched():
                 held = self._table.look()
