@@ -69,7 +69,7 @@ class Converger:
         """
         self.resolver = resolver
         self.guard = guard
-        self._binding = binding
+        self.binding = binding
         self._links = links
         self._pins = pins
         self._tally = tally
@@ -96,8 +96,8 @@ class Converger:
             self.guard.cover(network, strict=born)
         namespace, bound = self._pins.create(network.overlay), None
         try:
-            if self._binding is not None:
-                bound = self._binding.open(namespace, network, endpoints, strict=born)
+            if self.binding is not None:
+                bound = self.binding.open(namespace, network, endpoints, strict=born)
             seen = self._seen(namespace, deadline)
             kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
             self._fit(namespace, network, kept, seen, frozenset(), deadline, born)
@@ -137,15 +137,6 @@ class Converger:
         if self._pins.keep(overlay, ground.namespace):
             self._repaired(overlay, "pin", "its namespace")
             log.warning("overlay %s: its namespace was not pinned any more, and is again", overlay)
-
-    def is_bound(self, ground: Ground) -> bool:
-        """Is what binds containers to their addresses as we left it? Needs no lock."""
-        return self._binding is None or self._binding.is_as_left(ground.bound, ground.overlay)
-
-    def bind(self, ground: Ground, endpoints: Sequence[Endpoint]) -> None:
-        """Bind these endpoints to their addresses, and no others."""
-        if self._binding is not None:
-            self._binding.check(ground.bound, ground.overlay, endpoints)
 
     def filters_off(self, overlay: OverlayName, namespace: netns.Namespace) -> bool:
         """See that the namespace's bridge hands no frame to the firewall; True where it did. Raises KernelRefused."""
@@ -299,8 +290,8 @@ class Converger:
         """Lay the endpoint's cable, if it is not there. `others`: all endpoints there are, with it."""
         if endpoint.port in ground.ports:
             return
-        if self._binding is not None:
-            self._binding.add(ground.bound, network.overlay, endpoint, others)
+        if self.binding is not None:
+            self.binding.add(ground.bound, network.overlay, endpoint, others)
         try:
             self._links.ensure(ground.namespace, shape.veth(network, endpoint), deadline=deadline)
         except BaseException:
@@ -312,8 +303,8 @@ class Converger:
     def look(self, ground: Ground) -> None:
         """See which cables are still there: a container's namespace that dies takes its cable along."""
         names = ground.link_names()
-        if self._binding is not None and not ground.ports <= names:
-            self._binding.gone(ground.overlay)
+        if self.binding is not None and not ground.ports <= names:
+            self.binding.gone(ground.overlay)
         ground.ports &= names
         ground.leaving &= names
 
@@ -326,8 +317,8 @@ class Converger:
         if endpoint.port in ground.ports:
             ground.ports.discard(endpoint.port)
             ground.leaving.add(endpoint.port)
-            if self._binding is not None:
-                self._binding.gone(ground.overlay)
+            if self.binding is not None:
+                self.binding.gone(ground.overlay)
             self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
     def peers(

@@ -108,8 +108,7 @@ class LocalOverlay:
             finding = self._converger.inspect(ground, self.network, self.endpoints(), deadline)
             if finding.wrong:
                 self._mend(ground, deadline)
-            if not self._converger.is_bound(ground):
-                self._bind(ground, deadline)
+            self._bind(ground, deadline)
             self.compare()
         except (ValueError, KernelRefused):
             if self._ground is ground:
@@ -123,9 +122,12 @@ class LocalOverlay:
                 self._ground = self._converger.mend(ground, self.network, self.endpoints(), deadline)
 
     def _bind(self, ground: Ground, deadline: float) -> None:
-        with self._locked(deadline):
-            if self._ground is ground:
-                self._converger.bind(ground, self.endpoints())
+        """See that containers are bound to their addresses. Looks without the lock, as `check`."""
+        binding = self._converger.binding
+        if binding is not None and not binding.is_as_left(ground.bound, ground.overlay):
+            with self._locked(deadline):
+                if self._ground is ground:
+                    binding.check(ground.bound, ground.overlay, self.endpoints())
 
     def move(self, network: Network, deadline: float) -> None:
         """From now on this host has another VTEP there: the device is made anew, its rows are kept."""

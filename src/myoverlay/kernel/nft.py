@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.netns import Namespace
-from myoverlay.kernel.rtnetlink import ATTRIBUTE, NLM_F_CREATE, Request, Wire, attribute, attributes
+from myoverlay.kernel.rtnetlink import ATTRIBUTE, NLM_F_CREATE, Request, Wire, attribute, attributes, members
 
 NETLINK_NETFILTER = 12
 SUBSYSTEM = 10 << 8
@@ -231,17 +231,6 @@ class Door:
                 raise
             return []
         return [body for body in bodies if len(body) >= HEAD.size]
-
-
-def members(raw: bytes) -> Iterator[bytes]:
-    """The members of a list, which all have one type. Stops where one would reach over the end."""
-    start = 0
-    while start + ATTRIBUTE.size <= len(raw):
-        length = ATTRIBUTE.unpack_from(raw, start)[0]
-        if length < ATTRIBUTE.size or start + length > len(raw):
-            return
-        yield raw[start + ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
 
 
 def word(raw: bytes | None) -> str:
