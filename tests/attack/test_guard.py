@@ -10,7 +10,7 @@ import pytest
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.netns import Namespace
-from myoverlay.values import Address
+from myoverlay.values import Address, Mac
 from tests.attack.board import Board
 from tests.attack.datagrams import Ear, frame, packet, send, send_raw, udp, vxlan
 from tests.kernel.host.hosts import Container, Host, Hosts, Refusal
@@ -166,6 +166,22 @@ def test_others_on_the_same_port_are_left_alone(hosts: Hosts) -> None:
     assert None not in swarm.ping("10.99.0.2", 3, 3.0)
     assert None not in a.ping(b.address, 5)
     assert one.count("guard", "unknown") == two.count("guard", "unknown") == 0
+
+
+def test_a_vni_that_is_taken_stays_its_holder_s(hosts: Hosts) -> None:
+    """A network that is refused because a foreign VXLAN has its VNI leaves nothing that keeps that one's packets out."""
+    one, two = hosts.host(), hosts.host()
+    for host, other, address in ((one, two, "10.99.0.1"), (two, one, "10.99.0.2")):
+        ip(
+            host.ns,
+            f"link add swarm type vxlan id 5000 dstport 4789 local {host.vtep} remote {other.vtep}",
+            f"addr add {address}/24 dev swarm",
+            "link set swarm up",
+        )
+    with pytest.raises(Refusal, match="VNI 5000 on UDP port 4789 is taken"):
+        one.create_network("10.17.0.0/24", vni=5000)
+    swarm = Container(one.ns, Address("10.99.0.1"), Mac("02:42:0a:63:00:01"), one, None, "")
+    assert None not in swarm.ping("10.99.0.2", 3, 3.0)
 
 
 def test_a_host_without_a_table_says_so(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,8 @@ class Converger:
             namespace.close()
             if born:
                 self._pins.delete(network.overlay)
+                if self.guard is not None:  # the VNI may be somebody else's, whom we would keep out
+                    self.guard.uncover(network.overlay)
             raise
         ground.bound = bound
         ground.rows, ground.born = rows.Written.of(_rows_of(ground.tables)), born
