@@ -169,7 +169,7 @@ def test_others_on_the_same_port_are_left_alone(hosts: Hosts) -> None:
 
 
 def test_a_vni_that_is_taken_stays_its_holder_s(hosts: Hosts) -> None:
-    """A network that is refused because a foreign VXLAN has its VNI leaves nothing that keeps that one's packets out."""
+    """A network that is refused because a foreign VXLAN has its VNI keeps none of its packets out."""
     one, two = hosts.host(), hosts.host()
     for host, other, address in ((one, two, "10.99.0.1"), (two, one, "10.99.0.2")):
         ip(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
-from myoverlay.errors import KernelRefused, Refused
+from myoverlay.errors import Clash, KernelRefused, Refused
 from myoverlay.fence import At, Dropped, Fence, Pair
+from myoverlay.host.converge import Converger
 from myoverlay.host.guard import HEARTBEAT, Guard
+from myoverlay.host.leftovers import Leftovers
+from myoverlay.plan import shape
 from myoverlay.plan.guard import live_on
 from myoverlay.tally import Tally
 from myoverlay.values import Address, OverlayName
-from tests.pure.kit import definition, network
-from tests.pure.model.kernel import FakeFenceTable, Kernel
+from tests.pure.kit import definition, network, soon
+from tests.pure.model.kernel import FakeFenceTable, FakeGround, FakeLinks, FakePins, Kernel, free
 
 ME, A, B, C = (Address(f"192.0.2.{number}") for number in (1, 2, 3, 4))
 PROBE = Pair(4789, 0x6FFFFF)
@@ -205,3 +209,18 @@ def test_what_was_kept_out_is_counted_once(site: Site) -> None:
         site.table.kept_out = Dropped(unknown=packets)
         site.guard.check()
     assert site.tally.get("guard", "unknown") == 3 + 2 + 0 + 2
+
+
+def test_a_refused_overlay_is_guarded_no_more(site: Site) -> None:
+    """Where the device cannot be made, for somebody else has its VNI, that one's packets are kept out no longer."""
+    pins, links = FakePins(site.kernel), FakeLinks(site.kernel)
+    with pins.create("others") as others:
+        links.ensure(others, shape.vxlan(WEB), deadline=soon())
+    ground: Any = partial(FakeGround, site.kernel, free)
+    leftovers = Leftovers(site.tally)
+    converger = Converger(links, pins, site.tally, leftovers, ground, guard=site.guard)  # type: ignore[arg-type]
+    with pytest.raises(Clash):
+        converger.overlay(WEB, [], soon())
+    assert site.kernel.fence is None
+    converger.overlay(DB, [], soon()).close()
+    assert site.kernel.fence is not None
