@@ -64,8 +64,8 @@ FAULTS = {
     ),
     "a container is bound after its cable": Fault(
         "host.converge",
-        "            self._binding.add(ground.bound, network.overlay, endpoint, others)\n",
-        "            self._binding.gone(network.overlay)\n",
+        "            self.binding.add(ground.bound, network.overlay, endpoint, others)\n",
+        "            self.binding.gone(network.overlay)\n",
     ),
     "an address in use is given again": Fault(
         "host.leases",
