@@ -21,7 +21,7 @@ from tests.engine.conftest import eventually
 #: What needs the plugin, and is not looked at where none runs.
 PLUGINS = {
     "names", "host-id", "peer-clocks", "vtep", "peer-port", "peer-mtu", "offload", "vni", "peer-vni", "subnets",
-    "bridge-netfilter", "leftovers",
+    "guard", "bridge-netfilter", "leftovers",
 }  # fmt: skip
 #: What needs the store, or other hosts' answers through it.
 STORES = {"store-rights", "store-clock", "peer-clocks", "peer-vni", "stale-keys"}
@@ -31,7 +31,7 @@ WEB = "/run/docker/plugins/myoverlay/netns/web"
 #: Every check whose fault is made here, by the tests below.
 MADE = {
     "plugin", "sockets", "settings", "token-file", "journal", "names", "store", "store-rights", "host-id", "stale-keys",
-    "vtep", "peer-port", "peer-mtu", "vni", "peer-vni", "subnets", "firewall", "bridge-netfilter", "leftovers",
+    "vtep", "peer-port", "peer-mtu", "vni", "peer-vni", "subnets", "firewall", "guard", "bridge-netfilter", "leftovers",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from myoverlay.errors import KernelRefused, Refused
@@ -39,6 +39,8 @@ class Binding:
     ) -> None:
         """`mode`: as the guard's; `free`: overlays whose containers may speak under any address."""
         self._mode, self._free, self._tally, self._make = mode, frozenset(free), tally, make
+        #: Called with what was put right: overlay, reason, in words.
+        self.on_repair: Callable[[str, str, Sequence[str]], None] = lambda *_: None
         self._counted: dict[str, int] = {}
         self._trouble: dict[str, str] = {}
         #: Overlays whose tables hold endpoints that have gone.
@@ -80,6 +82,17 @@ class Binding:
         except KernelRefused:  # somebody took the table away
             self._lay(table, overlay, everyone())
 
+    @property
+    def trouble(self) -> Mapping[str, str]:
+        """Why the containers of an overlay are not bound, in one sentence, by its name."""
+        return dict(self._trouble)
+
+    def forget(self, overlay: str) -> None:
+        """That overlay is not on this host any more."""
+        for known in (self._counted, self._trouble):
+            known.pop(overlay, None)
+        self._stale.discard(overlay)
+
     def gone(self, overlay: str) -> None:
         """Endpoints of that overlay have gone, or are about to: the next round looks at who is left."""
         self._stale.add(overlay)
@@ -107,10 +120,7 @@ class Binding:
             if held is not None and want <= held:
                 table.change(frozenset(), held - want)
             else:
-                self._tally.add("repairs", "binding")
-                log.warning(
-                    "overlay %s: what binds containers to their addresses was another: it is laid anew", overlay
-                )
+                self._repaired(overlay)
                 table.lay(want)
         except KernelRefused as error:
             self._fails(overlay, error)
@@ -119,10 +129,16 @@ class Binding:
 
     def _lay(self, table: Table, overlay: str, endpoints: Iterable[Endpoint]) -> None:
         try:
+            self._repaired(overlay)
             table.lay(plan.bound(endpoints))
-            self._tally.add("repairs", "binding")
         except KernelRefused as error:
             self._fails(overlay, error)
+
+    def _repaired(self, overlay: str) -> None:
+        self._tally.add("repairs", "binding")
+        what = "what binds containers to their addresses was another, or gone: it is made anew"
+        log.warning("overlay %s: %s", overlay, what)
+        self.on_repair(overlay, "binding", [what])
 
     def _count(self, table: Table, overlay: str) -> None:
         now, before = table.counts()["spoofed"], self._counted.get(overlay, 0)

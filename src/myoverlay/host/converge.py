@@ -413,6 +413,8 @@ class Converger:
         self._pins.delete(overlay)
         if self.guard is not None:
             self.guard.uncover(overlay)
+        if self.binding is not None:
+            self.binding.forget(overlay)
 
 
 def _intended(written: rows.Rows, want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -34,20 +34,36 @@ class Table(Protocol):
     def lay(self, fence: Fence) -> None: ...
     def change(self, more: Fence, less: Fence) -> None: ...
     def is_untouched(self) -> bool: ...
+    def stands(self) -> bool: ...
     def look(self) -> Fence | None: ...
     def dropped(self) -> Dropped: ...
     def remove(self) -> None: ...
     def close(self) -> None: ...
 
 
+class Standing(NamedTuple):
+    """How the guard is, for `doctor`. `code`: the kernel's reason for the trouble; `there`: is its table as laid?"""
+
+    tunnels: int
+    vteps: int
+    trouble: str
+    code: int
+    there: bool
+
+
 class Guard:
-    """The guard of one host. `_lock` guards all below; it is held across no call but the kernel's, and taken last."""
+    """The guard of one host. `_lock` guards all below; it is held across no call but the kernel's, and taken last.
+
+    What was put right is told with it held: whoever hears that takes no lock of ours but his own.
+    """
 
     def __init__(self, table: Table, mode: str, tally: Tally) -> None:
         """`mode`: `on` refuses overlays that cannot be guarded, `warn` says so, `off` guards none."""
         self.mode = mode
         #: Why this host is not guarded, in one sentence; empty while it is, and where it is not to be.
         self.trouble = ""
+        #: Called with what was put right: overlay ("" for none), reason, in words.
+        self.on_repair: Callable[[str, str, Sequence[str]], None] = lambda *_: None
         self._table = table
         self._tally = tally
         self._lock = threading.Lock()
@@ -58,6 +74,7 @@ class Guard:
         self._hosts: frozenset[Address] = frozenset()
         self._is_laid = False
         self._counted = Dropped()
+        self._code = 0
 
     def start(self) -> None:
         """Take over what a former run left, by our own rules; where nothing is to be guarded it goes."""
@@ -90,6 +107,8 @@ class Guard:
             kept = plan.live_on(self._inherited, cover.pair)
             kept |= before.live if before is not None and before.pair == cover.pair else frozenset()
             said = self._put(name, msgspec.structs.replace(cover, live=cover.live | kept))
+            if said is not None and strict and self.mode == plan.ON and before is None:
+                del self._covers[name]  # it will not be: later it may be somebody else's pair
         if said is not None and strict and self.mode == plan.ON:
             raise Refused(
                 f"{what} cannot be guarded against VXLAN from strangers ({said}): load the kernel's nf_tables, or set"
@@ -142,6 +161,12 @@ class Guard:
             if self._is_laid:
                 self._count()
 
+    def standing(self) -> Standing:
+        """How it is just now. Raises KernelRefused."""
+        with self._lock:
+            there = self._is_laid and self._table.stands() and self._table.held() == self._wanted()
+            return Standing(len(self._covers), len(self._wanted().live), self.trouble, self._code, there)
+
     def close(self) -> None:
         """Let go of the table, which stays: it guards while nobody of ours runs."""
         self._table.close()
@@ -178,8 +203,7 @@ class Guard:
         try:
             self._table.change(more, less)
         except KernelRefused as error:
-            log.warning("%s: it is made anew", error)  # somebody flushed the ruleset, or an element of it
-            self._tally.add("repairs", "guard")
+            self._repaired(f"{error}: it is made anew")  # somebody flushed the ruleset, or an element of it
             self._lay()
 
     def _lay(self) -> None:
@@ -218,6 +242,8 @@ class Guard:
     def _repaired(self, what: str) -> None:
         self._tally.add("repairs", "guard")
         log.warning("guard: %s", what)
+        for name in sorted(self._covers.keys() - {HEARTBEAT}) or ("",):
+            self.on_repair(name, "guard", [what])
 
     def _count(self) -> None:
         now, before = self._table.dropped(), self._counted
@@ -226,7 +252,8 @@ class Guard:
             self._tally.add("guard", reason, packets - known if packets >= known else packets)
         self._counted = now
 
-    def _fails(self, error: MyoverlayError) -> MyoverlayError:
+    def _fails(self, error: KernelRefused) -> KernelRefused:
+        self._code = error.code
         if self.trouble != str(error):
             log.error("this host takes VXLAN from anyone: %s", error)
             self.trouble = str(error)
@@ -235,7 +262,7 @@ class Guard:
     def _is_well(self) -> None:
         if self.trouble:
             log.warning("this host is guarded again")
-            self.trouble = ""
+            self.trouble, self._code = "", 0
 
 
 def _frame(covers: Iterable[Cover]) -> Fence:

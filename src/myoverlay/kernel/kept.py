@@ -79,6 +79,11 @@ class Kept(Generic[V]):
         with self._lock:
             return self._generation is not None and self._open().generation() == self._generation
 
+    def stands(self) -> bool:
+        """Are chains and rules as laid? What changed is still found by the next look. Raises KernelRefused."""
+        with self._lock:
+            return self._form is not None and self._shape(self._open()) == self._form
+
     def look(self) -> V | None:
         """What the sets hold; None where the table is not as it was laid. Raises KernelRefused."""
         with self._lock:

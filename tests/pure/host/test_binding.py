@@ -60,7 +60,8 @@ def test_a_freed_overlay_binds_nobody(free: tuple[str, ...]) -> None:
 
 def test_what_somebody_changed_is_put_right() -> None:
     """A table that is gone, or lacks an endpoint, is laid anew and counted; also when the next endpoint finds it so."""
-    site = Site()
+    site, told = Site(), list[tuple[str, str]]()
+    site.binding.on_repair = lambda overlay, reason, _: told.append((overlay, reason))
     site.space.bound = None
     site.binding.add(site.table, NET.overlay, TWO, lambda: [ONE, TWO])
     assert site.space.bound == bound([ONE, TWO])
@@ -68,6 +69,7 @@ def test_what_somebody_changed_is_put_right() -> None:
     site.binding.check(site.table, NET.overlay, [ONE, TWO])
     assert site.space.bound == bound([ONE, TWO])
     assert site.repairs == 2
+    assert told == [(NET.overlay, "binding")] * 2
 
 
 class Unable(FakeBoundTable):
@@ -84,3 +86,6 @@ def test_a_kernel_that_cannot() -> None:
     site = Site(mode="warn", make=partial(Unable))
     site.binding.check(site.table, NET.overlay, [ONE])
     assert site.space.bound is None
+    assert "Operation not supported" in site.binding.trouble[NET.overlay]
+    site.binding.forget(NET.overlay)
+    assert not site.binding.trouble

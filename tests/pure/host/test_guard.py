@@ -12,7 +12,7 @@ import pytest
 from myoverlay.errors import Clash, KernelRefused, Refused
 from myoverlay.fence import At, Dropped, Fence, Pair
 from myoverlay.host.converge import Converger
-from myoverlay.host.guard import HEARTBEAT, Guard
+from myoverlay.host.guard import HEARTBEAT, Guard, Standing
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.plan import shape
 from myoverlay.plan.guard import live_on
@@ -123,6 +123,45 @@ def test_what_somebody_took_away_is_laid_again(site: Site) -> None:
         assert site.kernel.fence is not None
         assert site.tally.get("repairs", "guard") == before + 1
     assert site.live(WEB) == {A}
+
+
+def test_a_repair_is_told(site: Site) -> None:
+    """Of each overlay that is guarded, with the counter's reason; the heartbeat is none, and quiet is not told."""
+    told: list[tuple[str, str]] = []
+    site.guard.on_repair = lambda overlay, reason, things: told.extend((overlay, reason) for _ in things)
+    for of in (WEB, DB):
+        site.guard.cover(of, strict=True)
+    site.guard.cover_heartbeat(PROBE, ME, "eth0")
+    site.guard.check()
+    assert told == []
+    site.kernel.fence, site.kernel.generation = None, site.kernel.generation + 1
+    site.guard.check()
+    assert told == [("db", "guard"), ("web", "guard")]
+    assert site.tally.get("repairs", "guard") == 1
+
+
+def test_how_it_stands(site: Site) -> None:
+    """Tunnels and who may send are counted; a table that is gone, or has other elements, is not as it was laid."""
+    assert site.guard.standing() == Standing(0, 0, "", 0, False)
+    site.guard.cover(WEB, strict=True)
+    site.guard.admit("web", [A, B])
+    assert site.guard.standing() == Standing(1, 2, "", 0, True)
+    assert site.kernel.fence is not None
+    site.kernel.fence = site.kernel.fence.beside(Fence(live=frozenset({At(PROBE, C)})))
+    assert not site.guard.standing().there
+    site.kernel.fence = None
+    assert not site.guard.standing().there
+
+
+def test_an_overlay_that_was_refused_is_not_guarded_later(site: Site) -> None:
+    """Its network was not made for want of nf_tables: when that comes, its VNI is nobody's business of ours."""
+    site.table.refuses = True
+    with pytest.raises(Refused):
+        site.guard.cover(WEB, strict=True)
+    site.table.refuses = False
+    site.guard.check()
+    assert site.kernel.fence is None
+    assert site.guard.standing() == Standing(0, 0, "", 0, False)
 
 
 def test_somebody_s_element_goes(site: Site) -> None:

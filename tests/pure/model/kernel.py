@@ -470,6 +470,10 @@ class FakeFenceTable:
         self._guard("fence generation")
         return self._generation == self._kernel.generation
 
+    def stands(self) -> bool:
+        self._guard("fence stands")
+        return self._laid and self._kernel.fence is not None
+
     def look(self) -> Fence | None:
         self._guard("fence look")
         if not self._laid or self._kernel.fence is None:

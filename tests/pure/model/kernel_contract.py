@@ -48,6 +48,7 @@ class FenceContract:
         more, less = Fence(live=frozenset({OTHER})), Fence(live=frozenset(list(FENCE.live)[:1]))
         table.change(more, less)
         assert table.is_untouched()
+        assert table.stands()
         assert table.look() == FENCE.without(less).beside(more)
         table.change(more, Fence())  # what is there already stays
         assert table.look() == FENCE.without(less).beside(more)
@@ -70,12 +71,14 @@ class FenceContract:
         first.lay(FENCE)
         assert second.held() == FENCE
         assert not second.is_untouched()
+        assert not second.stands()
         assert second.look() is None
         second.lay(FENCE)
         assert second.look() == FENCE
         assert not first.is_untouched()
         second.remove()
         second.remove()
+        assert not first.stands()
         assert first.look() is None
         assert not first.held()
         first.close()
