@@ -28,6 +28,12 @@ class Board:
         self._rows.append(Row(attack, before, after))
 
 
+@pytest.fixture
+def board(pytestconfig: pytest.Config) -> Board:
+    """What was seen is written here."""
+    return Board(pytestconfig.stash.setdefault(ROWS, []))
+
+
 def lines(rows: list[Row]) -> list[str]:
     """The table as Markdown."""
     listed = [Row("attack", "before (defence off)", "after"), *rows]

@@ -6,20 +6,14 @@ import os
 
 import pytest
 
-from tests.attack.board import ROWS, Board, lines
+from tests.attack.board import ROWS, board, lines
 from tests.kernel.conftest import nothing_left, spaces
 from tests.kernel.host.conftest import hosts
 
-__all__ = ["hosts", "nothing_left", "spaces"]
+__all__ = ["board", "hosts", "nothing_left", "spaces"]
 
 if os.geteuid() != 0:
     collect_ignore_glob = ["test_*"]
-
-
-@pytest.fixture
-def board(pytestconfig: pytest.Config) -> Board:
-    """What was seen is written here."""
-    return Board(pytestconfig.stash.setdefault(ROWS, []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -224,15 +224,16 @@ class Guard:
             if not want:
                 if self._is_laid:
                     self._clear()
-            elif anew or not self._is_laid:
+            elif not self._is_laid:
                 self._lay()
-            elif not self._table.is_untouched():
+            elif anew or not self._table.is_untouched():
                 held = self._table.look()
                 if held is None:
                     self._repaired("its table was another, or gone: it is made anew")
                     self._lay()
                 elif held != want:
-                    self._repaired("its sets were others, and are put right")
+                    if not anew or want.without(held):
+                        self._repaired("its sets were others, and are put right")
                     self._table.change(want.without(held), held.without(want))
         except KernelRefused as error:
             self._fails(error)

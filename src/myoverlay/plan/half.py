@@ -392,7 +392,7 @@ def _firewall(name: str, rules: Rules, ways: Sequence[Through], allow: str, ente
 #: Our own tables drop on purpose: it is what they know that is to be looked at.
 _OWN = {
     "inet myoverlay": "the guard of this host does not know that VTEP on this overlay: is the other host a member of it"
-    " (`myoverlay hosts`), is its source address its VTEP, and does the store answer here?",
+    " (`myoverlay host ls`), is its source address its VTEP, and does the store answer here?",
     "bridge myoverlay": "the container speaks under a MAC or an address that is not its own:"
     " give it the one that Docker knows, or set MYOVERLAY_SPOOF",
 }

@@ -125,6 +125,21 @@ def test_what_somebody_took_away_is_laid_again(site: Site) -> None:
     assert site.live(WEB) == {A}
 
 
+def test_what_is_taken_away_before_the_first_round_is_counted(site: Site) -> None:
+    """After a restart the first comparison takes a former run's surplus away and says nothing; a flush is a repair."""
+    for of in (WEB, DB):
+        site.guard.cover(of, strict=True)
+    for flushed in (False, True):
+        guard = site.begin()
+        guard.cover(WEB, strict=False)
+        if flushed:
+            site.kernel.fence, site.kernel.generation = None, site.kernel.generation + 1
+        guard.check()
+        assert site.tally.get("repairs", "guard") == int(flushed)
+        assert site.kernel.fence is not None
+        assert len(site.kernel.fence.pairs) == 1
+
+
 def test_a_repair_is_told(site: Site) -> None:
     """Of each overlay that is guarded, with the counter's reason; the heartbeat is none, and quiet is not told."""
     told: list[tuple[str, str]] = []
