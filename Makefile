@@ -35,8 +35,8 @@ test-web: $(VENV)/web-ready .lab-ready ## the web page in Debian's Chromium on a
 names: $(VENV)/ready .lab-ready ## names on three real engines of two ages: who finds whom, and what it takes
 	@$(BIN)/python -m pytest tests/engine/test_names.py -q -s
 
-attack: $(VENV)/ready ## attacks, each with its defence off and on: a table of what became of them; needs root
-	@$(BIN)/python -m pytest tests/attack -q
+attack: $(VENV)/ready .lab-ready ## attacks, each with its defence off and on: a table of what became of them; needs root
+	@$(BIN)/python -m pytest tests/attack tests/engine/test_guard.py -q
 
 replay: $(VENV)/ready .lab-ready ## 100,000 calls on the embedded store: what the plugin takes, and keeps of them
 	REPLAY_CALLS=100000 $(BIN)/python -m pytest tests/engine/test_replay.py -q -s

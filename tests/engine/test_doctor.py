@@ -7,6 +7,7 @@ that is not shared) has its reading handed in: `tests/pure/plan/test_checkup.py`
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -504,6 +505,30 @@ def test_rules_that_were_flushed(clinic: Clinic) -> None:
     found = one.sick("firewall")
     assert WEB in found["saw"] + found["remedy"]
     one.sh(commands(found)[0])
+    one.well()
+
+
+def test_a_guard_that_is_taken_away(clinic: Clinic) -> None:
+    """Somebody deletes the guard's table again and again: who that is, the remedy finds out; stopped, all is green.
+    Switched off it is a warning that says what to take out.
+    """
+    one = clinic.h3
+    argv = ["sh", "-c", "while :; do nft delete table inet myoverlay 2>/dev/null; sleep 0.1; done"]
+    thief = one.host.popen(argv)
+    try:
+        found = one.sick("guard")
+        assert "table inet myoverlay is gone" in found["saw"]
+        assert commands(found)[0] == "nft monitor ruleset"
+        words = one.sh("timeout 6 nft monitor ruleset || true")
+        assert re.search(r"new generation \d+ by process \d+ \(nft\)", words), words
+    finally:
+        thief.kill()
+        thief.communicate(timeout=10)
+    one.well()
+    one.restart(MYOVERLAY_GUARD="off")
+    found = one.sick("guard", level="warn")
+    assert commands(found)[0] == "MYOVERLAY_GUARD=off"
+    one.restart()
     one.well()
 
 

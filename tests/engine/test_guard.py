@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,18 @@ import pytest
 
 from lab import HostSpec, Lab, leftovers, places
 from lab.engine import EngineHost
-from lab.host import Host
 from lab.plugin_process import PluginProcess
 from myoverlay.kernel import netns
-from myoverlay.values import Address, Mac
 from tests.attack.board import Board, board
-from tests.attack.datagrams import Ear, frame, send, vxlan
+from tests.attack.datagrams import Ear, send
 from tests.engine.conftest import BOTH, ICMP, IMAGE, eventually, ping, refused
+from tests.engine.injecting import inject, of_container, of_host
 
 __all__ = ["board"]
 
 NAME = "guard"
 OVERLAY = "10.5.0.0-24"
+PIN = f"/run/docker/plugins/myoverlay/netns/{OVERLAY}"
 #: A VNI that is nobody's here, on our port: as Swarm's and flannel's are.
 FOREIGN = 4097
 WITHOUT_NFT = Path(__file__).with_name("without_nft.py")
@@ -43,15 +43,14 @@ class Site:
         self.settings = {"CONSUL_HTTP_ADDR": lab.consul.url}
         self.plugins = {host.name: PluginProcess(host, self.settings) for host in self.engines}
         self.addresses: dict[str, str] = {}
-        self.macs: dict[str, str] = {}
 
     def begin(self) -> None:
         for host, name in ((self.h1, "ann"), (self.h2, "bob")):
             self.plugins[host.name].start()
             host.docker("network", "create", *BOTH, "--subnet", "10.5.0.0/24", "web")
             host.docker("run", "-d", "--name", name, "--network", "web", IMAGE)
-            form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}}{{end}}"
-            self.addresses[name], self.macs[name] = host.docker("inspect", "-f", form, name).split()
+            form = "{{.NetworkSettings.Networks.web.IPAddress}}"
+            self.addresses[name] = host.docker("inspect", "-f", form, name).strip()
         eventually("they reach each other", lambda: len(ping(self.h1, "ann", self.addresses["bob"], count=1)) == 1, 20)
 
     def end(self) -> None:
@@ -86,37 +85,6 @@ class Site:
         found = self.told(host, "doctor")["findings"]
         return {one["check"]: one for one in found}["guard"]
 
-    @property
-    def vni(self) -> int:
-        pin = f"/run/docker/plugins/myoverlay/netns/{OVERLAY}"
-        told = json.loads(self.h1.run(["nsenter", f"--net={pin}", "ip", "-d", "-j", "link", "show", "vxlan1"]))
-        return int(told[0]["linkinfo"]["info_data"]["id"])
-
-    def inject(self, victim: str, at: EngineHost, send_it: Callable[[str, bytes], str]) -> str:
-        """What became of a datagram that `send_it` sends to `at`, and that has a packet for the victim in it."""
-        inner = frame(Mac(self.macs[victim]), "10.5.0.99", Address(self.addresses[victim]))
-        with netns.open_path(Path(f"/proc/{at.container_pid(victim)}/ns/net")) as ns, Ear(ns) as ear:
-            said = send_it(at.address, vxlan(self.vni, inner))
-            return "injected" if ear.hears(1.0) else said or "dropped"
-
-    def in_host(self, host: Host) -> Callable[[str, bytes], str]:
-        """Sends as a process of that machine."""
-
-        def act(target: str, data: bytes) -> str:
-            with netns.open_path(Path(host.netns)) as ns:
-                return send(ns, target, data)
-
-        return act
-
-    def in_container(self, host: EngineHost, name: str) -> Callable[[str, bytes], str]:
-        """Sends as a process of that container."""
-
-        def act(target: str, data: bytes) -> str:
-            with netns.open_path(Path(f"/proc/{host.container_pid(name)}/ns/net")) as ns:
-                return send(ns, target, data)
-
-        return act
-
     def all_is_well(self) -> None:
         """Containers reach each other, and the hosts' kernels answer each other through the guard."""
         assert len(ping(self.h1, "ann", self.addresses["bob"])) == 3
@@ -150,14 +118,14 @@ def guarded(site: Site) -> None:
     site.all_is_well()
 
 
-def both_ways(site: Site, victim: str, at: EngineHost, send_it: Callable[[str, bytes], str]) -> tuple[str, str]:
+def both_ways(site: Site, victim: str, at: EngineHost, sender: Path) -> tuple[str, str]:
     """The same with no host guarded, and with all of them."""
     for host in site.engines:
         site.restart(host, MYOVERLAY_GUARD="off")
-    before = site.inject(victim, at, send_it)
+    before = inject(victim, at, PIN, sender)
     for host in site.engines:
         site.restart(host)
-    return before, site.inject(victim, at, send_it)
+    return before, inject(victim, at, PIN, sender)
 
 
 @pytest.mark.parametrize("name", ["h1", "h2"])
@@ -166,7 +134,7 @@ def test_a_stranger_on_the_underlay(site: Site, board: Board, name: str) -> None
     go on.
     """
     host, victim = site.lab.hosts[name], {"h1": "ann", "h2": "bob"}[name]
-    before, after = both_ways(site, victim, host, site.in_host(site.h3))
+    before, after = both_ways(site, victim, host, of_host(site.h3))
     board.write(f"VXLAN from an unknown machine (Docker {host.engine_version[:5]})", before, after)
     assert (before, after) == ("injected", "dropped")
     eventually("the count", lambda: site.count(host, "guard", "unknown") >= 3, 8)
@@ -176,7 +144,7 @@ def test_a_stranger_on_the_underlay(site: Site, board: Board, name: str) -> None
 
 def test_a_process_of_a_member(site: Site, board: Board) -> None:
     """Host processes cannot send VXLAN of ours, whoever they are; the kernel's own passes."""
-    before, after = both_ways(site, "bob", site.h2, site.in_host(site.h1))
+    before, after = both_ways(site, "bob", site.h2, of_host(site.h1))
     board.write("VXLAN from a process of a member, real engines", before, after)
     assert (before, after) == ("injected", "EPERM")
     site.all_is_well()
@@ -189,17 +157,13 @@ def test_a_container_of_a_member(site: Site, board: Board, network: str) -> None
     """
     site.h1.docker("run", "-d", "--name", "mallory", "--network", network, IMAGE)
     try:
-        from_it = site.in_container(site.h1, "mallory")
-        before, after = both_ways(site, "bob", site.h2, from_it)
+        inside = of_container(site.h1, "mallory")
+        before, after = both_ways(site, "bob", site.h2, inside)
         board.write(f"VXLAN from a container on {'docker_gwbridge' if network == 'web' else 'docker0'}", before, after)
         assert (before, after) == ("injected", "dropped")
         eventually("the count", lambda: site.count(site.h1, "guard", "unknown") >= 3, 8)
-        with (
-            netns.open_path(Path(site.h2.netns)) as ns,
-            Ear(ns, port=7001) as ear,
-            netns.open_path(Path(f"/proc/{site.h1.container_pid('mallory')}/ns/net")) as inside,
-        ):
-            send(inside, site.h2.address, b"hello", port=7001)
+        with netns.open_path(of_host(site.h2)) as ns, Ear(ns, port=7001) as ear, netns.open_path(inside) as home:
+            send(home, site.h2.address, b"hello", port=7001)
             assert ear.hears(1.0)
         site.all_is_well()
     finally:
@@ -247,9 +211,9 @@ def test_a_flushed_ruleset(site: Site, board: Board) -> None:
     pinging.start()
     eventually("it follows and pings", lambda: _follows(site), 10)
     site.h1.run(["nft", "flush", "ruleset"])
-    before = site.inject("ann", site.h1, site.in_host(site.h3))
+    before = inject("ann", site.h1, PIN, of_host(site.h3))
     eventually("the repair", lambda: site.count(site.h1, "repairs", "guard") == 1, 6)
-    eventually("h1 is guarded", lambda: site.inject("ann", site.h1, site.in_host(site.h3)) == "dropped", 3)
+    eventually("h1 is guarded", lambda: inject("ann", site.h1, PIN, of_host(site.h3)) == "dropped", 3)
     board.write("VXLAN from an unknown machine, after `nft flush ruleset`", before, "dropped (within 3 s)")
     following.join(30)
     pinging.join(30)
