@@ -13,13 +13,14 @@
     beat         Beat               asks the other hosts' kernels through VXLAN       Daemon.stop
     fates        Fates              who is alive, cut off, dead; their rows           Daemon.stop
     settle       Settler            what the store could not be told at once          Daemon.stop
-    reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
+    reconcile    Reconciler         compares kernel and guard with what is wanted     Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
     preflight, follow, catalogue: clusterwide.py; metrics, web: overview.py; doctor_n: diagnosis.py; more: insight.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
-Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
+Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's,
+then the guard's.
 """
 
 from __future__ import annotations
