@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: bench bench-check bench-docs bench-scale names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: attack bench bench-check bench-docs bench-scale names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ test-pure: $(VENV)/ready ## no root, no network, no kernel object
 	$(BIN)/python -m pytest tests/pure
 
 test-kernel: $(VENV)/ready ## real namespaces, links and netlink; needs root
-	$(BIN)/python -m pytest tests/kernel
+	$(BIN)/python -m pytest tests/kernel tests/attack
 
 test-engine: $(VENV)/ready .lab-ready ## real dockerd's, Consul and registry
 	$(BIN)/python -m pytest tests/engine
@@ -34,6 +34,9 @@ test-web: $(VENV)/web-ready .lab-ready ## the web page in Debian's Chromium on a
 
 names: $(VENV)/ready .lab-ready ## names on three real engines of two ages: who finds whom, and what it takes
 	@$(BIN)/python -m pytest tests/engine/test_names.py -q -s
+
+attack: $(VENV)/ready .lab-ready ## attacks, each with its defence off and on: a table of what became of them; needs root
+	@$(BIN)/python -m pytest tests/attack tests/engine/test_guard.py -q
 
 replay: $(VENV)/ready .lab-ready ## 100,000 calls on the embedded store: what the plugin takes, and keeps of them
 	REPLAY_CALLS=100000 $(BIN)/python -m pytest tests/engine/test_replay.py -q -s

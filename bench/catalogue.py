@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bench.figures import docker_run, first_answer, first_ping, handlers, kernel, memory, starting, traffic
+from bench.figures import docker_run, first_answer, first_ping, guard, handlers, kernel, memory, starting, traffic
 from bench.figures.figure import Figure
 
 FIGURES: tuple[Figure, ...] = (
     *traffic.FIGURES,
+    *guard.FIGURES,
     *first_ping.FIGURES,
     *docker_run.FIGURES,
     *handlers.FIGURES,

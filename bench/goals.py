@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.names import AGAIN, DOCKER, HAND, NONE, OURS, PARALLEL
+from bench.names import AGAIN, DOCKER, HAND, NONE, OURS, PARALLEL, UNGUARDED
 from bench.results import Measured, Results
 from bench.spread import Spread, ratios, spread
 
@@ -136,6 +136,7 @@ TRAFFIC = (
     ("requests", "round trips /s", "request and response, 1 B, TCP"),
 )
 FIRST, LOST, ANSWERED = "first answer ms", "packets lost", "until answered ms"
+PER_PACKET = "CPU us/packet"
 
 GOALS: tuple[Goal, ...] = (
     Goal("first ping, rows ahead", Ratio("first-ping", FIRST, "at most", 1.0, OURS, DOCKER)),
@@ -146,6 +147,9 @@ GOALS: tuple[Goal, ...] = (
     Goal("first ping, by a miss, record only in Consul", Most("first-ping-store", LOST, 0)),
     *(Goal(title, Ratio(name, quantity, "at least", 1.0, OURS, DOCKER)) for name, quantity, title in TRAFFIC),
     *(Goal(title, Ratio(name, quantity, "at least", 0.97, OURS, HAND)) for name, quantity, title in TRAFFIC),
+    Goal("TCP, 1 stream, guard on to off", Ratio("guard-tcp1", "Gbit/s", "at least", 1.0, OURS, UNGUARDED)),
+    Goal("UDP, 64 B, guard on to off", Ratio("guard-udp64", "packets/s", "at least", 1.0, OURS, UNGUARDED)),
+    Goal("CPU time per packet, guard on to off", Ratio("guard-udp64", PER_PACKET, "at most", 1.05, OURS, UNGUARDED)),
     Goal("what a network adds to `docker run`", Ratio("docker-run", "run ms", "at most", 0.5, OURS, DOCKER, NONE)),
     Goal("our handlers, one container", Limit("handlers", "all calls ms", 15.0)),
     Goal("our handlers, one container of 8 at once", Limit("handlers", "all calls ms", 40.0, PARALLEL)),
@@ -182,6 +186,8 @@ def _judge(results: Results, goal: Goal) -> Verdict:
 SAME: tuple[Ratio, ...] = (
     Ratio("first-ping", FIRST, "at most", 1.0, AGAIN, OURS),
     *(Ratio(name, quantity, "at least", 1.0, AGAIN, OURS) for name, quantity, _ in TRAFFIC),
+    Ratio("guard-tcp1", "Gbit/s", "at least", 1.0, AGAIN, OURS),
+    Ratio("guard-udp64", "packets/s", "at least", 1.0, AGAIN, OURS),
     Ratio("docker-run", "run ms", "at most", 1.0, AGAIN, OURS, NONE),
     Ratio("first-answer", ANSWERED, "at most", 1.0, AGAIN, OURS),
 )

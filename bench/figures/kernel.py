@@ -10,7 +10,7 @@ from bench.figures.first_ping import KNOWN, fresh
 from bench.goals import FIRST
 from bench.ground import Ground
 from bench.inside import start
-from bench.names import OURS
+from bench.names import OURS, UNGUARDED
 from bench.results import Quantities, Round
 from lab.errors import LabError, TookTooLong
 from lab.processes import wait_for
@@ -23,7 +23,7 @@ _ASKED = 'myoverlay_store_call_seconds_count{operation="get",outcome="answered"}
 
 def _rows(ground: Ground, extent: Extent) -> list[Round]:
     said = start.run(ground.h1, "peers", PEERS, extent.least)
-    return [Round((OURS,), {OURS: json.loads(line)}) for line in said.splitlines()]
+    return [Round((OURS, UNGUARDED), json.loads(line)) for line in said.splitlines()]
 
 
 def _storm(ground: Ground, extent: Extent) -> list[Round]:

@@ -2,8 +2,10 @@
 
     python -m bench.inside.peers COUNT ROUNDS
 
-Prints a JSON object a line: seconds from peers in memory to rows in the kernel, seconds of the first full comparison,
-and of the next, which knows the rows by their bytes as those of every 3 s do. Neither finds anything wrong.
+Prints a JSON object a line: with the guard, as in earnest, and without it, seconds from peers in memory to rows in the
+kernel (and the VTEPs in the guard's set, before them), seconds of the first full comparison, and of the next, which
+knows the rows by their bytes as those of every 3 s do. Neither finds anything wrong. The guard's table is in another
+namespace: the host's has that of the plugin that runs there.
 """
 
 from __future__ import annotations
@@ -13,11 +15,17 @@ import sys
 import time
 from pathlib import Path
 
+from bench.names import OURS, UNGUARDED
 from myoverlay.host.converge import Converger
+from myoverlay.host.ground import Ground
+from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
+from myoverlay.kernel import netns
+from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
 from myoverlay.plan import rows
+from myoverlay.plan.guard import ON
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Definition, HostId, Mac, Network, OverlayName, Peer, Subnet
 
@@ -50,30 +58,50 @@ def network(name: str) -> Network:
 def measure(count: int, rounds: int) -> None:
     """Print each round."""
     known = peers(count)
-    with Links() as links:
-        tally = Tally()
-        converger = Converger(links, Pins(_PINS), tally, Leftovers(tally))
+    with Links() as links, netns.nameless() as apart:
         for number in range(rounds):
-            of = network(f"peers-{number}")
-            ground = converger.overlay(of, (), time.monotonic() + 10)
-            try:
-                began = time.perf_counter()
-                converger.peers(ground, rows.wanted(known, (), None), True, ())
-                programmed = time.perf_counter()
-                strayed = converger.has_strayed(ground, rows.wanted(known, (), None), True, ())
-                compared = time.perf_counter()
-                strayed |= converger.has_strayed(ground, rows.wanted(known, (), None), True, ())
-                again = time.perf_counter()
-                if strayed or tally.total("row_failures"):
-                    raise SystemExit("the rows are not as they were written")
-                took = {"programmed s": programmed - began, "reconciled s": compared - programmed}
-                took["reconciled again s"] = again - compared
-                print(json.dumps(took), flush=True)
-            finally:
-                ground.close()
-                links.remove(of_namespace := Pins(_PINS).create(of.overlay), "vxlan1", deadline=time.monotonic() + 10)
-                of_namespace.close()
-                Pins(_PINS).delete(of.overlay)
+            took = {}
+            for name in (OURS, UNGUARDED) if number % 2 == 0 else (UNGUARDED, OURS):
+                tally = Tally()
+                guard = Guard(FenceTable(lambda: apart), ON, tally) if name == OURS else None
+                converger = Converger(links, Pins(_PINS), tally, Leftovers(tally), guard=guard)
+                took[name] = _once(converger, guard, known, f"peers-{number}")
+                if tally.total("row_failures") or tally.total("repairs") or (guard is not None and guard.trouble):
+                    raise SystemExit("the rows, or the guard's set, are not as they were written")
+                if guard is not None:
+                    guard.close()
+            print(json.dumps(took), flush=True)
+
+
+def _once(converger: Converger, guard: Guard | None, known: dict[Address, Peer], name: str) -> dict[str, float]:
+    """A fresh namespace, all peers into it, and both comparisons."""
+    of = network(name)
+    ground = converger.overlay(of, (), time.monotonic() + 10)
+    try:
+        began = time.perf_counter()
+        if guard is not None:  # as `LocalOverlay` does
+            guard.admit(of.overlay, {peer.vtep for peer in known.values()})
+        converger.peers(ground, rows.wanted(known, (), None), True, ())
+        programmed = time.perf_counter()
+        strayed = _compared(converger, guard, ground, known)
+        compared = time.perf_counter()
+        strayed |= _compared(converger, guard, ground, known)
+        again = time.perf_counter()
+        if strayed:
+            raise SystemExit("the rows are not as they were written")
+    finally:
+        converger.nothing(ground, of.overlay, time.monotonic() + 10)
+    return {
+        "programmed s": programmed - began,
+        "reconciled s": compared - programmed,
+        "reconciled again s": again - compared,
+    }
+
+
+def _compared(converger: Converger, guard: Guard | None, ground: Ground, known: dict[Address, Peer]) -> bool:
+    if guard is not None:
+        guard.check()
+    return converger.has_strayed(ground, rows.wanted(known, (), None), True, ())
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@
     beat         Beat               asks the other hosts' kernels through VXLAN       Daemon.stop
     fates        Fates              who is alive, cut off, dead; their rows           Daemon.stop
     settle       Settler            what the store could not be told at once          Daemon.stop
-    reconcile    Reconciler         compares the kernel with what is wanted           Daemon.stop
+    reconcile    Reconciler         compares kernel and guard with what is wanted     Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
     preflight, follow, catalogue: clusterwide.py; metrics, web: overview.py; doctor_n: diagnosis.py; more: insight.py
     names        Resolver           the process `myoverlay.names`, which answers      Daemon.stop
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
-Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's.
+Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's,
+then the guard's.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import MyoverlayError
 from myoverlay.host.alive import Liveness
 from myoverlay.host.audit import Audit
-from myoverlay.host.beat import Beat
+from myoverlay.host.binding import Table as Bounds
 from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.collect import Collector
-from myoverlay.host.converge import FOREIGN_PINS, Converger
+from myoverlay.host.converge import Converger
 from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
 from myoverlay.host.elsewhere import Elsewhere
@@ -50,6 +51,7 @@ from myoverlay.host.epoch import Epoch
 from myoverlay.host.farewell import Farewell
 from myoverlay.host.graves import Graves
 from myoverlay.host.ground import Ground
+from myoverlay.host.guard import Table
 from myoverlay.host.halves import Halves
 from myoverlay.host.holdings import Holdings
 from myoverlay.host.journal import Journal
@@ -70,7 +72,6 @@ from myoverlay.insight import Insight
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
-from myoverlay.kernel.probe import Prober
 from myoverlay.operate.control import Control
 from myoverlay.operate.hosts import Hosts
 from myoverlay.operate.lookout import Of as Seen
@@ -84,7 +85,7 @@ from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, OverlayName, Subnet
-from myoverlay.wiring import Naming, open_store, place_of
+from myoverlay.wiring import Naming, make_binding, make_guard, make_heartbeat, open_store, place_of
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,9 @@ class Parts:
     wall: Callable[[], float] = time.time
     #: None: by the kernel, through VXLAN.
     heartbeat: Heartbeat | None = None
+    #: None: the kernel's.
+    fence: Table | None = None
+    bounds: Callable[[Callable[[], netns.Namespace]], Bounds] | None = None
     tally: Tally = field(default_factory=Tally)
     #: The log's last lines.
     log_lines: Callable[[], list[str]] = list
@@ -137,6 +141,7 @@ class Daemon:
         self.store = Metered(stored, lambda what, took, well: self.tally.took("store_call", _call(what, well), took))
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
         self.links = parts.links
+        self.guard = make_guard(settings, parts.fence, parts.links, parts.tally)
         self._begin = parts.begin
         self._vtep, self.pins, self.wall = settings.vtep, parts.pins, parts.wall
         self.presence = Presence(self.store, settings.prefix, self.records.me)
@@ -147,7 +152,10 @@ class Daemon:
         self.peers = PeerWatch(
             self.presence, self.records, lambda: self.elsewhere.hosts(), self.epoch.went_back, self.tally, parts.now
         )  # fmt: skip
-        self.beat = parts.heartbeat or self._heartbeat(parts, settings.port)
+        self.beat = parts.heartbeat or make_heartbeat(
+            settings.port, self.links, parts.pins, self.records.me, self._vteps, self.guard, self.peers.where,
+            self.tally, parts.now,
+        )  # fmt: skip
         self.fates = Fates(self.peers, self.beat, self.tally, settings.grace, settings.lease_grace, parts.now)
         self._make_holders(settings, parts)
         self._make_loops(parts)
@@ -172,22 +180,13 @@ class Daemon:
         )  # fmt: skip
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
         self.converger = Converger(
-            self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names
+            self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names, self.guard,
+            make_binding(settings, parts.bounds, parts.tally),
         )  # fmt: skip
         self.overlays = Overlays(
-            self.journal,
-            self.records,
-            self.epoch,
-            self.pools,
-            self.leases,
-            self.links,
-            self.converger,
-            self.underlay,
-            self.liveness.member,
-            settings.vtep,
-            settings.port,
-            settings.eager,
-        )
+            self.journal, self.records, self.epoch, self.pools, self.leases, self.links, self.converger, self.underlay,
+            self.liveness.member, settings.vtep, settings.port, settings.eager,
+        )  # fmt: skip
         self.holdings = Holdings(
             self.journal, self.records, self.pools, self.leases, claiming, self.leftovers, self._name_of, parts.wall
         )  # fmt: skip
@@ -234,7 +233,9 @@ class Daemon:
             self.graves.settle,
         )
         self.settler = Settler(self.leases, self.tally, self._may_write, lambda: self.liveness.has_left, settling)
-        self.reconciler = Reconciler(self.overlays, self.underlay, self.leftovers, self.tally, parts.now)
+        self.reconciler = Reconciler(
+            self.overlays, self.underlay, self.leftovers, self.tally, parts.now, guard=self.guard
+        )  # fmt: skip
         self.mirror = MirrorKeeper(self.journal.mend, self.tally)
 
     def _make_app(self, settings: Settings, parts: Parts, where: tuple[str, str]) -> None:
@@ -277,10 +278,6 @@ class Daemon:
             self.driver, self.ipam, self.tally, own, self.insight.recording.called, self.overview.pages()
         )  # fmt: skip
 
-    def _heartbeat(self, parts: Parts, port: int) -> Beat:
-        prober = Prober(self.links, parts.pins, self.records.me, port, self._vteps, FOREIGN_PINS)
-        return Beat(prober, self.peers.where, self.tally, parts.now)
-
     def _connect(self) -> None:
         """Who is called when something happens."""
         self.overlays.on_use = self._in_use
@@ -297,7 +294,7 @@ class Daemon:
         halves = Halves(self.overlays)
         self.leases.make_room = halves.make_room
         self.pools.on_given_back = halves.drop_given_back
-        self.peers.on_change = self.fates.wake
+        self.peers.on_change = self._heard
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
         self.insight.connect(self.misses, self.lookup, self.discovery, self.converger)
@@ -323,6 +320,10 @@ class Daemon:
     def _doubted(self) -> None:
         self.discovery.begin_anew()
         self.audit.want()
+
+    def _heard(self) -> None:
+        self.guard.know((*self.peers.known.vteps.values(), *self.peers.where().values()))
+        self.fates.wake()
 
     def _lost(self, host: HostId) -> None:
         for local in self.overlays.all():
@@ -379,6 +380,7 @@ class Daemon:
     def start(self) -> None:
         """Rebuild from the journal, then let the loops run. The store is not waited for."""
         self.links.start()
+        self.guard.start()
         self.naming.begin(time.monotonic() + _JOIN)
         self.overlays.restore(time.monotonic() + _RESTORE)
         self.leases.wanted.set()  # what the run before this one could not tell any more
@@ -418,6 +420,7 @@ class Daemon:
         for local in self.overlays.all():
             local.close()
         self.farewell.tidy()
+        self.guard.close()
         self.links.stop(_JOIN)
         self.journal.close()
 

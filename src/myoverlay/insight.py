@@ -49,7 +49,9 @@ class Insight:
         """Have noted what these hear and do."""
         misses.on_miss = self.recording.heard
         misses.on_overrun = self.recording.overran
-        converger.on_repair = self.recording.repaired
+        for one in (converger, converger.guard, converger.binding):
+            if one is not None:
+                one.on_repair = self.recording.repaired
         if self._hearing is not None:
             converger.on_write = self._hearing.wrote
             self._hearing.on_events = self.recording.happened

@@ -11,7 +11,7 @@ import msgspec
 
 from myoverlay.errors import Refused
 from myoverlay.naming import check_prefix
-from myoverlay.values import VXLAN_PORT, Address, Subnet, check_port
+from myoverlay.values import VXLAN_PORT, Address, OverlayName, Subnet, check_port
 
 
 class Setting(NamedTuple):
@@ -111,6 +111,17 @@ def _private(text: str) -> str:
     return text
 
 
+def _guard(text: str) -> str:
+    if text.lower() not in ("on", "warn", "off"):
+        raise ValueError(f"{text!r} is none of on, warn, off")
+    return text.lower()
+
+
+def _overlays(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",")] if text else []
+    return tuple(name if name == "*" else OverlayName(name) for name in names)
+
+
 def _format(text: str) -> str:
     if text.lower() not in ("text", "json"):
         raise ValueError(f"{text!r} is neither text nor json")
@@ -131,6 +142,8 @@ SETTINGS = (
     Setting("vtep", "MYOVERLAY_VTEP", _text, "", "underlay address or interface; empty: where the default route goes"),
     Setting("prefix", "MYOVERLAY_PREFIX", check_prefix, "myoverlay", "where our keys lie in the store"),
     Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`, and of the heartbeat: the same on all hosts"),
+    Setting("guard", "MYOVERLAY_GUARD", _guard, "on", "VXLAN of our overlays is taken from their own hosts only; on: without nf_tables in the kernel networks are refused; warn: they are made, and that is logged; off: anyone may send"),
+    Setting("spoof", "MYOVERLAY_SPOOF", _overlays, "", "overlays whose containers may speak under addresses that are not theirs (keepalived, VRRP), joined by commas; `*`: all"),
     Setting("pools", "MYOVERLAY_POOLS", _subnet, "10.128.0.0/9", "where subnets come from when none is given, a /24 each"),
     Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
@@ -168,6 +181,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     vtep: str
     prefix: str
     port: int
+    guard: str
+    spoof: tuple[str, ...]
     pools: Subnet
     eager: int
     grace: float

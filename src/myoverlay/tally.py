@@ -44,6 +44,9 @@ COUNTERS = {
     "docker_events": "what Docker was heard to say of containers on our networks, by {kind}: listed, changed, lost",
     "catalogue": "names in Consul's catalogue, by what became of them: registered, withdrawn, refused; collected (hosts"
     " that are dead)",
+    "guard": "VXLAN datagrams that were kept out, by {reason}: unknown (its source is no live VTEP of that overlay),"
+    " door (it came out of a container's network under a VTEP's address), local (a process of this host sent it);"
+    " spoofed: frames of containers under a MAC or an address that is not theirs",
     "session": "what became of the host's session, by {outcome}: opened, renewed, lost",
 }
 

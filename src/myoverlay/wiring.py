@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from myoverlay.engine.client import Engine
 from myoverlay.engine.follower import Follower
 from myoverlay.errors import MyoverlayError
+from myoverlay.host.beat import Beat
+from myoverlay.host.binding import Binding
+from myoverlay.host.binding import Table as Bounds
 from myoverlay.host.called import Called
+from myoverlay.host.converge import FOREIGN_PINS
 from myoverlay.host.departure import Departure
 from myoverlay.host.doorstep import BRIDGE, Doorstep
+from myoverlay.host.guard import Guard, HeartbeatGuard, Table
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
 from myoverlay.host.peers import Fates
 from myoverlay.host.resolver import Resolver
 from myoverlay.kernel import netns
+from myoverlay.kernel.bound import BoundTable
+from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.links import Links
+from myoverlay.kernel.pins import Pins
+from myoverlay.kernel.probe import Prober
 from myoverlay.settings import Settings
 from myoverlay.store import Store
 from myoverlay.tally import Tally
-from myoverlay.values import OverlayName
+from myoverlay.values import Address, HostId, OverlayName
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +60,33 @@ def place_of(store: Store, settings: Settings) -> tuple[str, str]:
 
         return "consul", f"Consul at {store.address}" if isinstance(store, ConsulStore) else "the store"
     return "embedded", f"the embedded store in {settings.state}"
+
+
+def make_guard(settings: Settings, table: Table | None, links: Links, tally: Tally) -> Guard:
+    """This host's guard; `table` is a simulated host's own."""
+    return Guard(table or FenceTable(lambda: links.home), settings.guard, tally)
+
+
+def make_binding(
+    settings: Settings, make: Callable[[Callable[[], netns.Namespace]], Bounds] | None, tally: Tally
+) -> Binding:
+    """What binds this host's containers to their addresses; `make` is a simulated host's own."""
+    return Binding(settings.guard, settings.spoof, tally, make or BoundTable)
+
+
+def make_heartbeat(
+    port: int,
+    links: Links,
+    pins: Pins,
+    me: HostId,
+    vteps: Callable[[], Sequence[Address]],
+    guard: Guard,
+    where: Callable[[], Mapping[HostId, Address]],
+    tally: Tally,
+    now: Callable[[], float],
+) -> Beat:
+    """The kernel's own, through VXLAN; `where`: whom it asks."""
+    return Beat(Prober(links, pins, me, port, vteps, FOREIGN_PINS, guard=HeartbeatGuard(guard)), where, tally, now)
 
 
 def _path(text: str) -> Path | None:

@@ -7,6 +7,7 @@ that is not shared) has its reading handed in: `tests/pure/plan/test_checkup.py`
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from tests.engine.conftest import eventually
 #: What needs the plugin, and is not looked at where none runs.
 PLUGINS = {
     "names", "host-id", "peer-clocks", "vtep", "peer-port", "peer-mtu", "offload", "vni", "peer-vni", "subnets",
-    "bridge-netfilter", "leftovers",
+    "guard", "bridge-netfilter", "leftovers",
 }  # fmt: skip
 #: What needs the store, or other hosts' answers through it.
 STORES = {"store-rights", "store-clock", "peer-clocks", "peer-vni", "stale-keys"}
@@ -31,7 +32,7 @@ WEB = "/run/docker/plugins/myoverlay/netns/web"
 #: Every check whose fault is made here, by the tests below.
 MADE = {
     "plugin", "sockets", "settings", "token-file", "journal", "names", "store", "store-rights", "host-id", "stale-keys",
-    "vtep", "peer-port", "peer-mtu", "vni", "peer-vni", "subnets", "firewall", "bridge-netfilter", "leftovers",
+    "vtep", "peer-port", "peer-mtu", "vni", "peer-vni", "subnets", "firewall", "guard", "bridge-netfilter", "leftovers",
 }  # fmt: skip
 
 
@@ -504,6 +505,30 @@ def test_rules_that_were_flushed(clinic: Clinic) -> None:
     found = one.sick("firewall")
     assert WEB in found["saw"] + found["remedy"]
     one.sh(commands(found)[0])
+    one.well()
+
+
+def test_a_guard_that_is_taken_away(clinic: Clinic) -> None:
+    """Somebody deletes the guard's table again and again: who that is, the remedy finds out; stopped, all is green.
+    Switched off it is a warning that says what to take out.
+    """
+    one = clinic.h3
+    argv = ["sh", "-c", "while :; do nft delete table inet myoverlay 2>/dev/null; sleep 0.1; done"]
+    thief = one.host.popen(argv)
+    try:
+        found = one.sick("guard")
+        assert "table inet myoverlay is gone" in found["saw"]
+        assert commands(found)[0] == "nft monitor ruleset"
+        words = one.sh("timeout 6 nft monitor ruleset || true")
+        assert re.search(r"new generation \d+ by process \d+ \(nft\)", words), words
+    finally:
+        thief.kill()
+        thief.communicate(timeout=10)
+    one.well()
+    one.restart(MYOVERLAY_GUARD="off")
+    found = one.sick("guard", level="warn")
+    assert commands(found)[0] == "MYOVERLAY_GUARD=off"
+    one.restart()
     one.well()
 
 

@@ -17,6 +17,7 @@ from lab.lab import HostSpec, Lab
 from lab.processes import Known
 from tests.engine.asking import KNOWN
 from tests.engine.conftest import eventually, ping
+from tests.engine.injecting import inject, of_host
 from tests.engine.managed import CREATE, EMBEDDED, FOLDER, OURS, PIN, Managed, address, build, run
 
 
@@ -77,6 +78,28 @@ def test_a_path_is_traced(managed: Managed) -> None:
     managed.h2.run(["nft", "delete table ip stop"])
     assert code == 1
     assert (found["steps"][found["first"]]["host"], found["steps"][found["first"]]["hop"]) == ("h2", "host firewall")
+
+
+@pytest.mark.parametrize("name", ["h1", "h2"])
+def test_the_guard_works_by_the_plugins_rights(managed: Managed, name: str) -> None:
+    """With no more than config.json asks for it lays both tables, keeps a stranger out, and mends what is flushed."""
+    host, stranger = managed.lab.hosts[name], managed.lab.registry
+    assert stranger is not None
+    host.run(["nft", "list", "set", "inet", "myoverlay", "live4"])
+    host.run(["nsenter", f"--net={PIN}", "nft", "list", "table", "bridge", "myoverlay"])
+
+    def count(counter: str, label: str) -> int:
+        return int(json.loads(managed.say(host, "counters", "--json").stdout)[counter].get(label, 0))
+
+    known, before = count("guard", "unknown"), count("repairs", "guard")
+    assert inject("talks", host, PIN, of_host(stranger.host)) == "dropped"
+    eventually("the count", lambda: count("guard", "unknown") == known + 3, 8)
+    host.run(["nft", "delete", "table", "inet", "myoverlay"])
+    eventually("the repair", lambda: count("repairs", "guard") == before + 1, 8)
+    assert inject("talks", host, PIN, of_host(stranger.host)) == "dropped"
+    host.run(["nsenter", f"--net={PIN}", "nft", "delete", "table", "bridge", "myoverlay"])
+    eventually("the repair inside", lambda: count("repairs", "binding") >= 1, 8)
+    assert len(ping(host, "talks", address(managed.other(host), "talks"))) == 3
 
 
 @pytest.mark.parametrize("name", ["h1", "h2"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from myoverlay.host.ground import Ground
+from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.links import Links
+from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.pins import Pins
-from tests.pure.model.kernel_contract import KernelContract
+from tests.pure.model.kernel_contract import FenceContract, KernelContract
 
 
 @pytest.fixture
@@ -30,3 +32,12 @@ def open_ground() -> Any:
 
 class TestContract(KernelContract):
     """The contract on the real kernel."""
+
+
+class TestFence(FenceContract):
+    """The contract of the guard's table on the real kernel."""
+
+    @pytest.fixture
+    def fences(self, spaces: Callable[[str], Namespace]) -> Any:
+        home = spaces("home")
+        return lambda: FenceTable(lambda: home)

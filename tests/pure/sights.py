@@ -40,7 +40,7 @@ def sight(**changes: Any) -> Sight:
         "id": "a" * 32, "name": "ann", "version": "0.1.0", "run": "r" * 16, "started": 3600.0, "session": True,
         "barred": None, "store": store(**changes.pop("store", {})), "overlays": (overlay("web"),),
         "peers": (peer("bob"),), "held": (), "counts": {}, "ages": {}, "compared": 1.0, "drift": 0,
-        "journal_bytes": 4096, "heartbeat_trouble": "", "heartbeat_mtu": 1450, "names": names, "metrics_at": "",
-        "metrics_trouble": "",
+        "journal_bytes": 4096, "heartbeat_trouble": "", "heartbeat_mtu": 1450, "unguarded": "", "names": names,
+        "metrics_at": "", "metrics_trouble": "",
     }  # fmt: skip
     return Sight(**(fields | changes))

@@ -20,6 +20,8 @@ DEFAULTS = {
     "vtep": "",
     "prefix": "myoverlay",
     "port": 4789,
+    "guard": "on",
+    "spoof": (),
     "pools": "10.128.0.0/9",
     "eager": 4000,
     "grace": 60.0,
@@ -42,6 +44,8 @@ DEFAULTS = {
 GOOD = {
     "prefix": ("team/net", "team/net"),
     "port": ("8472", 8472),
+    "guard": ("WARN", "warn"),
+    "spoof": ("web, db", ("web", "db")),
     "pools": ("10.0.0.0/8", "10.0.0.0/8"),
     "eager": ("0", 0),
     "grace": ("1", 1.0),
@@ -62,6 +66,8 @@ GOOD = {
 BAD = {
     "prefix": ("/", "a//b", "../x", "a b"),
     "port": ("0", "65536", "vxlan", "-1", "４789", "9" * 5000),
+    "spoof": ("We b", "a,,b", "-x"),
+    "guard": ("yes", "1", "strict"),
     "pools": ("10.0.0.0", "10.0.0.1/8", "10.0.0.0/25", "fd00::/16", "many"),
     "eager": ("-1", "1.5", "all", "４"),
     "recorder": ("-1", "65537", "1M", "9" * 5000),

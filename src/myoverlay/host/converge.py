@@ -16,13 +16,16 @@ from pathlib import Path
 import msgspec
 
 from myoverlay.errors import Clash, KernelRefused, MyoverlayError
+from myoverlay.host.binding import Binding
 from myoverlay.host.ground import Ground
+from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.kernel import netns
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.linkwork import BRIDGE_FILTERS
 from myoverlay.kernel.neigh import Tables
 from myoverlay.kernel.pins import Pins
+from myoverlay.plan import guard as guarding
 from myoverlay.plan import rows, shape
 from myoverlay.plan.claims import Touched
 from myoverlay.tally import Tally
@@ -56,9 +59,17 @@ class Converger:
         leftovers: Leftovers,
         open_ground: Callable[[netns.Namespace, int, Iterable[str]], Ground] = Ground,
         resolver: Address | None = None,
+        guard: Guard | None = None,
+        binding: Binding | None = None,
     ) -> None:
-        """`resolver`: where names are asked in every overlay namespace; None where they are not answered."""
+        """`resolver`: where names are asked in every overlay namespace; None where they are not answered.
+
+        `guard`: told of each overlay before its link goes up, and of each VTEP before a row leads to it.
+        `binding`: told of each endpoint before its cable is there.
+        """
         self.resolver = resolver
+        self.guard = guard
+        self.binding = binding
         self._links = links
         self._pins = pins
         self._tally = tally
@@ -81,18 +92,28 @@ class Converger:
         Ports of endpoints whose cable is gone are not made anew: their container is gone too.
         """
         born = not self._pins.is_there(network.overlay)
-        namespace = self._pins.create(network.overlay)
+        if self.guard is not None:  # what runs already is not ended for want of a guard
+            self.guard.cover(network, strict=born)
+        namespace, bound = self._pins.create(network.overlay), None
         try:
+            if self.binding is not None:
+                bound = self.binding.open(namespace, network, endpoints, strict=born)
             seen = self._seen(namespace, deadline)
             kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
             self._fit(namespace, network, kept, seen, frozenset(), deadline, born)
             ground = self._open(namespace, network, kept, deadline)
         except BaseException:
+            if bound is not None:
+                bound.close()
             namespace.close()
             if born:
                 self._pins.delete(network.overlay)
+                if self.guard is not None:  # the VNI may be somebody else's, whom we would keep out
+                    self.guard.uncover(network.overlay)
             raise
+        ground.bound = bound
         ground.rows, ground.born = rows.Written.of(_rows_of(ground.tables)), born
+        self._admit(ground, ground.rows.fdb.values())
         return ground
 
     def _open(
@@ -101,7 +122,14 @@ class Converger:
         ifindex = self._links.ifindex(namespace, shape.VXLAN, deadline=deadline)
         if ifindex is None:
             raise KernelRefused(f"find {shape.VXLAN} of overlay {network.overlay}", errno.ENODEV, "it is gone")
-        return self._open_ground(namespace, ifindex, (endpoint.port for endpoint in endpoints))
+        ground = self._open_ground(namespace, ifindex, (endpoint.port for endpoint in endpoints))
+        ground.overlay = network.overlay
+        return ground
+
+    def _admit(self, ground: Ground, fdb: Iterable[Fdb]) -> None:
+        """Whoever is sent to may answer."""
+        if self.guard is not None:
+            self.guard.admit(ground.overlay, guarding.behind(fdb))
 
     def keep_pinned(self, ground: Ground, overlay: OverlayName) -> None:
         """See that the namespace we hold open is the one that is pinned: somebody may have taken the pin away.
@@ -134,6 +162,8 @@ class Converger:
 
     def mend(self, ground: Ground, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Ground:
         """Make the links as wanted. Where a device had to be made anew, or was, another ground is opened and filled."""
+        if self.guard is not None:
+            self.guard.cover(network, strict=False)
         seen = self._seen(ground.namespace, deadline, ground)
         kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
         self._fit(ground.namespace, network, kept, seen, ground.leaving, deadline, False)
@@ -146,6 +176,7 @@ class Converger:
             namespace.close()
             raise
         new.leaving = ground.leaving
+        new.bound, ground.bound = ground.bound, None
         new.rows = ground.rows
         self._apply(new, rows.diff(new.rows.all(), _rows_of(new.tables)))
         self._repaired(network.overlay, "device made anew", f"{shape.BRIDGE} or {shape.VXLAN}")
@@ -250,10 +281,19 @@ class Converger:
             " remove that, or create the overlay with another -o vni= or -o port="
         )
 
-    def endpoint(self, ground: Ground, network: Network, endpoint: Endpoint, deadline: float) -> None:
-        """Lay the endpoint's cable, if it is not there."""
+    def endpoint(
+        self,
+        ground: Ground,
+        network: Network,
+        endpoint: Endpoint,
+        others: Callable[[], list[Endpoint]],
+        deadline: float,
+    ) -> None:
+        """Lay the endpoint's cable, if it is not there. `others`: all endpoints there are, with it."""
         if endpoint.port in ground.ports:
             return
+        if self.binding is not None:
+            self.binding.add(ground.bound, network.overlay, endpoint, others)
         try:
             self._links.ensure(ground.namespace, shape.veth(network, endpoint), deadline=deadline)
         except BaseException:
@@ -265,6 +305,8 @@ class Converger:
     def look(self, ground: Ground) -> None:
         """See which cables are still there: a container's namespace that dies takes its cable along."""
         names = ground.link_names()
+        if self.binding is not None and not ground.ports <= names:
+            self.binding.gone(ground.overlay)
         ground.ports &= names
         ground.leaving &= names
 
@@ -277,6 +319,8 @@ class Converger:
         if endpoint.port in ground.ports:
             ground.ports.discard(endpoint.port)
             ground.leaving.add(endpoint.port)
+            if self.binding is not None:
+                self.binding.gone(ground.overlay)
             self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
     def peers(
@@ -334,7 +378,9 @@ class Converger:
         """In the order given: all writes, then all removals, each in one batch."""
         for gone, kind in ((False, rows.Set), (True, rows.Unset)):
             self.on_write(ground, frozenset(step.row for step in steps if isinstance(step, kind)), gone)
-        refused = ground.tables.set([step.row for step in steps if isinstance(step, rows.Set)])
+        written = [step.row for step in steps if isinstance(step, rows.Set)]
+        self._admit(ground, (row for row in written if isinstance(row, Fdb)))
+        refused = ground.tables.set(written)
         refused += ground.tables.unset([step.row for step in steps if isinstance(step, rows.Unset)])
         for row, error in refused:
             self._tally.add("row_failures", type(row).__name__.lower())
@@ -365,6 +411,10 @@ class Converger:
                 log.warning("overlay %s: %s", overlay, error)
             (ground or namespace).close()
         self._pins.delete(overlay)
+        if self.guard is not None:
+            self.guard.uncover(overlay)
+        if self.binding is not None:
+            self.binding.forget(overlay)
 
 
 def _intended(written: rows.Rows, want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:

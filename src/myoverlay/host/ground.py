@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
+from myoverlay.host.binding import Table
 from myoverlay.kernel import netns
 from myoverlay.kernel.frames import Announcer
 from myoverlay.kernel.linkwork import Memory
@@ -20,6 +21,10 @@ class Ground:
 
     def __init__(self, namespace: netns.Namespace, ifindex: int, ports: Iterable[str]) -> None:
         self.namespace = namespace
+        #: Whose it is.
+        self.overlay = ""
+        #: What binds its containers to their addresses, where they are bound.
+        self.bound: Table | None = None
         self.ifindex = ifindex
         self.ports = set(ports)
         #: Ports that are being taken away because Docker said so: their removal has a cause, and may take a while.
@@ -46,6 +51,8 @@ class Ground:
         return self.namespace.call(lambda: [_index(shape.VXLAN), _index(shape.BRIDGE)])
 
     def close(self) -> None:
+        if self.bound is not None:
+            self.bound.close()
         for part in (self.misses, self.announcer, self.tables, self.namespace):
             part.close()
 

@@ -8,7 +8,7 @@ from myoverlay.plan import believe
 from myoverlay.plan.claims import Said, said_by
 from myoverlay.plan.shared import Shared
 from myoverlay.store.typed import Held
-from myoverlay.values import Definition, HostId, HostList
+from myoverlay.values import Address, Definition, HostId, HostList
 
 Lists = Mapping[HostId, Held[HostList]]
 
@@ -40,6 +40,15 @@ def heard(
 def news(definition: Definition, hosts: Collection[HostId], before: Lists | None, after: Lists) -> list[Said]:
     """What these hosts say otherwise than before."""
     return [_news(definition, host, (before or {}).get(host), after.get(host)) for host in hosts]
+
+
+def have_moved(hosts: Collection[HostId], before: Lists | None, after: Lists) -> bool:
+    """Is one of these hosts new, gone, or at another VTEP?"""
+    return any(_vtep((before or {}).get(host)) != _vtep(after.get(host)) for host in hosts)
+
+
+def _vtep(held: Held[HostList] | None) -> Address | None:
+    return held.value.vtep if held is not None else None
 
 
 def _news(definition: Definition, host: HostId, before: Held[HostList] | None, now: Held[HostList] | None) -> Said:

@@ -21,6 +21,7 @@ from myoverlay.host.view import View
 from myoverlay.kernel.netns import Namespace
 from myoverlay.plan import shape, signposts
 from myoverlay.plan.claims import Said, said_outside
+from myoverlay.plan.guard import live
 from myoverlay.store.typed import Held
 from myoverlay.values import (
     COUNT_LIMIT,
@@ -71,6 +72,8 @@ class LocalOverlay:
         #: Endpoints that Docker is about to delete itself, and how often they are still passed over.
         self._left: dict[str, int] = {}
         self._removed = False
+        #: Who may send to this host, by the view; None where that is to be gathered.
+        self._live: frozenset[Address] | None = None
         #: Endpoints that a former run of ours made.
         self._inherited = frozenset(one.endpoint for one in self.endpoints())
 
@@ -87,6 +90,7 @@ class LocalOverlay:
         if self._ground is None:
             self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
             self._programming.meet(self._ground)
+            self._let_in(True, self.view.complete)
         return self._ground
 
     def check(self, deadline: float) -> bool:
@@ -104,6 +108,7 @@ class LocalOverlay:
             finding = self._converger.inspect(ground, self.network, self.endpoints(), deadline)
             if finding.wrong:
                 self._mend(ground, deadline)
+            self._bind(ground, deadline)
             self.compare()
         except (ValueError, KernelRefused):
             if self._ground is ground:
@@ -115,6 +120,14 @@ class LocalOverlay:
         with self._locked(deadline):
             if self._ground is ground:
                 self._ground = self._converger.mend(ground, self.network, self.endpoints(), deadline)
+
+    def _bind(self, ground: Ground, deadline: float) -> None:
+        """See that containers are bound to their addresses. Looks without the lock, as `check`."""
+        binding = self._converger.binding
+        if binding is not None and not binding.is_as_left(ground.bound, ground.overlay):
+            with self._locked(deadline):
+                if self._ground is ground:
+                    binding.check(ground.bound, ground.overlay, self.endpoints())
 
     def move(self, network: Network, deadline: float) -> None:
         """From now on this host has another VTEP there: the device is made anew, its rows are kept."""
@@ -221,7 +234,7 @@ class LocalOverlay:
             self._journal.endpoints.put(endpoint, new)
             try:
                 ground = self._stand(deadline)
-                self._converger.endpoint(ground, self.network, new, deadline)
+                self._converger.endpoint(ground, self.network, new, self.endpoints, deadline)
             except BaseException:
                 if known is None:
                     self._journal.endpoints.drop(endpoint)
@@ -261,7 +274,7 @@ class LocalOverlay:
         """Docker is about to put the endpoint's interface into a container, that of the sandbox."""
         with self._locked(deadline):
             known, ground = self.endpoint(endpoint), self._stand(deadline)
-            self._converger.endpoint(ground, self.network, known, deadline)
+            self._converger.endpoint(ground, self.network, known, self.endpoints, deadline)
             with self._journal.lock:  # the container's other networks must not get the same route
                 known = self.endpoint(endpoint)
                 route = signposts.length_for(known, sandbox, self._journal.endpoints.all()) if self.resolver else 0
@@ -329,13 +342,17 @@ class LocalOverlay:
             self._has_listing = self._has_listing or anew
             before = self.view.lists
             after = hearsay.heard(before, lists, anew, left, incarnation, doubt)
-            said = hearsay.news(self.network.definition, {*lists, *left}, before, after)
+            hosts = {*lists, *left}
+            said = hearsay.news(self.network.definition, hosts, before, after)
+            if anew or hearsay.have_moved(hosts, before, after):
+                self._live = None
             self._see(msgspec.structs.replace(self.view, lists=after), said, whole=anew and not doubt)
 
     def learn_outsiders(self, outsiders: tuple[Peer, ...]) -> None:
         """These are all outsiders: program them."""
         with self._lock:
             said = said_outside(self.view.outsiders or (), outsiders)
+            self._live = None
             self._see(msgspec.structs.replace(self.view, outsiders=outsiders), [said], self.view.whole)
 
     def _see(self, view: View, said: Iterable[Said], whole: bool) -> None:
@@ -348,10 +365,22 @@ class LocalOverlay:
         peers = self._programming.claims
         self.view = View(view.lists, view.outsiders, peers.peers, peers.macs, listed and whole, whole)
         if self._ground is not None:
+            moved = self._live is None or self.view.complete != before.complete
+            self._let_in(moved, complete=False)
             self._programming.follow(self._ground, before, self.view, touched)
+            self._let_in(moved, self.view.complete)
         if listed:
             self.listed.set()
         self._on_news()
+
+    def _let_in(self, moved: bool, complete: bool) -> None:
+        """See that the guard lets in who is known to be there; where that is complete, nobody else."""
+        guard = self._converger.guard
+        if guard is None or not moved:
+            return
+        if self._live is None:
+            self._live = live(self.view.lists or {}, self.view.outsiders or ())
+        (guard.keep if complete else guard.admit)(self.network.overlay, self._live)
 
     def answer(self, peer: Peer) -> None:
         """Somebody here asked for this peer: write its rows if they are not there, and tell whoever asked."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from myoverlay.errors import Late, MyoverlayError, Unavailable
+from myoverlay.host.guard import Guard
 from myoverlay.host.leases import Leases
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
@@ -92,6 +93,7 @@ class Reconciler(Loop):
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
         abandoned: float = ABANDONED,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__("reconcile", tally)
         self._overlays = overlays
@@ -99,6 +101,7 @@ class Reconciler(Loop):
         self._leftovers = leftovers
         self._now = now
         self._abandoned = abandoned
+        self._guard = guard
         self._hurried = threading.Event()
         self._said: dict[str, str] = {}
         self._lying: dict[str, float] = {}
@@ -107,6 +110,11 @@ class Reconciler(Loop):
         self.compared_at: float | None = None
         self.drift = 0
         self.rounds = Rounds()
+
+    @property
+    def unguarded(self) -> str:
+        """Why this host takes VXLAN from anyone, in one sentence; empty where it does not, or is told to."""
+        return self._guard.trouble if self._guard is not None else ""
 
     def wake(self) -> None:
         """Have a round at once."""
@@ -125,6 +133,8 @@ class Reconciler(Loop):
         What cannot be done for one overlay keeps nobody from the others.
         """
         before = self.tally.total("repairs")
+        if self._guard is not None:
+            self._attempt("the guard", self._guard.check)
         self._attempt("the underlay", lambda: self._underlay.follow(self._overlays.all(), _soon()))
         for local in self._overlays.all():
             self._attempt(f"overlay {local.network.overlay}", lambda local=local: self._compare(local))  # type: ignore[misc]

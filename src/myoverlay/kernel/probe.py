@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from myoverlay.errors import Clash, KernelRefused, Unavailable
 from myoverlay.kernel import frames, netns
@@ -91,6 +91,14 @@ class Read(NamedTuple):
     invalid: int
 
 
+class Watchman(Protocol):
+    """Who is told of the device before it is there, and of the VTEPs that are asked."""
+
+    def cover(self, port: int, vni: int, vtep: Address, door: str) -> None: ...
+    def admit(self, vteps: Iterable[Address]) -> None: ...
+    def uncover(self) -> None: ...
+
+
 class Prober:
     """A host's probe device. For one thread, but for `remove`. `vteps` are this host's, the first is used."""
 
@@ -103,8 +111,10 @@ class Prober:
         vteps: Callable[[], Sequence[Address]],
         search: Iterable[Path] = (),
         home: Namespace | None = None,
+        guard: Watchman | None = None,
     ) -> None:
         """`search`: where else namespaces are pinned, to name who has the VNI; `home`: where the underlay is."""
+        self._guard = guard
         self._links, self._pins, self._port, self._vteps = links, pins, port, vteps
         self._search = (pins.folder, *search)
         self._home = home.dup() if home is not None else netns.current()
@@ -148,7 +158,9 @@ class Prober:
         vteps = self._vteps()
         if not vteps:
             raise Unavailable("heartbeat: this host has no VTEP yet")
-        _, _, mtu = self._links.address_of(vteps[0], deadline=deadline)
+        _, door, mtu = self._links.address_of(vteps[0], deadline=deadline)
+        if self._guard is not None:
+            self._guard.cover(self._port, PROBE_VNI, vteps[0], door)
         mtu -= VXLAN_OVERHEAD[vteps[0].version]
         return Tunnel(name=DEVICE, mac=self.mac, vni=PROBE_VNI, port=self._port, local=vteps[0], mtu=mtu)
 
@@ -169,8 +181,10 @@ class Prober:
         """What to select on; none without a device."""
         return self._open.sockets if self._open is not None else ()
 
-    def know(self, hosts: Iterable[HostId]) -> None:
-        """Whose answers count: those of all others are invalid."""
+    def know(self, hosts: Mapping[HostId, Address]) -> None:
+        """Whose answers count, and where they are: those of all others are invalid."""
+        if self._guard is not None:
+            self._guard.admit(hosts.values())
         self._known = {(probe_mac(host), probe_address(host)): host for host in hosts}
 
     def ask(
@@ -246,6 +260,8 @@ class Prober:
             with self._pins.create(PIN) as namespace:
                 self._links.remove(namespace, DEVICE, deadline=deadline)
         self._pins.delete(PIN)
+        if self._guard is not None:
+            self._guard.uncover()
 
 
 def _routed(wire: Wire, vteps: set[Address]) -> set[Address]:

@@ -184,6 +184,33 @@ class Wire:
             raise KernelRefused(attempt, code, reason or "no answer")
         return answer
 
+    def transact(self, requests: Sequence[Request], attempt: str) -> None:
+        """Send a netfilter transaction, its first and last message included. Raises KernelRefused: then all is undone.
+
+        Where the kernel refuses it as a whole, its answer bears the first message's number (nfnetlink_rcv_batch).
+        """
+        last = len(requests) - 2
+        acked = [one._replace(flags=one.flags | (NLM_F_ACK if at == last else 0)) for at, one in enumerate(requests)]
+        base = self._send(acked, 0)
+        refused: KernelRefused | None = None
+        while True:
+            try:
+                replies = self._receive()
+            except _Overflow:  # there were more errors than fit
+                self._drain()
+                raise KernelRefused(attempt, errno.ENOBUFS, os.strerror(errno.ENOBUFS)) from None
+            for reply in replies:
+                place = reply.sequence - base - 1
+                if reply.kind != NLMSG_ERROR or not 0 <= place < len(requests):
+                    continue
+                code, reason = verdict(reply)
+                if code and refused is None:
+                    refused = KernelRefused(attempt, code, reason)
+                if place == last or (place == 0 and code):
+                    if refused is not None:
+                        raise refused
+                    return
+
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All bodies of a dump: complete, or KernelRefused (EINTR where the table kept changing while being read)."""
         for _attempt in range(DUMP_ATTEMPTS):

@@ -15,13 +15,11 @@ from typing import NamedTuple
 
 from myoverlay.errors import KernelRefused
 from myoverlay.kernel.netns import Namespace
+from myoverlay.kernel.nft import HEAD, NETLINK_NETFILTER, word
 from myoverlay.kernel.rtnetlink import Wire, attributes, members
 
-NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
 _GETCHAIN, _GETRULE = _SUBSYSTEM | 4, _SUBSYSTEM | 7
-#: struct nfgenmsg: family, version, resource.
-_HEAD = struct.Struct("!BBH")
 #: Chains: table, name, hook (number), policy. Rules: table, chain, handle, expressions (name, data).
 _TABLE, _NAME, _HOOK, _POLICY = 1, 3, 4, 5
 _CHAIN, _HANDLE, _EXPRESSIONS = 2, 3, 4
@@ -74,7 +72,7 @@ def read(ns: Namespace, ports: Collection[int]) -> Ruleset:
     counts: dict[tuple[int, str, str], int] = {}
     dropping = []
     for family, found in rules:
-        table, chain = _text(found.get(_TABLE)), _text(found.get(_CHAIN))
+        table, chain = word(found.get(_TABLE)), word(found.get(_CHAIN))
         counts[family, table, chain] = counts.get((family, table, chain), 0) + 1
         handle = int.from_bytes(found.get(_HANDLE, b""), "big")
         for port in ports:
@@ -85,18 +83,18 @@ def read(ns: Namespace, ports: Collection[int]) -> Ruleset:
 
 def _dump(wire: Wire, kind: int) -> Iterator[tuple[int, dict[int, bytes]]]:
     try:
-        bodies = wire.dump(kind, _HEAD.pack(socket.AF_UNSPEC, 0, 0))
+        bodies = wire.dump(kind, HEAD.pack(socket.AF_UNSPEC, 0, 0))
     except KernelRefused as said:
         if said.code not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT):  # no nf_tables in this kernel
             raise
         return
     for body in bodies:
-        if len(body) >= _HEAD.size:
-            yield body[0], attributes(body, _HEAD.size)
+        if len(body) >= HEAD.size:
+            yield body[0], attributes(body, HEAD.size)
 
 
 def _chain(family: int, found: dict[int, bytes], counts: dict[tuple[int, str, str], int]) -> Chain:
-    table, name = _text(found.get(_TABLE)), _text(found.get(_NAME))
+    table, name = word(found.get(_TABLE)), word(found.get(_NAME))
     hook = ""
     if _HOOK in found:
         number = int.from_bytes(attributes(found[_HOOK], 0).get(_HOOK_NUMBER, b"\xff"), "big")
@@ -110,7 +108,7 @@ def drops_port(expressions: bytes, port: int) -> bool:
     loaded = named = ended = False
     for raw in members(expressions):
         expression = attributes(raw, 0)
-        name, data = _text(expression.get(_EXPRESSION_NAME)), attributes(expression.get(_EXPRESSION_DATA, b""), 0)
+        name, data = word(expression.get(_EXPRESSION_NAME)), attributes(expression.get(_EXPRESSION_DATA, b""), 0)
         if name == "payload":
             loaded = _numbers(data, 2, 3, 4) in (
                 (_TRANSPORT, _DESTINATION, 2),
@@ -120,11 +118,11 @@ def drops_port(expressions: bytes, port: int) -> bool:
             value = attributes(data.get(3, b""), 0).get(1, b"")
             named = named or (_numbers(data, 2) == (0,) and value[-2:] == struct.pack("!H", port))
         elif name == "match":
-            named = named or (_text(data.get(1)) == "udp" and _udp_match(data.get(3, b""), port))
+            named = named or (word(data.get(1)) == "udp" and _udp_match(data.get(3, b""), port))
         elif name == "immediate":
             verdict = attributes(attributes(data.get(2, b""), 0).get(2, b""), 0).get(1)
             ended = ended or (verdict is not None and int.from_bytes(verdict, "big") == _DROP)
-        elif name == "reject" or (name == "target" and _text(data.get(1)) in ("DROP", "REJECT")):
+        elif name == "reject" or (name == "target" and word(data.get(1)) in ("DROP", "REJECT")):
             ended = True
     return named and ended
 
@@ -139,10 +137,6 @@ def _udp_match(info: bytes, port: int) -> bool:
 
 def _numbers(data: dict[int, bytes], *kinds: int) -> tuple[int, ...]:
     return tuple(int.from_bytes(data.get(kind, b""), "big") for kind in kinds)
-
-
-def _text(raw: bytes | None) -> str:
-    return (raw or b"").split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
 def legacy(ns: Namespace) -> tuple[str, ...]:

@@ -84,6 +84,7 @@ class Lookout:
             journal_bytes=self._journal_bytes(),
             heartbeat_trouble=standing.trouble,
             heartbeat_mtu=standing.mtu,
+            unguarded=of.reconciler.unguarded,
             names=of.names.standing(),
             metrics_at=metrics_at,
             metrics_trouble=metrics_trouble,

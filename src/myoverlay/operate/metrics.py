@@ -80,6 +80,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("misses", ("kind",), "`late`: the row was in the plan and not in the kernel, see repairs_total; all other kinds are usual", "late"),
     _counter("overruns", (), "rows were compared instead; often: the machine is too slow for its misses", ANY),
     _counter("row_failures", ("table",), "the log names the row and what the kernel says; before Linux 6.16 keep below 4,000 MACs of one overlay", ANY),
+    _counter("guard", ("reason",), "somebody tries: `unknown` a machine of the underlay (one or two as a host joins are usual), `door` and `spoofed` a container here, `local` a process here; `tcpdump -ni INTERFACE udp port 4789` shows from where"),
     _counter("announcements", ("reason",), "`failed`: the bridge was down or gone, the next comparison puts it right; others are usual", "failed"),
     _counter("braked", ("kind",), "`myoverlay gc` shows them: why does nobody ask for so much at once?", ANY),
     _counter("underlay", ("outcome",), "`lost`: give the address back, or set MYOVERLAY_VTEP; `moved` and `found` are its benign twins", "lost"),

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from myoverlay.errors import MyoverlayError, Refused
+from myoverlay.errors import KernelRefused, MyoverlayError, Refused
 from myoverlay.host.alive import Liveness
+from myoverlay.host.binding import Binding
 from myoverlay.host.carrying import Carrying, Standing
+from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays
@@ -27,11 +29,12 @@ from myoverlay.networks import CARRIED, Cannot, Carry, Question, fresh_id
 from myoverlay.operate.doctor import Readings
 from myoverlay.operate.readings_machine import MachineReadings, engine_servers, nameservers
 from myoverlay.operate.readings_store import ahead
-from myoverlay.plan import check_hosts, check_kernel, check_plugin, check_store, check_underlay
+from myoverlay.plan import check_guard, check_hosts, check_kernel, check_plugin, check_store, check_underlay
 from myoverlay.plan.fates import State
 from myoverlay.plan.measure import Reach
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
+from myoverlay.tally import Tally
 from myoverlay.values import VXLAN_OVERHEAD, Address, HostId, OverlayName, Subnet
 
 #: So many hosts are asked at once: with 50 packets a second more would not get their turn.
@@ -59,6 +62,9 @@ class Parts(NamedTuple):
     asker: Asker
     resolver: Resolver | None
     wall: Callable[[], float]
+    guard: Guard
+    binding: Binding | None
+    tally: Tally
 
 
 class HostReadings:
@@ -82,6 +88,7 @@ class HostReadings:
             "offload": self.offload,
             "vni": self.vnis,
             "subnets": self.subnets,
+            "guard": self.guarding,
             "bridge-netfilter": self.filters,
             "leftovers": self.leftovers,
         }
@@ -264,6 +271,20 @@ class HostReadings:
             tuple(check_underlay.Lead(to, device) for to, device in leads),
             tuple(needed),
             docker,
+        )
+
+    def guarding(self, deadline: float) -> check_guard.Guarding:
+        of = self._of
+        here = {local.network.overlay for local in of.overlays.all()}
+        unbound = {name: why for name, why in (of.binding.trouble if of.binding else {}).items() if name in here}
+        repairs = of.tally.get("repairs", "guard") + of.tally.get("repairs", "binding")
+        read = check_guard.Guarding(of.guard.mode, unbound=unbound, repairs=repairs)
+        try:
+            now = of.guard.standing()
+        except KernelRefused as error:  # it is not there to be looked at
+            return msgspec.structs.replace(read, trouble=of.guard.trouble or str(error), code=error.code)
+        return msgspec.structs.replace(
+            read, tunnels=now.tunnels, vteps=now.vteps, trouble=now.trouble, code=now.code, there=now.there
         )
 
     def filters(self, deadline: float) -> check_kernel.Filters:

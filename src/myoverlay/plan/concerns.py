@@ -125,6 +125,10 @@ def _kernel(sight: Sight) -> Iterator[Concern]:
         yield Concern(f"the kernel was compared last {ago(sight.compared)}", "see the log of `reconcile`; report it")
     if sight.heartbeat_trouble:
         yield Concern(f"the other hosts cannot be asked: {sight.heartbeat_trouble}", "see what the sentence says")
+    if sight.unguarded:
+        yield Concern(
+            f"VXLAN is taken from anyone: {sight.unguarded}", "load the kernel's nf_tables (`modprobe nf_tables`)"
+        )
     if sight.held:
         count = sum(one.count for one in sight.held)
         yield Concern(

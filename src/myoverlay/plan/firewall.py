@@ -297,6 +297,12 @@ class _Walk:
         if "meta" in left:
             key = left["meta"].get("key", "")
             return False if key in ("skuid", "skgid", "cgroup") else self._packet.meta.get(key)
+        if "fib" in left:
+            asked = left["fib"]
+            flags = asked.get("flags")
+            if asked.get("result") == "type" and flags in ("daddr", ["daddr"]):
+                return self._packet.meta.get("fib daddr type")
+            return None
         if "ct" in left and left["ct"].get("key") == "state":
             return "new"  # a VXLAN flow's answers have other ports: to conntrack each packet of it is new
         return None

@@ -316,7 +316,12 @@ def _host_firewall(half: Half, route: Route) -> Hop:
             [Pass(route.out, "egress")],
         ),
         (
-            _outer_packet(half, half.other.vtep, half.vtep, {"iifname": route.out, "iif": route.out, "oifname": ""}),
+            _outer_packet(
+                half,
+                half.other.vtep,
+                half.vtep,
+                {"iifname": route.out, "iif": route.out, "oifname": "", "fib daddr type": "local"},
+            ),
             [
                 Gate(("netdev", "inet"), "ingress", route.out),
                 Gate((family, "inet"), "prerouting"),
@@ -369,7 +374,7 @@ def _firewall(name: str, rules: Rules, ways: Sequence[Through], allow: str, ente
             see = f"`{enter}nft -a list table {ruled.where}` shows it: remove the rule" + (
                 f", {allow}" if allow else ""
             )
-            found.append((ruled, f"table {ruled.where}, {ruled.rule}", see))
+            found.append((ruled, f"table {ruled.where}, {ruled.rule}", _OWN.get(ruled.where, see)))
         stopped = stops(rules.traffic, frame, passes)
         if stopped is not None:
             found.append((stopped, stopped.rule, f"{enter}tc {stopped.where}"))
@@ -382,6 +387,15 @@ def _firewall(name: str, rules: Rules, ways: Sequence[Through], allow: str, ente
         tables = ", ".join(sorted(set(rules.legacy)))
         return unread(name, f"nothing that is read drops; iptables-legacy has tables ({tables}), which are not judged")
     return make(name, False, "nothing is dropped", wanted, "")
+
+
+#: Our own tables drop on purpose: it is what they know that is to be looked at.
+_OWN = {
+    "inet myoverlay": "the guard of this host does not know that VTEP on this overlay: is the other host a member of it"
+    " (`myoverlay host ls`), is its source address its VTEP, and does the store answer here?",
+    "bridge myoverlay": "the container speaks under a MAC or an address that is not its own:"
+    " give it the one that Docker knows, or set MYOVERLAY_SPOOF",
+}
 
 
 def _outer_packet(half: Half, source: Address, target: Address, meta: dict[str, str | int]) -> Packet:

@@ -102,6 +102,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int | None
     heartbeat_trouble: str
     heartbeat_mtu: int
+    unguarded: str
     names: Mapping[str, Any]
     metrics_at: str
     metrics_trouble: str

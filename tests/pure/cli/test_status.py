@@ -86,7 +86,7 @@ class Here:
             overlays=overlays, discovery=SimpleNamespace(heard=lambda local: 1.0), peers=self.watch, fates=self.fates,
             beat=self.beat, liveness=SimpleNamespace(name="ann", has_session=True, barred=lambda: None),
             epoch=SimpleNamespace(looked=looked, in_doubt=lambda: False), leftovers=self.leftovers,
-            reconciler=SimpleNamespace(compared_at=998.0, drift=0),
+            reconciler=SimpleNamespace(compared_at=998.0, drift=0, unguarded=""),
             names=Names("ann", overlays, self.watch, None, None), tally=self.tally,
             terms=Terms(60.0, 600.0, 4789), now=self.clock,
         )  # fmt: skip

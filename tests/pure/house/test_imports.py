@@ -7,7 +7,7 @@ import pytest
 from tests.pure.house.source import calls, imports, modules
 
 #: Each room and what it may import of the program; a room's own modules are always allowed, `myoverlay` is its version.
-LEAVES = {"errors", "naming", "values", "networks", "path", "outlook"}
+LEAVES = {"errors", "naming", "values", "networks", "path", "outlook", "fence"}
 ROOMS = {
     "errors": set(),
     "naming": set(),
@@ -15,6 +15,7 @@ ROOMS = {
     "networks": {"errors", "naming", "values"},
     "path": {"errors", "naming", "values", "networks"},
     "outlook": {"errors", "naming", "values", "networks"},
+    "fence": {"values"},
     "tally": set(),
     "settings": LEAVES,
     "plan": LEAVES,
@@ -63,6 +64,7 @@ BARRED = {
     "networks": {"threading", "time", "logging", "os", "random"},
     "path": {"threading", "time", "logging", "os", "random"},
     "outlook": {"threading", "time", "logging", "os", "random"},
+    "fence": {"threading", "time", "logging", "os", "random"},
     "names": {"threading", "pyroute2", "consul", "docker", "flask", "gunicorn", "requests", "sqlite3", "subprocess"},
     "operate": {"docker"},
 }
@@ -75,7 +77,7 @@ COLLABORATORS = {
     "Claiming", "Ceding", "Upkeep", "Clusterwide", "ClusterNetworks", "Respondent", "Asker", "Observer",
     "NetworkFollower", "EngineNetworks", "Trial", "Departure", "Resolver", "Doorstep", "Called", "Follower",
     "Registrar", "Catalogue", "Insight", "Recorder", "Trace", "PathAsker", "Recording", "PathAnswering", "OverlayList",
-    "Metered", "Lookout", "Exposition", "Exporter", "Status", "Overview",
+    "Metered", "Lookout", "Exposition", "Exporter", "Status", "Overview", "Guard", "FenceTable",
     "Surveyor", "Collector", "Doctor", "MachineReadings", "StoreReadings", "HostReadings",
     "Observatory", "OutlookAnswering", "Onlooker", "OutlookRecords", "Page", "Picture", "Carrying", "Tracing",
     "Seeker",

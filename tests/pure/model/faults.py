@@ -57,6 +57,16 @@ FAULTS = {
         "                host: Held(held.value, 0) if anew else held\n",
         "                host: held\n",
     ),
+    "whoever has left may send on": Fault(
+        "host.local",
+        "        (guard.keep if complete else guard.admit)(self.network.overlay, self._live)\n",
+        "        guard.admit(self.network.overlay, self._live)\n",
+    ),
+    "a container is bound after its cable": Fault(
+        "host.converge",
+        "            self.binding.add(ground.bound, network.overlay, endpoint, others)\n",
+        "            self.binding.gone(network.overlay)\n",
+    ),
     "an address in use is given again": Fault(
         "host.leases",
         '        if mine is not None and mine.use == "endpoint" and self._is_used(network, asked):\n',

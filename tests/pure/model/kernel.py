@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from myoverlay.errors import KernelRefused, Refused
+from myoverlay.fence import At, Bound, Dropped, Fence, Pair
 from myoverlay.kernel.linkforms import Observed
 from myoverlay.plan import rows as plan
 from myoverlay.plan import shape
@@ -33,6 +34,8 @@ class Space:
     def __init__(self, name: str) -> None:
         self.name = name
         self.links: dict[str, Link] = {}
+        #: Who may come out of which port; None: whoever likes.
+        self.bound: frozenset[Bound] | None = None
         self.neigh: dict[Address, Mac] = {}
         self.fdb: dict[Mac, Address] = {}
 
@@ -59,8 +62,14 @@ class Kernel:
         #: Called after each change of a tunnel's tables, with the rows that are no longer there and why.
         self.on_rows: Callable[[Space, list[Row], str], None] = lambda _space, _gone, _why: None
         self.unreachable: set[Address] = set()
+        #: The guard's sets, and the generation of the host's rules; None: there is no table.
+        self.fence: Fence | None = None
+        self.generation = 1
+        #: Called with what a stranger could have used: a link without a guard, a row to somebody who is kept out.
+        self.on_hole: Callable[[str], None] = lambda _: None
 
     def power_off(self) -> None:
+        self.fence, self.generation = None, 1
         self.pins.clear()
         self.loose.clear()
 
@@ -85,6 +94,8 @@ class Kernel:
                 if thing.link in self.loose:
                     raise KernelRefused(f"making {thing.port}", errno.EEXIST, "File exists")
                 self.loose[thing.link] = space
+            if thing.mac not in {one.mac for one in space.bound or () if one.port == thing.port}:
+                self.on_hole(f"the cable {thing.port} of {space.name} is laid for a container that is not bound")
             space.links[name] = Link(thing, link.index if link is not None else next(self._numbers))
         else:
             space.links[name] = Link(thing, link.index if link is not None else next(self._numbers))
@@ -97,6 +108,8 @@ class Kernel:
             space.links[thing.name] = Link(thing, link.index if link else 0)
             return
         self.remove(space, thing.name, "device made anew")
+        if self.fence is None or At(Pair(thing.port, thing.vni), thing.local) not in self.fence.own:
+            self.on_hole(f"the tunnel of {space.name} goes up, and nobody guards it")
         space.links[thing.name] = Link(thing, next(self._numbers))
 
     def remove(self, space: Space, name: str, why: str = "device removed") -> None:
@@ -138,11 +151,20 @@ class Kernel:
         else:
             former = space.fdb.get(row.mac)
             space.fdb[row.mac] = row.vtep
+            if not self.lets_in(space, row.vtep):
+                self.on_hole(f"{space.name} sends to {row.vtep}, whose answers are kept out")
             if former is not None and former != row.vtep:
                 gone.append(Fdb(mac=row.mac, vtep=former))
         if gone:
             self.on_rows(space, gone, f"overwritten by {row}")
         return None
+
+    def lets_in(self, space: Space, vtep: Address) -> bool:
+        """Does the guard take from this VTEP what is for the overlay?"""
+        tunnel = space.tunnel
+        if tunnel is None or self.fence is None:
+            return False
+        return At(Pair(tunnel.port, tunnel.vni), vtep) in self.fence.live
 
     def unset(self, space: Space, index: int, row: Row) -> KernelRefused | None:
         refused = self._refusal(space, index, row)
@@ -410,6 +432,113 @@ class FakeGround:
     def _indexes(self) -> list[int]:
         links = self.namespace.space.links
         return [links[name].index if name in links else 0 for name in (shape.VXLAN, shape.BRIDGE)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class FakeFenceTable:
+    """`kernel.fence.FenceTable`: it remembers nothing of an earlier run but what the kernel holds."""
+
+    def __init__(self, kernel: Kernel, guard: Guard = free) -> None:
+        self._kernel = kernel
+        self._guard = guard
+        self._laid = False
+        self._generation: int | None = None
+
+    def held(self) -> Fence:
+        self._guard("fence held")
+        return self._kernel.fence or Fence()
+
+    def lay(self, fence: Fence) -> None:
+        self._guard("fence lay")
+        self._write(fence)
+        self._laid = True
+        self._guard("")
+
+    def change(self, more: Fence, less: Fence) -> None:
+        if not more and not less:
+            return
+        self._guard("fence change")
+        there = self._kernel.fence
+        if there is None or less.without(there):
+            raise KernelRefused("changing the guard's table myoverlay", errno.ENOENT, "No such file or directory")
+        self._write(there.without(less).beside(more))
+        self._guard("")
+
+    def is_untouched(self) -> bool:
+        self._guard("fence generation")
+        return self._generation == self._kernel.generation
+
+    def stands(self) -> bool:
+        self._guard("fence stands")
+        return self._laid and self._kernel.fence is not None
+
+    def look(self) -> Fence | None:
+        self._guard("fence look")
+        if not self._laid or self._kernel.fence is None:
+            return None
+        self._generation = self._kernel.generation
+        return self._kernel.fence
+
+    def dropped(self) -> Dropped:
+        self._guard("fence dropped")
+        return Dropped()
+
+    def remove(self) -> None:
+        self._guard("fence remove")
+        self._kernel.fence, self._laid = None, False
+        self._kernel.generation += 1
+        self._guard("")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _write(self, fence: Fence) -> None:
+        self._kernel.fence = fence
+        self._kernel.generation += 1
+        self._generation = self._kernel.generation
+
+
+class FakeBoundTable:
+    """`kernel.bound.BoundTable`: it lies in its namespace, and goes with it."""
+
+    def __init__(self, home: Callable[[], Any], guard: Guard = free) -> None:
+        self._home = home
+        self._guard = guard
+        self._laid = False
+
+    def lay(self, value: frozenset[Bound]) -> None:
+        self._guard("bound lay")
+        self._home().space.bound = value
+        self._laid = True
+        self._guard("")
+
+    def change(self, more: frozenset[Bound], less: frozenset[Bound]) -> None:
+        self._guard("bound change")
+        space = self._home().space
+        if space.bound is None or less - space.bound:
+            raise KernelRefused("changing table myoverlay", errno.ENOENT, "No such file or directory")
+        space.bound = space.bound - less | more
+        self._guard("")
+
+    def is_untouched(self) -> bool:
+        self._guard("bound generation")
+        return False
+
+    def look(self) -> frozenset[Bound] | None:
+        self._guard("bound look")
+        found: frozenset[Bound] | None = self._home().space.bound
+        return found if self._laid else None
+
+    def counts(self) -> dict[str, int]:
+        self._guard("bound counts")
+        return {"spoofed": 0}
+
+    def remove(self) -> None:
+        self._guard("bound remove")
+        self._home().space.bound = None
+        self._laid = False
 
     def close(self) -> None:
         """Nothing is held."""

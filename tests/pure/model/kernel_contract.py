@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import KernelRefused
+from myoverlay.fence import At, Fence, Pair
 from myoverlay.plan import shape
 from myoverlay.values import Address, Bridge, Fdb, Mac, Neigh, Veth, Vxlan
 
@@ -21,6 +22,67 @@ FDB = Fdb(mac=NEIGH.mac, vtep=Address("192.0.2.9"))
 
 def soon() -> float:
     return time.monotonic() + 8
+
+
+PAIR = Pair(4795, 0x7ABCDE)
+OTHER = At(PAIR, Address("192.0.2.9"))
+FENCE = Fence(
+    frozenset({4795}),
+    frozenset({PAIR}),
+    frozenset({"eth0"}),
+    frozenset({At(PAIR, Address("192.0.2.1"))}),
+    frozenset({At(PAIR, Address("192.0.2.2")), At(PAIR, Address("2001:db8::2"))}),
+)
+
+
+class FenceContract:
+    """Subclass it with a fixture `fences`: it makes another table object, as another run of the daemon would."""
+
+    def test_what_was_laid_is_held(self, fences: Any) -> None:
+        """A table holds what it was laid with, and, changed, what that makes of it; nobody touched it meanwhile."""
+        table = fences()
+        assert not table.held()
+        assert table.look() is None
+        table.lay(FENCE)
+        assert table.held() == table.look() == FENCE
+        more, less = Fence(live=frozenset({OTHER})), Fence(live=frozenset(list(FENCE.live)[:1]))
+        table.change(more, less)
+        assert table.is_untouched()
+        assert table.stands()
+        assert table.look() == FENCE.without(less).beside(more)
+        table.change(more, Fence())  # what is there already stays
+        assert table.look() == FENCE.without(less).beside(more)
+        table.close()
+
+    def test_all_or_nothing(self, fences: Any) -> None:
+        """A change that cannot be made whole is not made: what is added stays out where what goes is not there."""
+        table = fences()
+        with pytest.raises(KernelRefused):
+            table.change(Fence(live=frozenset({OTHER})), Fence())
+        table.lay(FENCE)
+        with pytest.raises(KernelRefused):
+            table.change(Fence(ports=frozenset({8472})), Fence(live=frozenset({OTHER})))
+        assert table.look() == FENCE
+        table.close()
+
+    def test_a_later_run_finds_it(self, fences: Any) -> None:
+        """Another run reads what the table holds, trusts its rules only when it laid them itself, and removes it."""
+        first, second = fences(), fences()
+        first.lay(FENCE)
+        assert second.held() == FENCE
+        assert not second.is_untouched()
+        assert not second.stands()
+        assert second.look() is None
+        second.lay(FENCE)
+        assert second.look() == FENCE
+        assert not first.is_untouched()
+        second.remove()
+        second.remove()
+        assert not first.stands()
+        assert first.look() is None
+        assert not first.held()
+        first.close()
+        second.close()
 
 
 class KernelContract:

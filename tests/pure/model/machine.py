@@ -24,7 +24,7 @@ from myoverlay.plan.measure import Reach
 from myoverlay.settings import load
 from myoverlay.store import Unchanged
 from myoverlay.values import Address, HostId
-from tests.pure.model.kernel import FakeGround, FakeLinks, FakePins, Kernel
+from tests.pure.model.kernel import FakeBoundTable, FakeFenceTable, FakeGround, FakeLinks, FakePins, Kernel
 from tests.pure.model.scheduler import Bell, Latch, Turn
 
 if TYPE_CHECKING:
@@ -375,6 +375,7 @@ class Machine:
         self.vtep = Address(f"192.0.2.{number}")
         self.kernel = Kernel(self.vtep)
         self.kernel.on_rows = lambda space, gone, why: world.truth.rows_gone(self, space, gone, why)
+        self.kernel.on_hole = self._hole
         self.powered = True
         self.doomed = False
         #: Since when its daemon has had answers from the store, without a failure; since when it has run.
@@ -442,6 +443,8 @@ class Machine:
             now=world.scheduler,
             wall=world.scheduler,
             heartbeat=FakeBeat(self),
+            fence=FakeFenceTable(self.kernel, run.guard),
+            bounds=partial(FakeBoundTable, guard=run.guard),
         )
         daemon = Daemon(settings, Way(run), parts)  # type: ignore[arg-type]
         # What waits or is held across calls to the store does so under virtual time.
@@ -512,6 +515,9 @@ class Machine:
             self.daemon.misses.stop(0)
             self.daemon = None
         self.loops = []
+
+    def _hole(self, told: str) -> None:
+        raise Failure("guarded", f"{self.name}: {told}")
 
     def power_off(self) -> None:
         self.kill("loses power")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from myoverlay.values import Address
-from tests.pure.model.kernel import FakeGround, FakeLinks, FakePins, Kernel, free
-from tests.pure.model.kernel_contract import CABLE, FDB, NEIGH, KernelContract, soon
+from tests.pure.model.kernel import FakeFenceTable, FakeGround, FakeLinks, FakePins, Kernel, free
+from tests.pure.model.kernel_contract import CABLE, FDB, NEIGH, FenceContract, KernelContract, soon
 
 
 @pytest.fixture
@@ -62,3 +62,11 @@ class TestContract(KernelContract):
         kernel.power_off()
         assert pins.names() == set()
         assert CABLE.link not in links.names()
+
+
+class TestFence(FenceContract):
+    """The contract of the guard's table on the model's kernel."""
+
+    @pytest.fixture
+    def fences(self, kernel: Kernel) -> Any:
+        return partial(FakeFenceTable, kernel)

@@ -282,6 +282,8 @@ class Truth:
                     self._check_local(machine, space, container)
                 elif missing := [str(row) for row in container.rows if row not in have]:
                     self.fail("reachable", f"{machine.name} does not reach {container}: no {', '.join(missing)}")
+                elif not machine.kernel.lets_in(space, container.machine.vtep):
+                    self.fail("reachable", f"{machine.name} keeps out {container.machine.name}, where {container} is")
 
     def _check_local(self, machine: Machine, space: Space, container: Container) -> None:
         if container.port not in space.links:
@@ -303,6 +305,18 @@ class Truth:
                     self.fail("reachable", f"{machine.name} has no namespace or tunnel for {network.overlay.name}")
                     return
                 yield machine, space, machine.daemon.discovery.watch_of(local) is not None
+
+    def check_guarded(self) -> None:
+        """Nobody may send but hosts of the world, each on overlays that it has, and outsiders by their keys."""
+        for machine, space, watching in self._spaces():
+            fence, tunnel = machine.kernel.fence, space.tunnel
+            if fence is None or tunnel is None or not watching:
+                continue
+            members = {e.machine.vtep for e in self._world.engines if e.machine.kernel.pins.get(space.name) is not None}
+            known = set(space.fdb.values()) | members
+            allowed = {at.vtep for at in fence.live if at.pair == (tunnel.port, tunnel.vni)}
+            if strangers := allowed - known:
+                self.fail("guarded", f"{machine.name} lets in {', '.join(sorted(strangers))} on {space.name}")
 
     def check_contested(self) -> None:
         """Of two that have one address (Docker's own IPAM, or a promise) one is published, and the other is named."""

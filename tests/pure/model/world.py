@@ -238,6 +238,7 @@ class World:
                     machine.daemon.leftovers.let_go()
             self.scheduler.run_until(self.scheduler.now + seconds)
         self.truth.check_reachable()
+        self.truth.check_guarded()
         self.truth.check_nothing_dead()
         self._forget_the_dead()
         self.truth.check_nothing_dead()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import Any
 
 import pytest
 
+from myoverlay.plan import check_guard as guard
 from myoverlay.plan import check_hosts as hosts
 from myoverlay.plan import check_kernel as kernel
 from myoverlay.plan import check_plugin as plugin
@@ -44,6 +46,7 @@ def clash(**more: Any) -> hosts.Others:
 
 
 #: Check, reading, level, words that it must say, words of its remedy.
+NO_NFT = "opening netlink in Namespace(7): Protocol not supported"
 CASES: list[tuple[str, Any, Level, str, str]] = [
     ("plugin", plugin.Running(True), OK, "", ""),
     ("plugin", plugin.Running(False, "no plugin answers"), BAD, "no plugin answers", "`docker plugin enable NAME`"),
@@ -194,6 +197,17 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ("firewall", underlay.Firewall(closed=(("ip", "filter", "FORWARD"),)), BAD, "ip filter FORWARD", "policy accept; }'`"),
     ("firewall", underlay.Firewall(inside=(("/p/web", "inet x y"),)), BAD, "/p/web", "--net=/p/web nft flush ruleset`"),
     ("firewall", underlay.Firewall(error="no netlink"), UNKNOWN, "no netlink", ""),
+    ("guard", guard.Guarding("on", 3, 7), OK, "3 tunnels guarded, 7 VTEPs may send", ""),
+    ("guard", guard.Guarding("on", 1, 1, repairs=2), OK, "1 VTEP may send; made anew 2 times", ""),
+    ("guard", guard.Guarding("on", there=False), OK, "0 tunnels", ""),
+    ("guard", guard.Guarding("on", 3, 7, there=False), BAD, "table inet myoverlay is gone", "`nft monitor ruleset`"),
+    ("guard", guard.Guarding("on", 3, 7, there=False, repairs=9), BAD, "anew 9 times since", "flush ruleset"),
+    ("guard", guard.Guarding("off", 0), WARN, "MYOVERLAY_GUARD is off", "`MYOVERLAY_GUARD=off`"),
+    ("guard", guard.Guarding("on", trouble=NO_NFT, code=errno.EPROTONOSUPPORT), BAD, NO_NFT, "`modprobe nf_tables`"),
+    ("guard", guard.Guarding("warn", trouble=NO_NFT, code=errno.EINVAL), WARN, NO_NFT, "`modprobe nf_tables`"),
+    ("guard", guard.Guarding("on", trouble="no: Not permitted", code=errno.EPERM), BAD, "Not permitted", "CAP_NET_ADMIN"),
+    ("guard", guard.Guarding("on", trouble="no: No space", code=errno.ENOSPC), BAD, "No space", "`dmesg`"),
+    ("guard", guard.Guarding("on", 3, 7, unbound={"web": NO_NFT}), BAD, f"of web: {NO_NFT}", "BRIDGE"),
     ("bridge-netfilter", kernel.Filters(looked=2), OK, "2 overlay namespaces", ""),
     (
         "bridge-netfilter",

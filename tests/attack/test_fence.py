@@ -1,0 +1,156 @@
+"""The guard's table itself, on both families of the underlay: which datagrams a socket in the host's namespace gets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from myoverlay.fence import At, Fence, Pair
+from myoverlay.kernel.fence import FenceTable
+from myoverlay.kernel.netns import Namespace
+from myoverlay.kernel.path import rules
+from myoverlay.plan.firewall import Blocked, Gate, Packet, Ruleset
+from myoverlay.values import Address
+from tests.attack.board import Board
+from tests.attack.datagrams import Ear, packet, send, send_raw, udp, vxlan
+from tests.kernel.host.tools import ip, until
+
+PAIR, OTHERS = Pair(4789, 0x700001), 4097
+HOST, FRIEND, STRANGER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+HOST6, FRIEND6, STRANGER6 = "2001:db8::1", "2001:db8::2", "2001:db8::3"
+FAMILIES = {4: (socket.AF_INET, HOST, FRIEND, STRANGER), 6: (socket.AF_INET6, HOST6, FRIEND6, STRANGER6)}
+OURS = vxlan(PAIR.vni, b"frame of an overlay")
+FENCE = Fence(
+    frozenset({PAIR.port}),
+    frozenset({PAIR}),
+    frozenset({"eth0"}),
+    frozenset({At(PAIR, Address(HOST)), At(PAIR, Address(HOST6))}),
+    frozenset({At(PAIR, Address(FRIEND)), At(PAIR, Address(FRIEND6))}),
+)
+
+
+class Scene:
+    """A host, a friend and a stranger on one switch. The table is laid by `guard`."""
+
+    def __init__(self, spaces: Callable[[str], Namespace]) -> None:
+        self.switch = spaces("switch")
+        ip(self.switch, "link add br0 type bridge", "link set br0 up")
+        self.host, self.friend, self.stranger = (
+            self._machine(spaces(name), name, *addresses)
+            for name, *addresses in (
+                ("host", HOST, HOST6),
+                ("friend", FRIEND, FRIEND6),
+                ("stranger", STRANGER, STRANGER6),
+            )
+        )
+        self.table = FenceTable(lambda: self.host)
+
+    def _machine(self, ns: Namespace, name: str, v4: str, v6: str) -> Namespace:
+        ip(self.switch, f"link add {name} type veth peer name eth0 netns {ns.path}", f"link set {name} master br0 up")
+        ip(ns, f"addr add {v4}/24 dev eth0", f"addr add {v6}/64 dev eth0 nodad", "link set eth0 up", "link set lo up")
+        return ns
+
+    def guard(self) -> None:
+        self.table.lay(FENCE)
+
+
+@pytest.fixture
+def scene(spaces: Callable[[str], Namespace]) -> Iterator[Scene]:
+    made = Scene(spaces)
+    yield made
+    made.table.close()
+
+
+def gets(scene: Scene, version: int, act: Callable[[], object]) -> bool:
+    family, host, *_ = FAMILIES[version]
+    with Ear(scene.host, host, PAIR.port, family) as ear:
+        act()
+        return ear.hears(0.4)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_who_is_heard(scene: Scene, board: Board, version: int) -> None:
+    """A friend's of our pair, and anybody's with another VNI, are got; a stranger's and our own process's are not."""
+    _, host, _, _ = FAMILIES[version]
+    other = vxlan(OTHERS, b"frame of Swarm's")
+    until(lambda: gets(scene, version, lambda: send(scene.stranger, host, other)), 10, "the way")
+    for name, ns in (("an unknown machine", scene.stranger), ("a process, to its own host", scene.host)):
+        assert gets(scene, version, lambda ns=ns: send(ns, host, OURS))
+        scene.guard()
+        assert not gets(scene, version, lambda ns=ns: send(ns, host, OURS))
+        board.write(f"VXLAN over IPv{version} from {name}", "got", "dropped")
+        scene.table.remove()
+    scene.guard()
+    assert gets(scene, version, lambda: send(scene.friend, host, OURS))
+    for ns in (scene.friend, scene.stranger, scene.host):
+        assert gets(scene, version, lambda ns=ns: send(ns, host, other))
+    send(scene.stranger, host, OURS)
+    assert send(scene.host, host, OURS) == "EPERM"
+    until(lambda: scene.table.dropped().unknown, 5, "the count")
+    counted = scene.table.dropped()
+    assert (counted.unknown, counted.local) == (3, 1)
+
+
+def test_what_hides_its_vni_is_dropped(scene: Scene, board: Board) -> None:
+    """What has its VNI in a second fragment, or none, is not got from a stranger; a friend's whole datagram is."""
+    whole = udp(4789, PAIR.port, OURS)
+    pieces = (
+        packet(STRANGER, HOST, whole[:8], socket.IPPROTO_UDP, 7, 0, True),
+        packet(STRANGER, HOST, whole[8:], socket.IPPROTO_UDP, 7, 8),
+    )
+    until(lambda: gets(scene, 4, lambda: send(scene.stranger, HOST, b"way")), 10, "the way")
+    assert gets(scene, 4, lambda: send_raw(scene.stranger, HOST, *pieces))
+    scene.guard()
+    assert not gets(scene, 4, lambda: send_raw(scene.stranger, HOST, *pieces))
+    assert not gets(scene, 4, lambda: send(scene.stranger, HOST, b"short"))
+    board.write("VXLAN in fragments, the VNI in the second", "got", "dropped")
+    assert gets(scene, 4, lambda: send(scene.friend, HOST, OURS))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_trace_understands_it(scene: Scene, version: int) -> None:
+    """As `trace` reads the rules, a stranger's packet is surely dropped by the guard, and a friend's by nobody."""
+    _, host, friend, stranger = FAMILIES[version]
+    scene.guard()
+    ruleset = Ruleset.read(rules(scene.host, 10.0).listed)
+    ip_, kind = ("ip", "ipv4") if version == 4 else ("ip6", "ipv6")
+    meta = {"l4proto": "udp", "protocol": ip_, "nfproto": kind, "iifname": "eth0", "fib daddr type": "local"}
+
+    def judged(source: str, vni: int) -> Blocked | None:
+        fields = {(ip_, "saddr"): source, (ip_, "daddr"): host, ("udp", "dport"): PAIR.port}
+        packet = Packet(frozenset((ip_, "udp")), fields, meta, bytes(8) + vxlan(vni, b""))
+        return ruleset.blocks(packet, [Gate((ip_, "inet"), "prerouting"), Gate((ip_, "inet"), "input")])
+
+    blocked = judged(stranger, PAIR.vni)
+    assert blocked is not None
+    assert (blocked.where, blocked.sure) == ("inet myoverlay", True)
+    assert judged(friend, PAIR.vni) is None
+    assert judged(stranger, OTHERS) is None
+
+
+def test_a_container_sends_to_no_vtep(scene: Scene, spaces: Callable[[str], Namespace]) -> None:
+    """VXLAN of our pair from a container is routed nowhere, whoever it is for; with another VNI it passes."""
+    inside = spaces("inside")
+    ip(
+        scene.host,
+        f"link add gw type veth peer name eth0 netns {inside.path}",
+        "addr add 172.18.0.1/24 dev gw",
+        "link set gw up",
+    )
+    ip(inside, "addr add 172.18.0.2/24 dev eth0", "link set eth0 up", "route add default via 172.18.0.1")
+    scene.host.sysctl("net/ipv4/ip_forward", "1")
+    with Ear(scene.friend, FRIEND, PAIR.port) as ear:
+
+        def arrives(data: bytes) -> bool:
+            send(inside, FRIEND, data)
+            heard = ear.hears()
+            while ear.hears(0.1):
+                pass
+            return heard
+
+        until(lambda: arrives(OURS), 10, "the way")
+        scene.guard()
+        assert not arrives(OURS)
+        assert arrives(vxlan(OTHERS, b"frame of Swarm's"))
