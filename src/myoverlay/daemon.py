@@ -146,9 +146,7 @@ class Daemon:
         self._vtep, self.pins, self.wall = settings.vtep, parts.pins, parts.wall
         self.presence = Presence(self.store, settings.prefix, self.records.me)
         self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now, parts.wall)
-        self.liveness = Liveness(
-            self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally
-        )  # fmt: skip
+        self.liveness = Liveness(self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally)
         self.peers = PeerWatch(
             self.presence, self.records, lambda: self.elsewhere.hosts(), self.epoch.went_back, self.tally, parts.now
         )  # fmt: skip
