@@ -89,7 +89,7 @@ def test_the_guard_works_by_the_plugins_rights(managed: Managed, name: str) -> N
     host.run(["nsenter", f"--net={PIN}", "nft", "list", "table", "bridge", "myoverlay"])
 
     def count(counter: str, label: str) -> int:
-        return int(json.loads(managed.say(host, "counters", "--json").stdout)[counter].get(label, 0))
+        return int(json.loads(managed.say(host, "counters", "--json").stdout).get(counter, {}).get(label, 0))
 
     known, before = count("guard", "unknown"), count("repairs", "guard")
     assert inject("talks", host, PIN, of_host(stranger.host)) == "dropped"
