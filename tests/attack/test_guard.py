@@ -41,12 +41,19 @@ def data(victim: Container) -> bytes:
     return vxlan(vni(victim.host), frame(victim.mac, neighbour, victim.address))
 
 
+def reaches(ns: Namespace, host: Host) -> None:
+    """What is no VXLAN arrives there by now: a new cable swallows the first packets."""
+    with Ear(host.ns, host.vtep, 7002) as ear:
+        until(lambda: send(ns, host.vtep, b"hello", 7002) or ear.hears(0.2), what="the way")
+
+
 def stranger(hosts: Hosts, victim: Container, host: Host, _other: Host) -> str:
     """Any machine of the underlay."""
     ns = hosts.space("stranger" + str(host.number))
     ip(hosts.switch, f"link add s{host.number} type veth peer name eth0 netns {ns.path}",
        f"link set s{host.number} master br0 up")  # fmt: skip
     ip(ns, f"addr add 172.30.0.{200 + host.number}/24 dev eth0", "link set eth0 up", "link set lo up")
+    reaches(ns, host)
     return send(ns, host.vtep, data(victim))
 
 
@@ -142,6 +149,7 @@ def test_a_flushed_ruleset_is_laid_again(hosts: Hosts, board: Board) -> None:
         ns = hosts.space(f"later{one.number}")
         ip(hosts.switch, f"link add t{one.number} type veth peer name eth0 netns {ns.path}", f"link set t{one.number} master br0 up")  # fmt: skip # noqa: E501
         ip(ns, "addr add 172.30.0.250/24 dev eth0", "link set eth0 up")
+        reaches(ns, one)
         while ear.hears(0.1):
             pass
         send(ns, one.vtep, data(a))
