@@ -45,7 +45,7 @@ def test_rows_that_are_gone_are_written_at_the_next_contact(two: tuple[Host, Hos
     assert max(filter(None, trips)) < SOON
     assert here.knows(peer)
     until(lambda: here.count("misses", "late") >= 1)
-    assert here.view.asked("get", f"/arp/{peer.address}") == 0
+    assert here.view.asked("get_many", f"/arp/{peer.address}") == 0
 
 
 def test_a_forwarding_row_that_is_gone_is_written_under_a_warm_cache(two: tuple[Host, Host]) -> None:
@@ -142,10 +142,10 @@ def test_an_unknown_address_is_asked_for_once(two: tuple[Host, Host]) -> None:
     """Many containers that talk to nobody cost the store one question in two seconds, and get no answer."""
     here, _ = two
     askers = in_parallel(*[here.run] * 8)
-    assert here.view.asked("get", "/records/arp/10.5.0.200") == 0
+    assert here.view.asked("get_many", "/records/arp/10.5.0.200") == 0
     trips = in_parallel(*[lambda c=c: c.ping("10.5.0.200", count=3, timeout=0.6) for c in askers])
     assert trips == [[None] * 3] * 8
-    assert here.view.asked("get", "/records/arp/10.5.0.200") == 1
+    assert here.view.asked("get_many", "/records/arp/10.5.0.200") == 1
     assert here.count("misses", "asked") == 1
     assert here.count("misses", "unknown") >= 1
     assert here.count("misses", "limited") >= 7
@@ -161,7 +161,7 @@ def test_many_misses_of_one_address_are_one_question(two: tuple[Host, Host]) -> 
     until(lambda: there.knows(*askers))
     trips = in_parallel(*[lambda c=c: c.ping(peer.address) for c in askers])
     assert [None] not in trips
-    assert here.view.asked("get", f"/records/arp/{peer.address}") == 1
+    assert here.view.asked("get_many", f"/records/arp/{peer.address}") == 1
 
 
 def test_a_local_address_is_noise(two: tuple[Host, Host]) -> None:
