@@ -28,7 +28,7 @@ from myoverlay.host.overlays import Request
 from myoverlay.plan.definition import Options
 from myoverlay.settings import load
 from myoverlay.values import Address, HostId
-from tests.pure.model.kernel import FakePins, Kernel
+from tests.pure.model.kernel import FakeBoundTable, FakeFenceTable, FakePins, Kernel
 
 #: Watching hosts are numbered above all that write.
 FIRST = 4000
@@ -59,6 +59,8 @@ class Watcher:
             pins=FakePins(kernel),  # type: ignore[arg-type]
             open_ground=partial(PaperGround, kernel),  # type: ignore[arg-type]
             heartbeat=PaperBeat(),
+            fence=FakeFenceTable(kernel),
+            bounds=FakeBoundTable,
         )
         self.daemon = Daemon(settings, parts=parts)
         self.number = number
