@@ -297,6 +297,7 @@ class Daemon:
         self.fates.on_lost = self._lost
         self.insight.connect(self.misses, self.lookup, self.discovery, self.converger)
         self.fates.on_found = self.discovery.revisit
+        self.overlays.dead_hosts, self.fates.on_dead = self.fates.dead, self.discovery.judge
         self.fates.on_expired = self.leases.wanted.set
 
     def _name_of(self, host: HostId) -> str:

@@ -85,6 +85,9 @@ class Watch(Loop):
         """List everything at the next answer: the store lost something."""
         self._anew = True
 
+    def judge(self) -> None:
+        self._local.judge()
+
     def step(self) -> bool:
         """One answer of the store; True where it told of a change. Raises Unavailable."""
         overlay = self._local.network.overlay
@@ -327,6 +330,11 @@ class Discovery:
         """Have everything listed again: the store lost something."""
         for watch in self._watches():
             watch.begin_anew()
+
+    def judge(self) -> None:
+        """Other hosts are dead than were: what is claimed of theirs is judged anew."""
+        for watch in self._watches():
+            watch.judge()
 
     def revisit(self, host: HostId) -> None:
         """Read one host's lists again: it was found dead, or is there again. Raises Unavailable."""

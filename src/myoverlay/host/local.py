@@ -57,10 +57,12 @@ class LocalOverlay:
         converger: Converger,
         eager: int,
         on_news: Callable[[], None] = lambda: None,
+        dead: Callable[[], Collection[HostId]] = frozenset,
     ) -> None:
-        """`on_news` is called, also with the lock held, when the endpoints here or elsewhere are not what they were."""
+        """`on_news`: called, also with the lock held, when endpoints here or elsewhere changed; `dead`: hosts that are."""
         self.network = network
         self._on_news = on_news
+        self._dead = dead
         self.view = View()
         #: Set when all peers were listed once; what is heard of one host before that sets nothing.
         self.listed, self._has_listing = threading.Event(), False
@@ -355,10 +357,15 @@ class LocalOverlay:
             self._live = None
             self._see(msgspec.structs.replace(self.view, outsiders=outsiders), [said], self.view.whole)
 
-    def _see(self, view: View, said: Iterable[Said], whole: bool) -> None:
-        """From now on this is known: `view`, and what was `said` otherwise than before."""
-        before = self.view
-        touched = self._programming.hear(said)
+    def judge(self) -> None:
+        """Another host is dead by now, or is no more: what others claim of it is judged anew."""
+        with self._lock:
+            self._see(self.view, None, self.view.whole)
+
+    def _see(self, view: View, said: Iterable[Said] | None, whole: bool) -> None:
+        """From now on this is known: `view`, and what was `said` otherwise than before (None: others are dead now)."""
+        before, dead = self.view, self._dead()
+        touched = self._programming.judge(dead) if said is None else self._programming.hear(said, dead)
         listed = self._has_listing and (view.outsiders is not None or not self.network.outsiders)
         # What the kernel holds from before this run may be all that is left of peers whom the store lost.
         whole = whole or view.whole

@@ -27,6 +27,7 @@ from myoverlay.store.typed import Held
 from myoverlay.values import (
     Address,
     Definition,
+    HostId,
     Network,
     OverlayName,
     PoolUse,
@@ -99,6 +100,7 @@ class Overlays:
         self.on_news: Callable[[], None] = lambda: None
         #: Why this host may not take part, in one sentence; None while it may.
         self.barred: Callable[[], str | None] = lambda: None
+        self.dead_hosts: Callable[[], Collection[HostId]] = frozenset
 
     # -- looking up ------------------------------------------------------------------------------------------------
 
@@ -120,7 +122,8 @@ class Overlays:
         return next((one for one in self.all() if one.network.overlay == overlay), None)
 
     def _local(self, network: Network) -> LocalOverlay:
-        return LocalOverlay(network, self._journal, self._converger, self._eager, lambda: self.on_news())
+        on_news, dead = lambda: self.on_news(), lambda: self.dead_hosts()
+        return LocalOverlay(network, self._journal, self._converger, self._eager, on_news, dead)
 
     def check_allowed(self) -> None:
         """Raises Clash while this host may not take part."""

@@ -6,14 +6,17 @@ where the last time failed half-way, and where the overlay passes the eager limi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+
+import msgspec
 
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.view import View
 from myoverlay.plan import rows
-from myoverlay.plan.claims import Claims, Said, Touched
-from myoverlay.values import Address, Endpoint, Mac, Peer, Record
+from myoverlay.plan.claims import NOTHING, Claims, Said, Touched
+from myoverlay.plan.rows import Written
+from myoverlay.values import Address, Endpoint, HostId, Mac, Peer, Record
 
 
 class Programming:
@@ -33,16 +36,25 @@ class Programming:
         self._answered = Touched(set(), set())
         #: What containers here may hold in a warm cache.
         self._macs: dict[Address, Mac] = {}
+        #: The rows of a run before this one, until all is known anew; None before they were read.
+        self._former: Written | None = None
 
     def meet(self, ground: Ground) -> None:
         """Containers here may hold in a warm cache what was true before this run of ours."""
+        if self._former is None:
+            self._former = ground.rows
         before = {row.address: row.mac for row in ground.rows.neigh.values()}
         before |= {record.address: record.mac for record in self._present()}
         self._macs = before | self._macs
 
-    def hear(self, said: Iterable[Said]) -> Touched:
+    def hear(self, said: Iterable[Said], dead: Collection[HostId]) -> Touched:
         """What others say otherwise than before; who is a peer by that, `claims` has it."""
-        self.claims, touched = self.claims.heard(said)
+        self.claims, touched = self.claims.heard(said, dead, self._former or NOTHING)
+        return touched
+
+    def judge(self, dead: Collection[HostId]) -> Touched:
+        """These hosts are dead now."""
+        self.claims, touched = self.claims.judged(dead)
         return touched
 
     def is_eager(self, view: View) -> bool:
@@ -63,6 +75,8 @@ class Programming:
             peers = list(view.peers.values())
         self._tell_moved(ground, peers)
         self._followed = ground
+        if view.complete:
+            self._former = NOTHING
 
     def everything(self, ground: Ground, view: View) -> None:
         """Bring all rows to what is wanted."""
@@ -96,15 +110,21 @@ class Programming:
         self._pulled.add(peer.address)
         self._answered.addresses.add(peer.address)
         self._answered.macs.add(peer.mac)
-        self._converger.refill(ground, rows.wanted({peer.address: peer}, self._present()))
+        known = self.claims.macs.get(peer.mac)
+        # A MAC that somebody has is not led elsewhere because an address is told to be behind it too.
+        there = peer if known is None else msgspec.structs.replace(peer, vtep=known.vtep)
+        self._converger.refill(ground, rows.wanted({peer.address: there}, self._present()))
         self._converger.announce(ground, peer.address, peer.mac, "miss")
 
     def wanted(self, view: View) -> rows.Rows:
         """All rows that should be there."""
-        peers = view.peers
-        if not self.is_eager(view):
-            peers = {address: peer for address in tuple(self._pulled) if (peer := peers.get(address)) is not None}
-        return rows.wanted(peers, self._present())
+        claims = self.claims
+        if self.is_eager(view):
+            return claims.wanted(Touched(set(claims.peers), set(claims.macs)), self._present(), None)
+        pulled = set(self._pulled)
+        peers = [peer for address in pulled if (peer := claims.peers.get(address)) is not None]
+        touched = Touched({peer.address for peer in peers}, {peer.mac for peer in peers})
+        return claims.wanted(touched, self._present(), pulled)
 
     def tell_peer(self, ground: Ground, view: View, address: Address) -> None:
         """An address is no longer here: if a peer has it, that is what containers here should know."""

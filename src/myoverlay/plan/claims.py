@@ -1,21 +1,25 @@
 """Who has which address, of all that the other hosts say: kept so that one host's word costs that word alone.
 
-Of several who claim an address the best is its peer (`rows.rank`); the others are remembered, for the day it goes.
+Of several who claim an address, or a MAC, one is its peer; the others are remembered, for the day it goes. Who has it
+keeps it for as long as it says so and is not dead: an honest host claims nothing before the other has withdrawn it, so
+one that does is wrong, or lies with a host's stolen token. Whom nobody knew before is ranked (`rows.rank`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
 
-from myoverlay.plan.rows import Rows, rank
+from myoverlay.plan.rows import Rows, Written, rank
 from myoverlay.plan.shared import Draft, Shared
 from myoverlay.values import Address, Definition, Fdb, HostId, HostList, Mac, Neigh, Peer, Record
 
 K = TypeVar("K")
 
+#: No rows.
+NOTHING = Written()
 #: Who says something: a host, or (None) all outsiders together.
 Source = HostId | None
 
@@ -80,12 +84,27 @@ class Claims(msgspec.Struct, frozen=True):
     rivals: Shared[Address, tuple[Peer, ...]] = Shared()
     twins: Shared[Mac, tuple[Peer, ...]] = Shared()
 
-    def heard(self, said: Iterable[Said]) -> tuple[Claims, Touched]:
-        """The claims after that, and what they touch."""
-        draft = _Draft(self)
+    def heard(
+        self, said: Iterable[Said], dead: Collection[HostId] = (), former: Written = NOTHING
+    ) -> tuple[Claims, Touched]:
+        """The claims after that, and what they touch. The `dead` keep nothing against others.
+
+        `former`: the rows that a run before this one left, which tell who had an address then.
+        """
+        draft = _Draft(self, dead, former)
         for one in said:
             for address, peer in one.peers.items():
                 draft.claim(one.source, address, peer)
+        return draft.done(), draft.touched
+
+    def judged(self, dead: Collection[HostId]) -> tuple[Claims, Touched]:
+        """The claims now that these hosts are dead: what others claim as well is theirs."""
+        draft = _Draft(self, dead, NOTHING)
+        for address in self.rivals:
+            best = self.peers[address]
+            draft.claim(best.host, address, best)
+        for mac in self.twins:
+            draft.order(mac)
         return draft.done(), draft.touched
 
     def behind(self, mac: Mac) -> tuple[Peer, ...]:
@@ -113,9 +132,10 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class _Draft:
-    """Claims while they are written."""
+    """Claims while they are written. Who had something is who had it before all that is written here."""
 
-    def __init__(self, known: Claims) -> None:
+    def __init__(self, known: Claims, dead: Collection[HostId], former: Written) -> None:
+        self._known, self._dead, self._former = known, dead, former
         self._peers, self._macs = known.peers.edit(), known.macs.edit()
         self._rivals, self._twins = known.rivals.edit(), known.twins.edit()
         self.touched = Touched(set(), set())
@@ -126,7 +146,7 @@ class _Draft:
         if rest or (best is not None and best.host != source):
             claims = [one for one in (best, *rest) if one is not None and one.host != source]
             claims += [peer] if peer is not None else []
-            claims.sort(key=rank, reverse=True)
+            claims.sort(key=lambda one: (self._has(one), rank(one)), reverse=True)
             winner = claims[0] if claims else None
             _put(self._rivals, address, tuple(claims[1:]))
         if winner == best:
@@ -140,6 +160,31 @@ class _Draft:
         self._peers.set(address, winner)
         self._move(winner.mac, [*self._behind(winner.mac), winner])
 
+    def _has(self, one: Peer) -> tuple[bool, bool, bool]:
+        """Not dead, then a host of ours (outsiders are told by keys that anybody writes), then whose it was."""
+        holder = self._known.peers.get(one.address)
+        if holder is not None:
+            had = holder.host == one.host
+        else:
+            row = self._former.neigh.get(one.address)
+            had = row is not None and row.mac == one.mac and self._was_behind(one)
+        return one.host not in self._dead, one.host is not None, had
+
+    def _has_mac(self, one: Peer) -> tuple[bool, bool, bool]:
+        holder = self._known.macs.get(one.mac)
+        had = holder.host == one.host if holder is not None else self._was_behind(one)
+        return one.host not in self._dead, one.host is not None, had
+
+    def _was_behind(self, one: Peer) -> bool:
+        row = self._former.fdb.get(one.mac)
+        return row is not None and row.vtep == one.vtep
+
+    def order(self, mac: Mac) -> None:
+        """See anew who has the MAC."""
+        before = self._behind(mac)
+        if max(before, key=lambda one: (self._has_mac(one), rank(one))) != before[0]:
+            self._move(mac, before)
+
     def _behind(self, mac: Mac) -> list[Peer]:
         best = self._macs.get(mac)
         return [best, *self._twins.get(mac, ())] if best is not None else []
@@ -148,7 +193,7 @@ class _Draft:
         """From now on these peers have the MAC."""
         self.touched.macs.add(mac)
         if len(peers) > 1:
-            peers.sort(key=rank, reverse=True)
+            peers.sort(key=lambda one: (self._has_mac(one), rank(one)), reverse=True)
         if peers:
             self._macs.set(mac, peers[0])
         else:
