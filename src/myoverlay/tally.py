@@ -24,7 +24,7 @@ COUNTERS = {
     "watch_rounds": "answers of the store's watch, by {kind}: change, listing, unchanged, reset",
     "loop_failures": "rounds of a background thread that the store or a deadline failed, by {thread}",
     "bugs": "rounds of a background thread that failed for a reason nobody foresaw, by {thread}",
-    "published": "writes of this host's own list, by {outcome}: done, retried, clash, failed",
+    "published": "writes of this host's own list, by {outcome}: done, retried, clash, disputed, failed",
     "beats": "the heartbeat's questions and answers, by {outcome}: sent, answered, unanswered, unsent (no route, no"
     " device), full (of full size), carried (its answer), unasked (an answer to nothing), invalid",
     "beat_builds": "making sure of the heartbeat's device, by {outcome}: built, failed",

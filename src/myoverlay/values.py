@@ -304,6 +304,7 @@ class HostList(Value, frozen=True, kw_only=True):
     """All endpoints of one host on one overlay: the truth about them, written by that host alone.
 
     `incarnation`: the id of the store that it was written under, once the host knew that its leases are there too.
+    `tentative`: addresses that are told before the index has them, so that another host may turn out to have them.
     `serial`: of two lists of one host the later one has the higher; 0 in those of versions that did not number them."""
 
     host: HostId
@@ -314,6 +315,7 @@ class HostList(Value, frozen=True, kw_only=True):
     serial: Annotated[int, msgspec.Meta(ge=0, le=COUNT_LIMIT)] = 0
     schema: int = 1
     reader: int = 1
+    tentative: tuple[Address, ...] = ()
 
 
 class Alive(Value, frozen=True, kw_only=True):

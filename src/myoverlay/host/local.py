@@ -59,7 +59,7 @@ class LocalOverlay:
         on_news: Callable[[], None] = lambda: None,
         dead: Callable[[], Collection[HostId]] = frozenset,
     ) -> None:
-        """`on_news`: called, also with the lock held, when endpoints here or elsewhere changed; `dead`: hosts that are."""
+        """`on_news`: called, also with the lock held, when endpoints anywhere changed. `dead`: hosts that are so."""
         self.network = network
         self._on_news = on_news
         self._dead = dead

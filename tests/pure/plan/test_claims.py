@@ -92,8 +92,12 @@ class Heard:
         for address, of in claims.items():
             had = before.get(address)
             chosen = max(of.values(), key=lambda one: self._worth(one, had))
-            assert had is None or had.host not in of or had.host in self.dead or chosen.host == had.host or (
-                had.host is None and chosen.host is not None
+            assert (
+                had is None
+                or had.host not in of
+                or had.host in self.dead
+                or chosen.host == had.host
+                or (had.host is None and chosen.host is not None)
             )
             self.peers[address] = chosen
         self.macs = {}
@@ -122,7 +126,8 @@ def test_word_by_word_is_all_at_once(words: list[object], here: list[Record], on
         assert dict(heard.claims.peers) == heard.peers
         for mac in MACS:
             there = {peer for peer in heard.peers.values() if peer.mac == mac}
-            assert len(heard.claims.behind(mac)) == len(there) and set(heard.claims.behind(mac)) == there
+            assert len(heard.claims.behind(mac)) == len(there)
+            assert set(heard.claims.behind(mac)) == there
             assert not there or rows.rank(heard.claims.behind(mac)[0]) == rows.rank(heard.macs[mac])
         assert set(heard.claims.macs) == {peer.mac for peer in heard.peers.values()}
         every = Touched(set(heard.claims.peers), set(heard.claims.macs))
@@ -132,7 +137,7 @@ def test_word_by_word_is_all_at_once(words: list[object], here: list[Record], on
 
 
 def test_whoever_has_an_address_keeps_it() -> None:
-    """A host that claims what another lists, however loudly, gets neither its address nor its MAC; nor does an outsider.
+    """Who claims what another host lists, however loudly, gets neither its address nor its MAC; no outsider does.
 
     When the owner is dead it does, and keeps it when the other is there again.
     """
@@ -168,7 +173,9 @@ def test_rows_of_before_tell_whose_it_was() -> None:
     ]
     mac = record("10.5.0.2").mac
     for vtep, host in ((VTEPS[0], ANN), (VTEPS[1], BOB)):
-        former = Written.of(Rows(frozenset({Neigh(address=ADDRESSES[0], mac=mac)}), frozenset({Fdb(mac=mac, vtep=vtep)})))
+        former = Written.of(
+            Rows(frozenset({Neigh(address=ADDRESSES[0], mac=mac)}), frozenset({Fdb(mac=mac, vtep=vtep)}))
+        )
         claims, _ = Claims().heard(told, (), former)
         assert claims.peers[ADDRESSES[0]].host == host
         assert claims.macs[mac].host == host
