@@ -136,9 +136,10 @@ SETTINGS = (
     Setting("consul", "CONSUL_HTTP_ADDR", _text, "", "Consul, as `host:port` or a URL; empty: the embedded store (one host)"),
     Setting("token", "CONSUL_HTTP_TOKEN", _text, "", "Consul ACL token"),
     Setting("token_file", "CONSUL_HTTP_TOKEN_FILE", _text, "", "file that holds the token; read again when it changes"),
-    Setting("cacert", "CONSUL_CACERT", _text, "", "CA certificate that signed Consul's"),
+    Setting("cacert", "CONSUL_CACERT", _text, "", "CA certificate that signed Consul's, for https; this file and the next two are read again when they change"),
     Setting("client_cert", "CONSUL_CLIENT_CERT", _text, "", "client certificate for Consul"),
     Setting("client_key", "CONSUL_CLIENT_KEY", _text, "", "key of the client certificate"),
+    Setting("server_name", "CONSUL_TLS_SERVER_NAME", _text, "", "name that Consul's certificate is for, such as `server.dc1.consul`; empty: the host in `CONSUL_HTTP_ADDR`"),
     Setting("vtep", "MYOVERLAY_VTEP", _text, "", "underlay address or interface; empty: where the default route goes"),
     Setting("prefix", "MYOVERLAY_PREFIX", check_prefix, "myoverlay", "where our keys lie in the store"),
     Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`, and of the heartbeat: the same on all hosts"),
@@ -178,6 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cacert: str
     client_cert: str
     client_key: str
+    server_name: str
     vtep: str
     prefix: str
     port: int
