@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _BACKLOG = 64
 #: Docker's calls at once: at boot all containers of a host start together.
 _THREADS = 16
+#: Connections at once; those beyond wait in the backlog.
+_CONNECTIONS = 256
 _STOP = 20
 
 
@@ -74,11 +76,26 @@ def run(environ: Mapping[str, str]) -> None:
 
 
 def _serve(settings: Settings, doors: list[Door]) -> None:
-    from gunicorn.app.base import BaseApplication
-
     from myoverlay.cli.logs import begin_log
 
     kept = begin_log(settings)
+
+    def load() -> Any:
+        from myoverlay.daemon import begin
+
+        daemon = begin(settings, kept.kept)
+        _running.append(daemon)
+        daemon.start()
+        return daemon.app
+
+    listen(doors, load)
+
+
+def listen(doors: list[Door], make: Callable[[], Any]) -> None:
+    """Serve an application on these sockets until told to stop; it is made in the one worker, after the fork."""
+    from gunicorn.app.base import BaseApplication
+
+    from myoverlay.cli.patience import Worker
 
     class Server(BaseApplication):  # type: ignore[misc]
         """One worker, many threads; the daemon lives in the worker, after the fork."""
@@ -87,7 +104,8 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
             options: dict[str, Any] = {
                 "bind": [f"fd://{door.listener.fileno()}" for door in doors],
                 "workers": 1,
-                "worker_class": "gthread",
+                "worker_class": Worker,
+                "worker_connections": _CONNECTIONS,
                 "threads": _THREADS,
                 "timeout": 120,
                 "graceful_timeout": _STOP,
@@ -103,12 +121,7 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
                 self.cfg.set(name, value)
 
         def load(self) -> Any:
-            from myoverlay.daemon import begin
-
-            daemon = begin(settings, kept.kept)
-            _running.append(daemon)
-            daemon.start()
-            return daemon.app
+            return make()
 
     Server().run()
 

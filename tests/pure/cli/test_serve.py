@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from myoverlay.cli.serve import bind
+from myoverlay.docker.app import MAX_BODY
 from myoverlay.errors import Clash
+from tests.pure.kit import until
 
 
 def test_a_door_goes_with_who_made_it(tmp_path: Path) -> None:
@@ -37,3 +45,143 @@ def test_a_door_that_another_run_made_since_is_left_alone(tmp_path: Path) -> Non
     new.remove()
     assert not path.exists()
     new.listener.close()
+
+
+# -- the server itself, in a process of its own ----------------------------------------------------------------------
+
+SERVER = """
+import sys
+from pathlib import Path
+import flask
+from myoverlay.cli import patience
+from myoverlay.cli.serve import bind, listen
+from myoverlay.docker.app import MAX_BODY, create_refusing_app
+patience.Worker.patience = float(sys.argv[2])
+
+def make():
+    app = create_refusing_app("it is closed")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    @app.post("/length")
+    def length():
+        return str(len(flask.request.get_data()))
+    @app.post("/much")
+    def much():
+        return b"x" * (64 << 20)
+    return app
+
+listen([bind(Path(sys.argv[1]))], make)
+"""
+#: Seconds that a request may take there.
+PATIENCE = 1.0
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("plugins") / "x.sock"
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(path), str(PATIENCE)], stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: path.exists() and _ask(path, b"POST /Plugin.Activate HTTP/1.1\r\nHost: x\r\n\r\n"), 30)
+        yield path
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def _dial(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(20)
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _all(sock: socket.socket) -> bytes:
+    """What comes until the other side ends, or cuts it off."""
+    heard = b""
+    with contextlib.suppress(ConnectionError):
+        while data := sock.recv(1 << 16):
+            heard += data
+    return heard
+
+
+def _ask(path: Path, request: bytes) -> bytes:
+    try:
+        with _dial(path) as sock:
+            with contextlib.suppress(BrokenPipeError):  # it may have heard enough before it was all said
+                sock.sendall(request)
+            return _all(sock)
+    except ConnectionRefusedError:
+        return b""
+
+
+def _post(path: str, body: bytes) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_a_body_that_is_too_large_is_refused(served: Path) -> None:
+    """By the length it says, and, where it says none, by what comes: nobody fills the memory."""
+    assert _ask(served, _post("/length", b"x" * MAX_BODY)).endswith(str(MAX_BODY).encode())
+    assert b" 413 " in _ask(served, _post("/length", b"x" * (MAX_BODY + 1))).splitlines()[0]
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    head = b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    said = _ask(served, head + 32 * chunk + b"0\r\n\r\n")
+    assert b" 413 " in said.splitlines()[0] or int(said.rpartition(b"\n")[2]) <= MAX_BODY, "more was taken"
+    with _dial(served) as sock:  # one that never says what it announced is not waited for
+        sock.sendall(b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert b" 413 " in _all(sock).splitlines()[0]
+
+
+def test_heads_that_are_too_long_or_none_are_refused(served: Path) -> None:
+    """A line of 100 kB, ten thousand headers, no HTTP at all: a refusal or the end, and the next one is served."""
+    for odd in (
+        b"POST /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /x HTTP/1.1\r\n" + b"a: b\r\n" * 10_000 + b"\r\n",
+        b"\x16\x03\x01\x02\x00" + b"\x00" * 600,
+        b"\r\n" * 5000,
+    ):
+        said = _ask(served, odd)
+        assert not said or said.splitlines()[0].split()[1][:1] == b"4", said[:200]
+    assert b"it is closed" in _ask(served, _post("/NetworkDriver.Join", b"{}"))
+
+
+def test_slow_clients_hold_nobody_up(served: Path) -> None:
+    """More of them than there are threads: drips of a head, of a body, silence, an answer that nobody takes.
+
+    Each is cut off when its time is over, and a call that comes meanwhile is answered.
+    """
+    slow = [_dial(served) for _ in range(3 * 16)]
+    starts = (
+        b"POST /length HTTP/1.1\r\nHost:",
+        b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n",
+        _post("/much", b""),
+    )
+    try:
+        for number, sock in enumerate(slow):
+            sock.sendall(starts[number % 3])
+        began = time.monotonic()
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(0.1):
+                for number, sock in enumerate(slow):
+                    with contextlib.suppress(OSError):
+                        if number % 3 < 2:
+                            sock.send(b"x")
+
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        assert b"it is closed" in _ask(served, _post("/NetworkDriver.Join", b"{}"))
+        # Three rounds of threads, each with its time for the request and again for the answer.
+        assert time.monotonic() - began < 6 * PATIENCE + 6
+        for number, sock in enumerate(slow):
+            if number % 3 < 2:
+                _all(sock)
+        stop.set()
+        dripping.join(5)
+        assert time.monotonic() - began < 6 * PATIENCE + 10
+    finally:
+        for sock in slow:
+            sock.close()
