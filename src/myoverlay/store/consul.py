@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from myoverlay.errors import Unavailable
+from myoverlay.errors import Denied, Unavailable
 from myoverlay.store import (
     MAX_OPS,
     Check,
@@ -235,7 +235,7 @@ class ConsulStore:
         except Closed:
             raise Unavailable(f"the connection to {where} was closed: {attempt}") from None
         except _Denied:
-            raise Unavailable(f"{where} says permission denied: {attempt}") from None
+            raise Denied(f"{where} says permission denied: {attempt}") from None
         except TimeoutError as error:
             raise Unavailable(f"{where} did not answer within {max(timeout, 0):.3g} s: {attempt}") from error
         except (OSError, http.client.HTTPException) as error:
@@ -275,7 +275,7 @@ class ConsulStore:
         found = {entry.key: entry for entry in entries}
         for key in keys:
             if key not in found:
-                raise Unavailable(f"Consul at {self.address} says permission denied: reading {key}")
+                raise Denied(f"Consul at {self.address} says permission denied: reading {key}")
         return found
 
     def _txn(self, lines: Sequence[dict[str, Any]], timeout: float, attempt: str) -> _Outcome:
@@ -291,7 +291,7 @@ class ConsulStore:
         for error in errors:
             if error.what == _DENIED:
                 key = keys[error.op_index] if 0 <= error.op_index < len(keys) else "a key"
-                raise Unavailable(f"Consul at {self.address} says permission denied: {key}")
+                raise Denied(f"Consul at {self.address} says permission denied: {key}")
 
     def _list(self, prefix: str, timeout: float, params: Params = (), meanwhile: Meanwhile | None = None) -> Listing:
         pairs, index = self._below(prefix, timeout, [("recurse", "1"), *params], _pairs, meanwhile)

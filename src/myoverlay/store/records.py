@@ -199,12 +199,13 @@ class Records(Pooled):
         known = self.read(Member, entry)
         return self.me in held.value.holders and known is not None and known.value == member
 
-    def leave(self, held: Held[Definition], *, timeout: float = 3.0) -> bool:
+    def leave(self, held: Held[Definition], *, with_list: bool = True, timeout: float = 3.0) -> bool:
         """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile."""
         overlay, definition = held.value.overlay, held.value
         key = self.key("overlays", overlay, "definition")
         others = tuple(host for host in definition.holders if host != self.me)
-        mine = (self.key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
+        mine = [self.key("overlays", overlay, "members", self.me)]
+        mine += [self._list_key(self.me, overlay)] if with_list else []
         ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine, timeout)]
         if others:
             ops.append(Put(key, encode(msgspec.structs.replace(definition, holders=others)), index=held.index))

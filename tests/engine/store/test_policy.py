@@ -1,0 +1,130 @@
+"""The policy that ships, on a real Consul with ACLs (default deny): enough for all that a host does, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from myoverlay.errors import Denied, Unavailable
+from myoverlay.store import Committed, Put
+from myoverlay.store.allowed import asked
+from myoverlay.store.consul import ConsulStore
+from myoverlay.values import HostId
+from tests.engine.store.policed import OVERLAY, PREFIX, PolicedHosts, begin
+from tests.engine.store.trouble import Guarded, bugs, failures, wait_settled
+from tests.kernel.host.tools import in_parallel, ip, until
+
+ME, OTHER = HostId("a" * 32), HostId("b" * 32)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    agent = begin(tmp_path_factory.mktemp("consul"))
+    yield agent
+    agent.kill()
+
+
+@pytest.fixture
+def hosts(agent: Guarded, tmp_path: Path) -> Iterator[PolicedHosts]:
+    agent.clear()
+    with PolicedHosts(tmp_path, agent) as laboratory:
+        yield laboratory
+
+
+@pytest.mark.parametrize("catalogue", [False, True], ids=["", "catalogue"])
+def test_it_gives_every_right_that_is_asked_for(hosts: PolicedHosts, agent: Guarded, catalogue: bool) -> None:
+    """What `doctor` asks is all granted; and one rule less is one right less, which is named."""
+    token = hosts.new_policy_token(ME, records=("demo-1",), catalogue=catalogue)
+    store = ConsulStore(agent.address, token=token)
+    found = asked(store, PREFIX, ME, ["demo-1"], catalogue, timeout=3)
+    assert [right for right in found if right.denied] == []
+    assert len(found) == (17 if not catalogue else 19)
+    store.close()
+    store = ConsulStore(agent.address, token=hosts.new_policy_token(ME))
+    lacking = {right.denied for right in asked(store, PREFIX, ME, ["demo-1"], True, timeout=3)} - {""}
+    assert lacking == {"write demo-1/", "register its node", "register services"}
+    store.close()
+
+
+def test_what_is_another_hosts_is_refused(hosts: PolicedHosts, agent: Guarded) -> None:
+    """Another host's keys, everybody else's, and keys that only begin like one's own; nothing of it is changed."""
+    store = ConsulStore(agent.address, token=hosts.new_policy_token(ME))
+    for key in (
+        f"{PREFIX}/hosts/{OTHER}/overlays/demo", f"{PREFIX}/hosts/{OTHER}/networks/demo", f"{PREFIX}/alive/{OTHER}",
+        f"{PREFIX}/alive/{ME}x", f"{PREFIX}/hosts/{ME}x/overlays/demo", f"{PREFIX}/else", "elsewhere/x", PREFIX,
+    ):  # fmt: skip
+        with pytest.raises(Denied, match="permission denied"):
+            store.commit([Put(key, b"x")])
+    for key in (f"{PREFIX}/alive/{ME}", f"{PREFIX}/hosts/{ME}/overlays/demo", f"{PREFIX}/pools/10.5.0.0-24/10.5.0.2"):
+        assert isinstance(store.commit([Put(key, b"x")]), Committed)
+    with pytest.raises(Denied):
+        store.list("elsewhere/")
+    # One key that may not be written is enough for all of a transaction: each carries the token.
+    with pytest.raises(Denied):
+        store.commit([Put(f"{PREFIX}/vni/7", b"x"), Put(f"{PREFIX}/alive/{OTHER}", b"x")])
+    assert store.get(f"{PREFIX}/vni/7") is None
+    store.close()
+
+
+def test_a_session_of_another_agent_is_left_alone(hosts: PolicedHosts, agent: Guarded) -> None:
+    """With `--agent` a token opens and ends sessions at its own agent only: that of this Consul is called `store`."""
+    mine = ConsulStore(agent.address, token=hosts.new_policy_token(ME, agent="store"))
+    session = mine.open_session("mine", 10)
+    theirs = ConsulStore(agent.address, token=hosts.new_policy_token(OTHER, agent="elsewhere"))
+    with pytest.raises(Denied):
+        theirs.open_session("theirs", 10)
+    with pytest.raises(Unavailable):
+        theirs.close_session(session)
+    assert mine.renew_session(session)
+    mine.close()
+    theirs.close()
+
+
+def test_hosts_do_all_they_do_under_it(hosts: PolicedHosts) -> None:
+    """They begin without a token; networks, containers, leases, a restart, a host that dies: no call is refused.
+
+    The dead host's own keys stay, because nobody else may delete them; its addresses become free all the same.
+    """
+    one, two = hosts.host(grace=2, lease_grace=4), hosts.host(grace=2, lease_grace=4)
+    in_parallel(*[lambda host=host: host.create_network() for host in (one, two)])
+    a, b = one.run(), two.run()
+    assert a.ping(b.address) != [None]
+    wait_settled(one, two)
+    failed = failures(one)
+    two.restart()
+    c = two.run("10.5.0.99")
+    assert a.ping(c.address, timeout=3) != [None]
+    two.remove(c)
+    until(lambda: hosts.leases()["10.5.0.99"] == 0)
+    wait_settled(one, two)
+    assert failures(one) == failed
+    # The other dies with its machine: nothing answers the heartbeat, and its session ends.
+    gone = two.daemon.records.me
+    two.stop()
+    ip(two.ns, "link set eth0 down")
+    until(lambda: hosts.leases()[str(b.address)] == 0, 90, "the dead host's address to be free")
+    assert hosts.keys(f"hosts/{gone}/overlays"), "only its own token may delete that"
+    assert not hosts.keys(f"{OVERLAY}/members/{gone}")
+    d = one.run(str(b.address))
+    assert d.address == b.address
+    assert bugs(one) == {}
+
+
+def test_a_new_token_is_taken_up_without_a_restart(hosts: PolicedHosts, agent: Guarded) -> None:
+    """The old one is deleted in Consul: calls are refused, and work again when the file holds the new one."""
+    one, two = hosts.host(), hosts.host()
+    in_parallel(*[lambda host=host: host.create_network() for host in (one, two)])
+    a, b = one.run(), two.run()
+    old, me = hosts.token_of(one), one.daemon.records.me
+    agent.revoke(old)
+    until(lambda: not one.daemon.liveness.has_session, 30, "the token to be refused")
+    c = two.run()
+    assert a.ping(b.address) != [None], "traffic needs no token"
+    hosts.give(one, hosts.new_policy_token(me))
+    until(lambda: one.daemon.liveness.has_session, 30, "the new token to be in use")
+    until(lambda: one.knows(c), 30, "what changed meanwhile to be learned")
+    d = one.run()
+    until(lambda: two.knows(d), 30)
+    assert bugs(one) == {}
