@@ -138,12 +138,12 @@ class Daemon:
         self.leftovers = Leftovers(self.tally, parts.now)
         self.journal = parts.journal
         stored = store or open_store(settings)
-        self.store = Metered(stored, lambda what, took, well: self.tally.took("store_call", _call(what, well), took))
+        took = lambda what, took, well: self.tally.took("store_call", _call(what, well), took)  # noqa: E731
+        self.store = Metered(stored, took, bad=lambda: self.tally.add("quarantined"))
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
         self.links = parts.links
         self.guard = make_guard(settings, parts.fence, parts.links, parts.tally)
-        self._begin = parts.begin
-        self._vtep, self.pins, self.wall = settings.vtep, parts.pins, parts.wall
+        self._begin, self._vtep, self.pins, self.wall = parts.begin, settings.vtep, parts.pins, parts.wall
         self.presence = Presence(self.store, settings.prefix, self.records.me)
         self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now, parts.wall)
         self.liveness = Liveness(self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from myoverlay.errors import Refused
-from myoverlay.naming import check_prefix
+from myoverlay.naming import check_prefix, check_shown
 from myoverlay.values import VXLAN_PORT, Address, OverlayName, Subnet, check_port
 
 
@@ -153,7 +153,7 @@ SETTINGS = (
     Setting("names", "MYOVERLAY_NAMES", _resolver, "169.254.77.53", "link-local address that names are asked at, the same on all hosts; off: names are not answered"),
     Setting("catalogue", "MYOVERLAY_CATALOGUE", _switch, "off", "on: containers' names are registered in Consul's catalogue, for `NAME.service.consul`"),
     Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
-    Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
+    Setting("host_name", "MYOVERLAY_HOST_NAME", check_shown, "", "what this host is called; empty: its hostname"),
     Setting("recorder", "MYOVERLAY_RECORDER", _kilobytes, "1024", "kB of memory for the flight recorder: the last calls, misses, kernel events and store changes; 0: nothing is recorded"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("log_format", "MYOVERLAY_LOG_FORMAT", _format, "text", "text, or json: an object a line, with the fields of each Docker call"),

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
-from myoverlay.naming import check_prefix, clean
+from myoverlay.naming import Shown, check_prefix, clean
 
 #: VXLAN network identifiers are 24 bit (RFC 7348 section 5); 0 is what a device without one carries.
 VNI_LIMIT = 1 << 24
@@ -311,7 +311,7 @@ class HostList(Value, frozen=True, kw_only=True):
     overlay: OverlayName
     vtep: Address
     records: tuple[Record, ...] = ()
-    incarnation: str = ""
+    incarnation: Shown = ""
     serial: Annotated[int, msgspec.Meta(ge=0, le=COUNT_LIMIT)] = 0
     schema: int = 1
     reader: int = 1
@@ -322,9 +322,9 @@ class Alive(Value, frozen=True, kw_only=True):
     """What hangs on a host's session: that it is there, its name and its VTEPs."""
 
     host: HostId
-    name: str
-    vteps: tuple[Address, ...]
-    version: str = ""
+    name: Shown
+    vteps: Annotated[tuple[Address, ...], msgspec.Meta(max_length=64)]
+    version: Shown = ""
     schema: int = 1
 
 

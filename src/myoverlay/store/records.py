@@ -24,6 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
+from myoverlay.naming import Shown
 from myoverlay.store import (
     MAX_OPS,
     Conflict,
@@ -77,7 +78,7 @@ def read_row(place: str, entry: Entry) -> Row | None:
 class Member(Value, frozen=True, kw_only=True):
     """A host that takes part in an overlay."""
 
-    name: str
+    name: Shown
     vtep: Address
 
 
