@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,11 +66,17 @@ def _made(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def run(environ: Mapping[str, str]) -> None:
-    """Serve until told to stop (SIGTERM). Raises Refused or Clash where it cannot begin."""
-    from myoverlay.settings import load
+def run(environ: MutableMapping[str, str]) -> None:
+    """Serve until told to stop (SIGTERM). Raises Refused or Clash where it cannot begin.
+
+    Secrets are taken out of the environment, so that no process that is started from here has them in its own.
+    """
+    from myoverlay.settings import SECRET, SETTINGS, load
 
     settings = load(environ)
+    for row in SETTINGS:
+        if row.field in SECRET:
+            environ.pop(row.env, None)
     doors = [bind(Path(path.strip())) for path in settings.sockets.split(",")]
     _serve(settings, doors)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from myoverlay.store.consul import ConsulStore
 from myoverlay.values import HostId
 from tests.engine.store.policed import OVERLAY, PREFIX, PolicedHosts, begin
 from tests.engine.store.trouble import Guarded, bugs, failures, wait_settled
+from tests.kernel.host.hosts import Refusal
 from tests.kernel.host.tools import in_parallel, ip, until
 
 ME, OTHER = HostId("a" * 32), HostId("b" * 32)
@@ -128,3 +131,37 @@ def test_a_new_token_is_taken_up_without_a_restart(hosts: PolicedHosts, agent: G
     d = one.run()
     until(lambda: two.knows(d), 30)
     assert bugs(one) == {}
+
+
+def test_a_token_is_found_nowhere(
+    hosts: PolicedHosts, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After a day's work, a refusal among it: not on the disk, in the log, a report, an answer, an argument or a
+    thread's name. In the file it was written to, root's alone, it is."""
+    caplog.set_level("DEBUG")
+    host = hosts.host()
+    host.create_network()
+    host.run()
+    hosts.agent.revoke(hosts.token_of(host))
+    until(lambda: not host.daemon.liveness.has_session, 30)
+    with pytest.raises(Refusal):
+        host.create_network("10.6.0.0/24")
+    again = hosts.new_policy_token(host.daemon.records.me)
+    tokens = [hosts.token_of(host), again]
+    hosts.give(host, again)
+    until(lambda: host.daemon.liveness.has_session, 30)
+    said = {name: host.call(f"Control.{name}") for name in ("Status", "Report", "Counters", "Hosts", "Names")}
+    said["Doctor"] = host.call("Control.Doctor")
+    host.restart()
+    texts = {name: json.dumps(answer) for name, answer in said.items()}
+    texts["log"] = caplog.text + "".join(capfd.readouterr())
+    texts["arguments"] = Path("/proc/self/cmdline").read_text() + " ".join(
+        thread.name for thread in threading.enumerate()
+    )
+    for path in hosts.folder.rglob("*"):
+        if path.is_file() and path.suffix != ".token":
+            texts[str(path)] = path.read_bytes().decode("latin-1")
+    assert [name for name, text in texts.items() if any(token in text for token in tokens)] == []
+    assert len(texts["log"]) > 1000
+    assert any("journal" in name for name in texts)
+    assert (hosts.folder / f"{host.name}.token").stat().st_mode & 0o777 == 0o600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import stat
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from myoverlay.cli import serve
 from myoverlay.cli.serve import bind
 from myoverlay.docker.app import MAX_BODY
 from myoverlay.errors import Clash
+from myoverlay.settings import Settings
 from tests.pure.kit import until
 
 
@@ -45,6 +48,27 @@ def test_a_door_that_another_run_made_since_is_left_alone(tmp_path: Path) -> Non
     new.remove()
     assert not path.exists()
     new.listener.close()
+
+
+def test_the_environment_keeps_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started from here would have it in its own, where `ps e` shows it; the settings have it."""
+    seen: list[tuple[Settings, str | None]] = []
+    monkeypatch.setattr(
+        serve, "_serve", lambda settings, _: seen.append((settings, os.environ.get("CONSUL_HTTP_TOKEN")))
+    )
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "secret-of-this-host")
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", "192.0.2.100")
+    monkeypatch.setenv("MYOVERLAY_SOCKETS", str(tmp_path / "x.sock"))
+    opened: list[serve.Door] = []
+    monkeypatch.setattr(serve, "bind", lambda path: opened.append(bind(path)) or opened[-1])
+    serve.run(os.environ)
+    ((settings, left),) = seen
+    assert settings.token == "secret-of-this-host"
+    assert left is None
+    assert "secret" not in subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+    for door in opened:
+        door.remove()
+        door.listener.close()
 
 
 # -- the server itself, in a process of its own ----------------------------------------------------------------------
