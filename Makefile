@@ -36,7 +36,7 @@ names: $(VENV)/ready .lab-ready ## names on three real engines of two ages: who 
 	@$(BIN)/python -m pytest tests/engine/test_names.py -q -s
 
 attack: $(VENV)/ready .lab-ready ## attacks, each with its defence off and on: a table of what became of them; needs root
-	@$(BIN)/python -m pytest tests/attack tests/engine/test_guard.py -q
+	@$(BIN)/python -m pytest tests/attack tests/engine/test_guard.py tests/engine/store/test_policy.py tests/engine/store/test_stolen_token.py tests/pure/cli/test_serve.py -q
 
 replay: $(VENV)/ready .lab-ready ## 100,000 calls on the embedded store: what the plugin takes, and keeps of them
 	REPLAY_CALLS=100000 $(BIN)/python -m pytest tests/engine/test_replay.py -q -s

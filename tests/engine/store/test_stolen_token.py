@@ -15,13 +15,17 @@ import pytest
 
 from myoverlay.errors import Denied
 from myoverlay.host import discover, publish
+from myoverlay.plan import claims
 from myoverlay.store.consul import ConsulStore
 from myoverlay.store.pooled import MARK
-from myoverlay.values import COUNT_LIMIT, Address, Mac, OverlayName, Record
+from myoverlay.values import COUNT_LIMIT, Address, Fdb, Mac, OverlayName, Record
+from tests.attack.board import Board, board
 from tests.engine.store.policed import OVERLAY, PolicedHosts, Thief, begin
 from tests.engine.store.trouble import bugs, wait_settled
 from tests.kernel.host.hosts import Refusal
 from tests.kernel.host.tools import in_parallel, until
+
+__all__ = ["board"]
 
 POOL = "10.5.0.0-24"
 STRANGER = Mac("02:66:66:66:66:66")
@@ -212,6 +216,47 @@ def site(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: 
             site.thief.store.close()
     finally:
         agent.kill()
+
+
+def _loudest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was: the later generation has the address, and the MAC."""
+    monkeypatch.setattr(claims._Draft, "_has", lambda *_: ())
+    monkeypatch.setattr(claims._Draft, "_has_mac", lambda *_: ())
+
+
+def _index_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was: whoever has the index keys has the address."""
+    monkeypatch.setattr(publish, "_granted", lambda _: frozenset())
+
+
+def _is_redirected(site: Site) -> bool:
+    return Fdb(mac=site.x.mac, vtep=site.three.vtep) in site.one.rows() or not site.one.knows(site.x)
+
+
+def _is_withdrawn(site: Site) -> bool:
+    held = site.two.daemon.records.lists(OverlayName(OVERLAY), [site.thief.them]).get(site.thief.them)
+    return held is not None and site.x.address not in {record.address for record in held.value.records}
+
+
+#: Rows whose defence can be switched off: how, and what is seen then.
+OFF: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Site], bool], str]] = {
+    "own list: the address, loudly": (_loudest_wins, _is_redirected, "redirected"),
+    "own list: the address with another MAC": (_loudest_wins, _is_redirected, "redirected"),
+    "own list: the MAC at another address": (_loudest_wins, _is_redirected, "redirected"),
+    "arp/, fib/: an outsider's": (_index_wins, _is_withdrawn, "withdrawn by its owner"),
+    "own list: the address, and the index": (_index_wins, _is_withdrawn, "withdrawn by its owner"),
+}
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_without_the_defence_it_succeeds(site: Site, board: Board, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The same writes, and the endpoint is another's, or gone: what the row below shows is not shown by chance."""
+    switch_off, succeeded, word = OFF[name]
+    switch_off(monkeypatch)
+    ROWS[name].act(site.thief)
+    site.two.daemon.audit.want()
+    until(lambda: succeeded(site), 30, f"{name}: {word}")
+    board.write(f"stolen token, {name}", word, "stays what it is")
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
