@@ -129,23 +129,17 @@ class Pool:
         and what `meanwhile` raises. Never repeats a request: one that may have been done must not be done again.
         """
         try:
-            return self._ask(method, target, headers, body, deadline, meanwhile)
+            return self._over_a_line(
+                deadline, lambda line: line.exchange(method, target, headers, body, deadline, meanwhile)
+            )
         except ssl.SSLError as error:
             # The server's word on this host's certificate may come with its first answer only (RFC 8446, 4.4.2.4).
             raise OSError(self._tls.explain(error, self.place.host) if self._tls else str(error)) from error
 
-    def _ask(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        deadline: float,
-        meanwhile: Meanwhile | None,
-    ) -> Answer:
+    def _over_a_line(self, deadline: float, exchange: Callable[[_Line], Answer]) -> Answer:
         line = self._take() or self._dial(deadline)
         try:
-            answer = line.exchange(method, target, headers, body, deadline, meanwhile)
+            answer = exchange(line)
         except BaseException:
             self._give_back(line, broken=True)
             self._raise_if_closed()

@@ -39,15 +39,17 @@ class Door(ConsulStore):
 class PolicedHosts(TroubledHosts):
     """The laboratory of whole hosts. A host begins without any token, and goes on when it is given one."""
 
-    #: Arguments of the policy beside prefix and host.
+    #: Arguments of the policy beside prefix and host, and the hosts' settings beside their own.
     wishes: dict[str, Any] = {}
+    beside: dict[str, str] = {}
 
     def view_for(self, host: Host) -> Any:
         self.proxies[host.name] = FaultProxy(listen("127.0.0.1"), self.agent.dial)
         return Door(self.proxies[host.name].address, self.folder / f"{host.name}.token")
 
     def host(self, mtu: int = 1500, **environ: str | int) -> Host:
-        host = super().host(mtu, **environ)
+        settings = {f"MYOVERLAY_{name.upper()}": str(value) for name, value in environ.items()} | self.beside
+        host = self.admit(lambda number: Host(self, number, mtu, settings))
         self.give(host, self.new_policy_token(host.daemon.records.me))
         until(host.daemon.liveness.announced.is_set, 20, f"{host.name} announced")
         return host

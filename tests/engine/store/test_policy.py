@@ -115,6 +115,26 @@ def test_hosts_do_all_they_do_under_it(hosts: PolicedHosts) -> None:
     assert bugs(one) == {}
 
 
+def test_names_are_registered_under_it_and_doctor_is_content(hosts: PolicedHosts, agent: Guarded) -> None:
+    """With the catalogue on: a container's name is there and goes with it, `doctor` asks for every right and has it."""
+    hosts.wishes, hosts.beside = {"catalogue": True}, {"CONSUL_HTTP_ADDR": agent.address, "MYOVERLAY_CATALOGUE": "on"}
+    host = hosts.host()
+    host.create_network()
+    a = host.run()
+    wait_settled(host)
+    assert host.local().name(a.endpoint, ("shop-db",))
+    host.daemon.publisher.offer(host.local().network.overlay)
+    until(lambda: json.loads(agent.ask("GET", "catalog/service/shop-db")), 30, "the name in the catalogue")
+    found = {one["check"]: one for one in host.call("Control.Doctor")["findings"]}
+    for check in ("store", "store-rights", "store-clock", "stale-keys", "token-file"):
+        assert found[check]["level"] == "ok", found[check]
+    assert "19 rights" in found["store-rights"]["saw"]
+    host.remove(a)
+    until(lambda: not json.loads(agent.ask("GET", "catalog/service/shop-db")), 30, "the name to be gone")
+    assert host.count("catalogue", "refused") == 0
+    assert bugs(host) == {}
+
+
 def test_a_new_token_is_taken_up_without_a_restart(hosts: PolicedHosts, agent: Guarded) -> None:
     """The old one is deleted in Consul: calls are refused, and work again when the file holds the new one."""
     one, two = hosts.host(), hosts.host()
