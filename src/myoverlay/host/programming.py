@@ -6,7 +6,7 @@ where the last time failed half-way, and where the overlay passes the eager limi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -118,13 +118,14 @@ class Programming:
 
     def wanted(self, view: View) -> rows.Rows:
         """All rows that should be there."""
-        claims = self.claims
-        if self.is_eager(view):
-            return claims.wanted(Touched(set(claims.peers), set(claims.macs)), self._present(), None)
-        pulled = set(self._pulled)
-        peers = [peer for address in pulled if (peer := claims.peers.get(address)) is not None]
-        touched = Touched({peer.address for peer in peers}, {peer.mac for peer in peers})
-        return claims.wanted(touched, self._present(), pulled)
+        claims, pulled = self.claims, None
+        peers: Mapping[Address, Peer] = claims.peers
+        if not self.is_eager(view):
+            pulled = set(self._pulled)
+            peers = {address: peer for address in pulled if (peer := claims.peers.get(address)) is not None}
+        if not claims.twins:  # each MAC is one peer's: nobody has to be chosen
+            return rows.wanted(peers, self._present())
+        return claims.wanted(Touched(set(peers), {peer.mac for peer in peers.values()}), self._present(), pulled)
 
     def tell_peer(self, ground: Ground, view: View, address: Address) -> None:
         """An address is no longer here: if a peer has it, that is what containers here should know."""
