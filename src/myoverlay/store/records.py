@@ -205,9 +205,8 @@ class Records(Pooled):
         overlay, definition = held.value.overlay, held.value
         key = self.key("overlays", overlay, "definition")
         others = tuple(host for host in definition.holders if host != self.me)
-        mine = [self.key("overlays", overlay, "members", self.me)]
-        mine += [self._list_key(self.me, overlay)] if with_list else []
-        ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine, timeout)]
+        mine = (self.key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
+        ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine[: 1 + with_list], timeout)]
         if others:
             ops.append(Put(key, encode(msgspec.structs.replace(definition, holders=others)), index=held.index))
         else:
@@ -476,7 +475,6 @@ def believed(definition: Definition, lists: Mapping[HostId, HostList]) -> list[P
             continue
         for r in listed.records:
             if definition.subnet.is_host(r.address) and r.address != definition.gateway:
-                peers.append(
-                    Peer(address=r.address, mac=r.mac, vtep=listed.vtep, host=host, generation=r.generation)
-                )  # fmt: skip
+                vtep = listed.vtep
+                peers.append(Peer(address=r.address, mac=r.mac, vtep=vtep, host=host, generation=r.generation))
     return peers
