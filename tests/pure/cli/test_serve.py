@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.places import REPOSITORY
 from myoverlay.cli import serve
 from myoverlay.cli.serve import bind
 from myoverlay.docker.app import MAX_BODY
@@ -102,7 +103,9 @@ PATIENCE = 1.0
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("plugins") / "x.sock"
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(path), str(PATIENCE)], stdin=subprocess.DEVNULL)
+    command = [sys.executable, "-c", SERVER, str(path), str(PATIENCE)]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=env)
     try:
         until(lambda: path.exists() and _ask(path, b"POST /Plugin.Activate HTTP/1.1\r\nHost: x\r\n\r\n"), 30)
         yield path
