@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -207,7 +208,8 @@ def _holder(path: Path) -> str:
         sock.settimeout(_KNOCK)
         sock.connect(str(path))
         connection.sock = sock
-        connection.request("POST", "/Control.Host", "{}", {"Content-Type": "application/json"})
+        with contextlib.suppress(BrokenPipeError):  # a stranger may answer before he has read all of it
+            connection.request("POST", "/Control.Host", "{}", {"Content-Type": "application/json"})
         with connection.getresponse() as answer:
             told = json.loads(answer.read(1 << 16))
             return str(HostId(told["id"]))
