@@ -252,7 +252,7 @@ class Daemon:
             self.journal, self.overlays, self.holdings, self.graves, self.liveness, self.beat, self.clusterwide.leave
         )  # fmt: skip
         self.naming.connect(departure)
-        self.farewell = Farewell(self.journal, departure, self._may_write, parts.pins)
+        self.farewell = Farewell(self.journal, departure, self._may_write, parts.pins, self.guard)
         self.hosts = Hosts(
             self.records.me, settings.host_name, self.overlays, self.peers, self.fates, self.beat, self.graves,
             departure, parts.now,

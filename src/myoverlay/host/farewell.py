@@ -9,8 +9,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from myoverlay.errors import Late, MyoverlayError
+from myoverlay.errors import KernelRefused, Late, MyoverlayError
 from myoverlay.host.departure import Departure
+from myoverlay.host.guard import Guard
 from myoverlay.host.journal import Journal
 from myoverlay.host.pools import RELEASED
 from myoverlay.kernel.pins import Pins
@@ -23,7 +24,10 @@ _AGAIN = 0.1
 class Farewell:
     """Used by one thread, the one that stops the daemon."""
 
-    def __init__(self, journal: Journal, departure: Departure, may_write: Callable[[], bool], pins: Pins) -> None:
+    def __init__(
+        self, journal: Journal, departure: Departure, may_write: Callable[[], bool], pins: Pins, guard: Guard
+    ) -> None:
+        self._guard = guard
         self._journal = journal
         self._departure = departure
         self._may_write = may_write
@@ -52,10 +56,11 @@ class Farewell:
             return
 
     def tidy(self) -> None:
-        """If the host has left, now or by a person's word: take away the journal's copy and empty directories."""
+        """If the host has left, now or by a person's word: take away guard, journal's copy, empty directories."""
         if self._departure.done:
             try:
+                self._guard.leave()
                 self._journal.remove_mirror()
                 self._pins.leave()
-            except OSError as error:
+            except (OSError, KernelRefused) as error:
                 log.warning("something of this host stays behind: %s", error)

@@ -146,6 +146,15 @@ class Guard:
             if name in self._covers:
                 self._put(name, None)
 
+    def leave(self) -> None:
+        """This host has left: what a former run let in goes too, and the table with it. Raises KernelRefused.
+
+        Overlays that are still covered, since containers run on there, stay so.
+        """
+        with self._lock:
+            self._inherited = Fence()
+            self._compare(anew=True)
+
     def check(self) -> None:
         """Compare the table with what it should be, and put it right; count what it kept out. Raises KernelRefused."""
         if self.mode == plan.OFF:

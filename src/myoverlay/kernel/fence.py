@@ -29,6 +29,7 @@ _PORT = (nft.TRANSPORT, 2, 2)
 _VNI = (nft.TRANSPORT, 12, 3)
 #: Family, where source and destination are in the IP header, and how long an address is.
 _V4, _V6 = (2, 12, 16, 4), (10, 8, 24, 16)
+_FAMILIES = ((_V4, 4), (_V6, 6))
 _KINDS = ("bridge", "veth")
 #: Route type "local" (RTN_LOCAL).
 _LOCAL = struct.pack("=I", 2)
@@ -97,25 +98,22 @@ def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
     others = (*udp, nft.payload(*_PORT), nft.payload(*_VNI, nft.R32 + 1), nft.lookup("pairs", inverted=True))
     local = (nft.destination_type(), nft.compare(_LOCAL))
     kinds = [(nft.meta(nft.IIFKIND), nft.compare(kind.encode().ljust(16, b"\0"))) for kind in _KINDS]
+    known = {
+        version: (
+            nft.meta(nft.NFPROTO),
+            nft.compare(bytes((family[0],))),
+            *udp,
+            *_address(family, True, f"live{version}"),
+        )
+        for family, version in _FAMILIES
+    }
     yield "arrives", (*at_port, nft.verdict(nft.GOTO, "vxlan"))
-    for family, version in ((_V4, 4), (_V6, 6)):
-        known = (
-            nft.meta(nft.NFPROTO),
-            nft.compare(bytes((family[0],))),
-            *udp,
-            *_address(family, True, f"live{version}"),
-        )
-        yield "vxlan", (*known, *_address(family, False, f"own{version}"), nft.verdict(nft.GOTO, "door"))
+    for family, version in _FAMILIES:
+        yield "vxlan", (*known[version], *_address(family, False, f"own{version}"), nft.verdict(nft.GOTO, "door"))
     yield "vxlan", (*others, nft.verdict(nft.ACCEPT))
-    for family, version in ((_V4, 4), (_V6, 6)):
-        known = (
-            nft.meta(nft.NFPROTO),
-            nft.compare(bytes((family[0],))),
-            *udp,
-            *_address(family, True, f"live{version}"),
-        )
+    for _, version in _FAMILIES:
         passing = (nft.destination_type(), nft.compare(_LOCAL, nft.UNEQUAL))
-        yield "vxlan", (*known, *passing, nft.verdict(nft.GOTO, "door"))
+        yield "vxlan", (*known[version], *passing, nft.verdict(nft.GOTO, "door"))
     for away in (local, *kinds):
         yield "vxlan", (*away, nft.count("unknown"), nft.verdict(nft.DROP))
     yield "door", (nft.meta(nft.IIFNAME), nft.lookup("doors"), nft.verdict(nft.ACCEPT))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -203,16 +204,20 @@ def _holder(path: Path) -> str:
     """The id of the host whose plugin answers there, or `stranger`; empty where nobody does."""
     connection = http.client.HTTPConnection("localhost", timeout=_KNOCK)
     sock = socket.socket(socket.AF_UNIX)
+    answers = False
     try:
         sock.settimeout(_KNOCK)
         sock.connect(str(path))
         connection.sock = sock
-        connection.request("POST", "/Control.Host", "{}", {"Content-Type": "application/json"})
+        # A stranger may answer and hang up before he has read the question, which breaks what follows his answer.
+        with contextlib.suppress(BrokenPipeError):
+            connection.request("POST", "/Control.Host", "{}", {"Content-Type": "application/json"})
         with connection.getresponse() as answer:
+            answers = True
             told = json.loads(answer.read(1 << 16))
             return str(HostId(told["id"]))
     except OSError:
-        return ""
+        return "stranger" if answers else ""
     except (http.client.HTTPException, ValueError, KeyError, TypeError):
         return "stranger"
     finally:

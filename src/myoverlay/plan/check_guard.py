@@ -49,7 +49,7 @@ def judge_guard(read: Guarding) -> Finding:
             "table inet myoverlay is gone, or is another than this host laid"
             + (f"; it was made anew {count(read.repairs, 'time')} since the start" if read.repairs else ""),
             f"somebody takes it away, and until it is made anew, within 3 s, {_OPEN}",
-            "`nft monitor ruleset` names the process that does: have it delete its own tables and no others; a firewall"
+            "`nft monitor` names the process that does: have it delete its own tables and no others; a firewall"
             " whose file says `flush ruleset` can name its tables there instead",
         )
     anew = f"; made anew {count(read.repairs, 'time')} since the start" if read.repairs else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -45,7 +45,12 @@ class Scene:
         self.pins.folder.mkdir(parents=True)
         self.journal = Journal(folder / "own", mirror=Mirror(self.run / "state", Tally()))
         stand_in: Any = departure
-        self.farewell = Farewell(self.journal, stand_in, lambda: may_write, self.pins)
+        self.unguarded = 0
+        self.farewell = Farewell(self.journal, stand_in, lambda: may_write, self.pins, cast("Any", self))
+
+    def leave(self) -> None:
+        """In place of the guard's."""
+        self.unguarded += 1
 
     def end(self) -> None:
         """What the daemon does when it stops."""
@@ -61,6 +66,7 @@ def test_a_host_without_networks_goes_entirely(tmp_path: Path) -> None:
     scene.end()
     assert departure.calls == 3
     assert not scene.run.exists()
+    assert scene.unguarded == 1
 
 
 def test_a_host_with_a_network_is_not_asked_to_leave(tmp_path: Path) -> None:
@@ -69,7 +75,7 @@ def test_a_host_with_a_network_is_not_asked_to_leave(tmp_path: Path) -> None:
     scene = Scene(tmp_path, departure)
     scene.journal.networks.put("n", network())
     scene.end()
-    assert departure.calls == 0
+    assert (departure.calls, scene.unguarded) == (0, 0)
     assert (scene.run / "state" / "journal.db").exists()
 
 
@@ -119,7 +125,7 @@ def test_a_host_that_was_never_announced_gives_nothing_back(tmp_path: Path) -> N
     departure = FakeDeparture()
     scene = Scene(tmp_path, departure, may_write=False)
     scene.end()
-    assert departure.calls == 0
+    assert (departure.calls, scene.unguarded) == (0, 0)
     assert (scene.run / "state" / "journal.db").exists()
 
 

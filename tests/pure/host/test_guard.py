@@ -278,3 +278,26 @@ def test_a_refused_overlay_is_guarded_no_more(site: Site) -> None:
     assert site.kernel.fence is None
     converger.overlay(DB, [], soon()).close()
     assert site.kernel.fence is not None
+
+
+def test_a_host_that_leaves_leaves_no_table(site: Site) -> None:
+    """Its last network may go before the first comparison after a start, while what a former run let in still holds."""
+    site.guard.cover(WEB, strict=True)
+    site.guard.admit(WEB.overlay, [A])
+    guard = site.begin()
+    guard.cover(WEB, strict=False)
+    guard.uncover(WEB.overlay)
+    assert site.kernel.fence is not None
+    guard.leave()
+    assert site.kernel.fence is None
+
+
+def test_a_host_that_leaves_keeps_the_guard_of_running_containers(site: Site) -> None:
+    """Whoever left by force has overlays still; what a former run let in besides goes."""
+    site.guard.cover(WEB, strict=True)
+    site.guard.cover(DB, strict=True)
+    guard = site.begin()
+    guard.cover(WEB, strict=False)
+    guard.leave()
+    assert site.kernel.fence is not None
+    assert site.kernel.fence.pairs == {Pair(WEB.definition.port, WEB.definition.vni)}

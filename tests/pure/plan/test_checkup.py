@@ -200,7 +200,7 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ("guard", guard.Guarding("on", 3, 7), OK, "3 tunnels guarded, 7 VTEPs may send", ""),
     ("guard", guard.Guarding("on", 1, 1, repairs=2), OK, "1 VTEP may send; made anew 2 times", ""),
     ("guard", guard.Guarding("on", there=False), OK, "0 tunnels", ""),
-    ("guard", guard.Guarding("on", 3, 7, there=False), BAD, "table inet myoverlay is gone", "`nft monitor ruleset`"),
+    ("guard", guard.Guarding("on", 3, 7, there=False), BAD, "table inet myoverlay is gone", "`nft monitor`"),
     ("guard", guard.Guarding("on", 3, 7, there=False, repairs=9), BAD, "anew 9 times since", "flush ruleset"),
     ("guard", guard.Guarding("off", 0), WARN, "MYOVERLAY_GUARD is off", "`MYOVERLAY_GUARD=off`"),
     ("guard", guard.Guarding("on", trouble=NO_NFT, code=errno.EPROTONOSUPPORT), BAD, NO_NFT, "`modprobe nf_tables`"),
