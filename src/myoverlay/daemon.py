@@ -278,8 +278,7 @@ class Daemon:
 
     def _connect(self) -> None:
         """Who is called when something happens."""
-        self.overlays.on_use = self._in_use
-        self.overlays.on_gone = self._gone
+        self.overlays.on_use, self.overlays.on_gone = self._in_use, self._gone
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
         self.overlays.rests = self.publisher.at_work.rests
@@ -296,7 +295,7 @@ class Daemon:
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
         self.insight.connect(self.misses, self.lookup, self.discovery, self.converger)
-        self.fates.on_found = self.discovery.revisit
+        self.fates.on_found, self.discovery.on_accusing = self.discovery.revisit, self.publisher.offer
         self.overlays.dead_hosts, self.fates.on_dead = self.fates.dead, self.discovery.judge
         self.fates.on_expired = self.leases.wanted.set
 

@@ -29,6 +29,7 @@ COUNTERS = {
     " device), full (of full size), carried (its answer), unasked (an answer to nothing), invalid",
     "beat_builds": "making sure of the heartbeat's device, by {outcome}: built, failed",
     "contradictions": "times the store was found to say of an overlay, pool or lease what contradicts what runs here",
+    "undecided": "addresses and MACs that several living hosts claim, and nobody told this one who had them first",
     "quarantined": "values in the store that were not what they should be, and were left out",
     "doubts": "times the store was found to have lost something: emptied, restored, replaced",
     "fates": "what was found of other hosts, by {state}: alive, pending, cut off, dead",

@@ -220,8 +220,7 @@ class HostId(str):
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A frozen value that knows its JSON. Unknown fields are ignored: a newer version may have written them. None leads
-    back to itself, so the garbage collector need not look at them: there may be 100,000s."""
+    """A frozen value that knows its JSON; unknown fields are a newer version's. `gc`: 100,000s, none in a circle."""
 
 
 class Definition(Value, frozen=True, kw_only=True):
@@ -304,8 +303,8 @@ class HostList(Value, frozen=True, kw_only=True):
     """All endpoints of one host on one overlay: the truth about them, written by that host alone.
 
     `incarnation`: the id of the store that it was written under, once the host knew that its leases are there too.
-    `tentative`: addresses that are told before the index has them, so that another host may turn out to have them.
-    `serial`: of two lists of one host the later one has the higher; 0 in those of versions that did not number them."""
+    `tentative`: addresses told before the index has them: another host may turn out to have them. `accuses`: hosts that
+    it saw claim what another had. `serial`: the later of two lists has the higher; 0: of a version that knew none."""
 
     host: HostId
     overlay: OverlayName
@@ -316,6 +315,7 @@ class HostList(Value, frozen=True, kw_only=True):
     schema: int = 1
     reader: int = 1
     tentative: tuple[Address, ...] = ()
+    accuses: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class Alive(Value, frozen=True, kw_only=True):

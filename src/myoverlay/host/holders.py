@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from myoverlay.host.local import LocalOverlay
+from myoverlay.plan.claims import MAX_ACCUSED, is_witness
 from myoverlay.store import Entry
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Records
@@ -43,8 +44,16 @@ class Holders:
 
         The index alone does not tell: a host that lies in its list need not touch it.
         """
-        peers = (local.view.peers.get(record.address), local.view.macs.get(record.mac))
-        return any(peer is not None and peer.host is not None for peer in peers)
+        return local.view.claims.is_claimed(record.address, record.mac)
+
+    def accused(self, local: LocalOverlay) -> tuple[HostId, ...]:
+        """Hosts that claim what another has. This host names them in its list, so that who begins to know the overlay
+        can tell whose an address is; a few do so for each, of those that are there."""
+        accused = local.view.claims.accuses()
+        if not accused:
+            return ()
+        there = {host for host in local.view.lists or () if not self._is_gone(host)}
+        return tuple(sorted(host for host in accused if is_witness(self._records.me, host, there)))[:MAX_ACCUSED]
 
     def of(self, local: LocalOverlay, record: Record) -> Holder | None:
         """Who holds the record's address or MAC; None where nobody does (any more): leftovers in the way are cleared.

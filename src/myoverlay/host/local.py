@@ -23,17 +23,7 @@ from myoverlay.plan import shape, signposts
 from myoverlay.plan.claims import Said, said_outside
 from myoverlay.plan.guard import live
 from myoverlay.store.typed import Held
-from myoverlay.values import (
-    COUNT_LIMIT,
-    Address,
-    Endpoint,
-    HostId,
-    HostList,
-    Mac,
-    Network,
-    Peer,
-    Record,
-)
+from myoverlay.values import COUNT_LIMIT, Address, Endpoint, HostId, HostList, Mac, Network, Peer, Record
 
 log = logging.getLogger(__name__)
 
@@ -346,6 +336,7 @@ class LocalOverlay:
             after = hearsay.heard(before, lists, anew, left, incarnation, doubt)
             hosts = {*lists, *left}
             said = hearsay.news(self.network.definition, hosts, before, after)
+            self._programming.accused = hearsay.accused(self._programming.accused, hosts, before, after)
             if anew or hearsay.have_moved(hosts, before, after):
                 self._live = None
             self._see(msgspec.structs.replace(self.view, lists=after), said, whole=anew and not doubt)
@@ -370,12 +361,13 @@ class LocalOverlay:
         # What the kernel holds from before this run may be all that is left of peers whom the store lost.
         whole = whole or view.whole
         peers = self._programming.claims
-        self.view = View(view.lists, view.outsiders, peers.peers, peers.macs, listed and whole, whole)
+        self.view = View(view.lists, view.outsiders, peers.peers, peers.macs, listed and whole, whole, peers)
         if self._ground is not None:
             moved = self._live is None or self.view.complete != before.complete
             self._let_in(moved, complete=False)
             self._programming.follow(self._ground, before, self.view, touched)
             self._let_in(moved, self.view.complete)
+        self._programming.listed = self._has_listing
         if listed:
             self.listed.set()
         self._on_news()

@@ -14,7 +14,7 @@ from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.view import View
 from myoverlay.plan import rows
-from myoverlay.plan.claims import NOTHING, Claims, Said, Touched
+from myoverlay.plan.claims import NOTHING, Accused, Claims, Said, Touched
 from myoverlay.plan.rows import Written
 from myoverlay.values import Address, Endpoint, HostId, Mac, Peer, Record
 
@@ -28,6 +28,9 @@ class Programming:
         self._limit = limit
         self._present = present
         self.claims = Claims()
+        #: Whom the other hosts accuse; and was all that they say heard once?
+        self.accused: Accused = {}
+        self.listed = False
         #: The ground whose rows are as they were wanted last.
         self._followed: Ground | None = None
         #: Above the limit: who was asked for.
@@ -49,12 +52,15 @@ class Programming:
 
     def hear(self, said: Iterable[Said], dead: Collection[HostId]) -> Touched:
         """What others say otherwise than before; who is a peer by that, `claims` has it."""
-        self.claims, touched = self.claims.heard(said, dead, self._former or NOTHING)
+        self.claims, touched = self.claims.heard(said, dead, self._former or NOTHING, self.accused, self.listed)
+        if self.accused and self.claims.undecided:
+            more = self.judge(dead)
+            return Touched(touched.addresses | more.addresses, touched.macs | more.macs)
         return touched
 
     def judge(self, dead: Collection[HostId]) -> Touched:
         """These hosts are dead now."""
-        self.claims, touched = self.claims.judged(dead)
+        self.claims, touched = self.claims.judged(dead, self.accused, self._former or NOTHING)
         return touched
 
     def is_eager(self, view: View) -> bool:

@@ -276,8 +276,7 @@ class Publisher(Loop):
     def _contest(self, local: LocalOverlay, claims: list[Claim], mine: Collection[Own]) -> bool | None:
         """Judge what is new here and told by others, before it is written. None: nothing is. True: it is contested."""
         fresh = [one.record for one in claims if (one.record.address, one.record.mac) not in mine]
-        told = [record for record in fresh if self._holders.told_elsewhere(local, record)]
-        found = [record for record in told if self._holders.of(local, record) is not None]
+        found = [one for one in fresh if self._holders.told_elsewhere(local, one) and self._holders.of(local, one)]
         if not found:
             return None
         judged = [self._judge(local, record, mine) for record in found]
@@ -299,6 +298,7 @@ class Publisher(Loop):
             records=tuple(r for r in local.records() if (overlay, r.address) not in self._clashes),
             incarnation=self._vouched(),
             serial=known.listed.value.serial if known.listed else 0,
+            accuses=self._holders.accused(local),
         )
 
     def _numbered(self, new: HostList) -> HostList:

@@ -16,13 +16,14 @@ import pytest
 from myoverlay.errors import Denied
 from myoverlay.host import discover, publish
 from myoverlay.plan import claims
+from myoverlay.plan.rows import rank
 from myoverlay.store.consul import ConsulStore
 from myoverlay.store.pooled import MARK
-from myoverlay.values import COUNT_LIMIT, Address, Fdb, Mac, OverlayName, Record
+from myoverlay.values import COUNT_LIMIT, Address, Fdb, Mac, OverlayName, Peer, Record
 from tests.attack.board import Board, board
 from tests.engine.store.policed import OVERLAY, PolicedHosts, Thief, begin
 from tests.engine.store.trouble import bugs, wait_settled
-from tests.kernel.host.hosts import Refusal
+from tests.kernel.host.hosts import Host, Refusal
 from tests.kernel.host.tools import in_parallel, until
 
 __all__ = ["board"]
@@ -220,8 +221,12 @@ def site(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: 
 
 def _loudest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was: the later generation has the address, and the MAC."""
-    monkeypatch.setattr(claims._Draft, "_has", lambda *_: ())
-    monkeypatch.setattr(claims._Draft, "_has_mac", lambda *_: ())
+
+    def chosen(_: object, told: list[Peer], _had: object) -> tuple[Peer | None, tuple[Peer, ...]]:
+        ordered = sorted(told, key=rank, reverse=True)
+        return (ordered[0] if ordered else None), tuple(ordered[1:])
+
+    monkeypatch.setattr(claims._Draft, "_chosen", chosen)
 
 
 def _index_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +235,11 @@ def _index_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _is_redirected(site: Site) -> bool:
-    return Fdb(mac=site.x.mac, vtep=site.three.vtep) in site.one.rows() or not site.one.knows(site.x)
+    return _leads_astray(site, site.one) or not site.one.knows(site.x)
+
+
+def _leads_astray(site: Site, host: Host) -> bool:
+    return Fdb(mac=site.x.mac, vtep=site.three.vtep) in host.rows()
 
 
 def _is_withdrawn(site: Site) -> bool:
@@ -281,3 +290,46 @@ def test_an_endpoint_of_a_living_host_stays_what_it_is(site: Site, row: Row) -> 
         site.check()
     assert len(pings.replies) == len(pings.sent), "packets were lost"
     assert bugs(site.one) == bugs(site.two) == {}
+
+
+#: What a host is told that begins to know the overlay while it is lied to.
+BEGINNING = (
+    "own list: the address, loudly",
+    "own list: the address with another MAC",
+    "own list: the MAC at another address",
+    "own list: the address, and the index",
+)
+
+
+def _begin_amid(site: Site, name: str) -> Host:
+    """A fourth host, which has its first container there when the others have heard what the thief says."""
+    ROWS[name].act(site.thief)
+    site.news(must=True)
+    late = site.hosts.host(grace=2)
+    late.create_network()
+    return late
+
+
+@pytest.mark.parametrize("name", BEGINNING)
+def test_a_host_that_begins_meanwhile_is_not_taken_in(site: Site, name: str) -> None:
+    """It never has a row that leads to the thief, and soon those that lead to the owner: the bystander told whom it saw
+    claim what another had."""
+    late = _begin_amid(site, name)
+    fresh = late.run()
+    astray: list[bool] = []
+    until(lambda: astray.append(_leads_astray(site, late)) or late.knows(site.x), 20, "the owner to be believed")
+    assert not any(astray)
+    assert None not in fresh.ping(site.x.address, count=3, timeout=3)
+    assert not _leads_astray(site, late)
+    site.check()
+
+
+def test_without_the_witness_a_host_that_begins_is_taken_in(
+    site: Site, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the later claim, as it was, its packets go to the thief."""
+    _loudest_wins(monkeypatch)
+    late = _begin_amid(site, BEGINNING[0])
+    late.run()
+    until(lambda: _leads_astray(site, late), 20, "the host that begins to be taken in")
+    board.write("stolen token, told to a host that begins to know the overlay", "redirected", "stays what it is")

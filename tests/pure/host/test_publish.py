@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,8 @@ from myoverlay.errors import Clash
 from myoverlay.host.publish import Publisher
 from myoverlay.host.view import View
 from myoverlay.plan.believe import latest
+from myoverlay.plan.claims import Claims, is_witness
+from myoverlay.plan.shared import Shared
 from myoverlay.store import Delete, Entry, Put
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import MAX_CLAIMS
@@ -21,7 +24,7 @@ from myoverlay.store.sqlite import SqliteStore
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, HostList, Network, OverlayName, Peer, Record, decoder, encode
-from tests.pure.kit import DEMO, PREFIX, Host, definition, every, network, put, record, together, until
+from tests.pure.kit import DEMO, EVE, PREFIX, Host, definition, every, network, put, record, together, until
 
 #: How long a claim is tried, seconds: enough for who withdraws at once, short for those who never do.
 CONTEST = 0.6
@@ -591,11 +594,38 @@ def test_a_new_endpoint_is_refused_where_another_host_lists_its_address(writer: 
     ann, bob = writer("ann"), writer("bob", "192.0.2.2")
     _steal(ann, bob, store, "list")
     peer = Peer(address=ADDRESS, mac=record("10.5.0.3").mac, vtep=Address("192.0.2.2"), host=bob.host.me)
-    ann.local.view = View(peers={ADDRESS: peer}, macs={peer.mac: peer})
+    ann.local.view = View(claims=Claims(peers=Shared({ADDRESS: peer})))
     with pytest.raises(Clash, match=r"10\.5\.0\.3 of overlay demo is in use on host bob"):
         ann.publish(record("10.5.0.3"), record("10.5.0.9"))
     until(lambda: ann.key() in every(store))
     assert ann.listed() == (record("10.5.0.9"),)
+
+
+def test_whom_it_saw_claim_what_another_had_is_named_in_its_list(writer: Make, store: SqliteStore) -> None:
+    """So that a host which begins to know the overlay can tell them apart; no longer when the claim is gone, and not at
+    all where eight others that are there do so."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    peers = [
+        Peer(address=ADDRESS, mac=record("10.5.0.3").mac, vtep=Address(f"192.0.2.{last}"), host=host)
+        for last, host in ((9, EVE), (2, bob.host.me))
+    ]
+    view = View(lists={}, claims=Claims(peers=Shared({ADDRESS: peers[0]}), rivals=Shared({ADDRESS: (peers[1],)})))
+
+    def accuses() -> tuple[HostId, ...]:
+        return decoder(HostList)(every(store)[ann.key()]).accuses
+
+    ann.local.view = view
+    ann.publish(record("10.5.0.4"))
+    until(lambda: accuses() == (bob.host.me,))
+    ann.local.view = View(lists={})
+    ann.publisher.offer(DEMO)
+    until(lambda: accuses() == ())
+    many: dict[HostId, Any] = {HostId(f"{number:032x}"): None for number in range(200)}
+    assert not is_witness(ann.host.me, bob.host.me, many)
+    ann.local.view = msgspec.structs.replace(view, lists=many)
+    ann.publish(record("10.5.0.4"), record("10.5.0.5"))
+    until(lambda: len(ann.listed()) == 2)
+    assert accuses() == ()
 
 
 def test_what_is_told_before_the_index_has_it_is_tentative(writer: Make, store: SqliteStore) -> None:
