@@ -25,17 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from myoverlay.naming import Shown
-from myoverlay.store import (
-    MAX_OPS,
-    Conflict,
-    Delete,
-    Entry,
-    Op,
-    Put,
-    Reset,
-    Store,
-    Unchanged,
-)
+from myoverlay.store import MAX_OPS, Check, Conflict, Delete, Entry, Op, Put, Reset, Store, Unchanged
 from myoverlay.store.pooled import MARK, Pooled
 from myoverlay.store.rings import ASKED, RINGS, Ring
 from myoverlay.store.typed import Held, tail
@@ -201,23 +191,25 @@ class Records(Pooled):
         return self.me in held.value.holders and known is not None and known.value == member
 
     def leave(self, held: Held[Definition], *, with_list: bool = True, timeout: float = 3.0) -> bool:
-        """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile."""
+        """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile.
+
+        A definition with index 0 is no more in the store, and one may name others only: what is this host's goes.
+        """
         overlay, definition = held.value.overlay, held.value
         key = self.key("overlays", overlay, "definition")
         others = tuple(host for host in definition.holders if host != self.me)
         mine = (self.key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
         ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine[: 1 + with_list], timeout)]
-        if others:
+        if others and others != definition.holders:
             ops.append(Put(key, encode(msgspec.structs.replace(definition, holders=others)), index=held.index))
-        else:
+        elif not others:
             rings = self.store.list(self.key("overlays", overlay, "changes", ""), timeout=timeout).entries
             vni = self.store.get(self.key("vni", definition.vni), timeout=timeout)
-            holder = self.read(VniHolder, vni)
-            ops.append(Delete(key, held.index))
+            ops.append(Delete(key, held.index) if held.index else Check(key, 0))
             ops.extend(Delete(entry.key, entry.index) for entry in rings[: RINGS + 1])
-            if vni is not None and holder is not None and holder.value.overlay == overlay:
+            if vni is not None and (holder := self.read(VniHolder, vni)) and holder.value.overlay == overlay:
                 ops.append(Delete(vni.key, vni.index))
-        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
+        return not ops or not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
     def withdraw(self, definition: Definition, incarnation: str = "", *, timeout: float = 3.0) -> bool:
         """Tell the others that this host has no endpoints there any more, and take its keys out of the index.
