@@ -113,7 +113,9 @@ FAULTS = {
         "        return []\n",
     ),
     "the dead keep their addresses": Fault(
-        "host.graves", "        for host in self._fates.expired() & self._seen.keys():\n", "        for host in ():\n"
+        "host.graves",
+        "        for host in (self._fates.expired() & self._seen.keys()) - self._kept:\n",
+        "        for host in ():\n",
     ),
     "a new session is not announced": Fault(
         "host.alive",
