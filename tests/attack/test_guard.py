@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from myoverlay.errors import KernelRefused
+from myoverlay.kernel.bound import BoundTable
 from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.netns import Namespace
 from myoverlay.values import Address, Mac
@@ -205,3 +206,22 @@ def test_a_host_without_a_table_says_so(hosts: Hosts, monkeypatch: pytest.Monkey
         strict.create_network("10.18.0.0/24")
     warned.create_network("10.19.0.0/24")
     assert "Operation not supported" in warned.daemon.guard.trouble
+
+
+def test_an_overlay_whose_containers_are_not_bound_says_so(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status` names the overlay and why, needs a person, and no longer does when they are bound."""
+
+    def none(*_: object) -> None:
+        raise KernelRefused("making the overlay's table", 95, "Operation not supported")
+
+    host = hosts.host(guard="warn")
+    with monkeypatch.context() as broken:
+        broken.setattr(BoundTable, "lay", none)
+        host.create_network("10.16.0.0/24")
+        host.run(network=host.networks[-1])
+        (overlay,) = host.call("Control.Status")["overlays"]
+        assert "Operation not supported" in overlay["unbound"]
+        (said,) = [one for one in host.call("Control.Status")["concerns"] if "under any address" in one["what"]]
+        assert "10.16.0.0-24" in said["what"]
+    until(lambda: not host.call("Control.Status")["overlays"][0]["unbound"], 10, "they are bound")
+    assert [one for one in host.call("Control.Status")["concerns"] if "under any address" in one["what"]] == []

@@ -421,6 +421,12 @@ class LocalOverlay:
             return act(self._ground.namespace) if self._ground is not None else None
 
     @property
+    def unbound(self) -> str:
+        """Why its containers may speak under any address though they should not, in one sentence; else empty."""
+        binding = self._converger.binding
+        return binding.trouble.get(self.network.overlay, "") if binding is not None else ""
+
+    @property
     def is_born(self) -> bool:
         """Was its namespace made by this run? Then all that was in one of before died with the power."""
         return self._ground is not None and self._ground.born
