@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import shlex
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from lab.engine import EngineHost
 from lab.lab import HostSpec, Lab
 from myoverlay.operate.metrics import METRICS
 from tests.engine.conftest import eventually
-from tests.engine.managed import CREATE, OVERLAY, PIN, Managed, build, run
+from tests.engine.managed import CREATE, OVERLAY, PIN, Managed, build, documented, run
 
 NAME = "seen-m"
 #: Consul has no ACL here and takes any token; it is secret all the same.
@@ -334,3 +335,81 @@ def test_the_flight_recorder_has_what_the_kernel_told(seen: Seen, name: str, tmp
         assert recorded is not None
         kept = [json.loads(line) for line in recorded]
     assert all(note in kept for note in notes)
+
+
+#: Runs in the plugin, as root there: what of the host's it can reach, and where the token is. It is told that
+#: backwards, so that it is not in its own arguments.
+LOOK = """
+import json, os, stat, sys
+token = sys.argv[1][::-1].encode()
+sockets, written, found = [], [], []
+for top, folders, files in os.walk("/"):
+    folders[:] = [one for one in folders if os.path.join(top, one) not in ("/proc", "/sys", "/dev")]
+    for name in files:
+        path = os.path.join(top, name)
+        seen = os.lstat(path)
+        if stat.S_ISSOCK(seen.st_mode):
+            sockets.append((path, seen.st_mode & 0o777, seen.st_uid))
+        elif stat.S_ISREG(seen.st_mode) and top.startswith(("/data", "/run", "/host", "/tmp", "/var")):
+            with open(path, "rb") as file:
+                written.append(path)
+                found += [path] if token in file.read() else []
+for process in filter(str.isdigit, os.listdir("/proc")):
+    for name in ("cmdline", "environ"):
+        try:
+            with open(f"/proc/{process}/{name}", "rb") as file:
+                found += [f"/proc/{process}/{name}"] if token in file.read() else []
+        except OSError:
+            pass
+with open("/proc/net/unix") as file:
+    abstract = [line.split()[7] for line in file.readlines()[1:] if " @" in line]
+status = open("/proc/1/status").read()
+print(json.dumps({
+    "sockets": sockets, "written": written, "found": found, "abstract": abstract,
+    "capabilities": status.partition("CapEff:")[2].split()[0], "processes": len(list(filter(str.isdigit, os.listdir("/proc")))),
+    "mounts": [line.split()[4] for line in open("/proc/self/mountinfo")], "folders": {
+        path: stat.S_IMODE(os.lstat(path).st_mode) for path in ("/run/docker/plugins", "/host/plugins/myoverlay", "/data")
+    },
+}))
+"""  # noqa: E501
+
+
+def _look(seen: Seen, host: EngineHost) -> dict[str, Any]:
+    entry = documented().replace("NAME", seen.name).removesuffix(" -m myoverlay")
+    done = host.engine.run(["sh", "-c", f"{entry} -c {shlex.quote(LOOK)} {TOKEN[::-1]}"], timeout=60)
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_it_reaches_no_socket_of_the_host_but_plugins(seen: Seen, name: str) -> None:
+    """A search of all that it can see, from the inside: no docker.sock, no containerd's, which the host has; its own
+    two are root's alone. Nor does it see processes of the host, or anything else of the host's /run."""
+    host = seen.host(name)
+    host.engine.run(["ls", "/run/docker.sock"])
+    looked = _look(seen, host)
+    print(name, looked)
+    assert all(path.startswith(("/host/plugins/", "/run/docker/plugins/")) for path, _, _ in looked["sockets"])
+    assert {path for path, _, _ in looked["sockets"]} == {"/host/plugins/myoverlay.sock", "/run/docker/plugins/mo.sock"}
+    assert {(mode, owner) for _, mode, owner in looked["sockets"]} == {(0o600, 0)}
+    assert looked["folders"] == dict.fromkeys(looked["folders"], 0o700)
+    assert looked["processes"] < 10
+    ours = [one for one in looked["mounts"] if one.startswith("/run")]
+    assert all(one.startswith("/run/docker/plugins") for one in ours), ours
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_its_token_is_found_nowhere(seen: Seen, name: str) -> None:
+    """Though it was given in the environment: not in what the plugin wrote, in arguments or environments of its
+    processes, in the engine's log, which has what it prints, in what its commands answer, or on its pages."""
+    host = seen.host(name)
+    looked = _look(seen, host)
+    assert looked["found"] == []
+    assert any("journal" in path for path in looked["written"]), looked["written"]
+    texts = {words[0]: seen.say(host, *words).stdout for words in (
+        ("status", "--json"), ("doctor", "--json"), ("hosts", "--json"), ("names", "--json")
+    )}  # fmt: skip
+    for where, path in ((WEB_AT, "/data/host"), (WEB_AT, "/data/endpoints"), (METRICS_AT, "/metrics")):
+        texts[path] = seen.read(host, where, path).read().decode()
+    texts["log"] = "\n".join(line for line in host.log.read_text(errors="replace").splitlines() if "plugin=" in line)
+    assert all(texts.values()), [one for one, text in texts.items() if not text]
+    assert [one for one, text in texts.items() if TOKEN in text] == []

@@ -69,16 +69,33 @@ def _made(path: Path) -> tuple[int, int]:
 def run(environ: MutableMapping[str, str]) -> None:
     """Serve until told to stop (SIGTERM). Raises Refused or Clash where it cannot begin.
 
-    Secrets are taken out of the environment, so that no process that is started from here has them in its own.
+    Secrets are taken out of the environment, so that no process that is started from here has them in its own, and out
+    of what `ps e` shows of this one.
     """
     from myoverlay.settings import SECRET, SETTINGS, load
 
     settings = load(environ)
     for row in SETTINGS:
-        if row.field in SECRET:
-            environ.pop(row.env, None)
+        if row.field in SECRET and environ.pop(row.env, ""):
+            _blot_out(row.env)
     doors = [bind(Path(path.strip())) for path in settings.sockets.split(",")]
     _serve(settings, doors)
+
+
+def _blot_out(name: str) -> None:
+    """Write over a variable in the memory that this process was started with: /proc/PID/environ shows that for ever.
+
+    Where it lies, the kernel tells by fields 50 and 51 of /proc/PID/stat (proc_pid_stat(5)).
+    """
+    import ctypes
+
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(fields[47]), int(fields[48])
+    begins, at = f"{name}=".encode(), start
+    for entry in Path("/proc/self/environ").read_bytes().split(b"\0"):
+        if entry.startswith(begins) and at + len(entry) <= end:
+            ctypes.memset(at + len(begins), ord("x"), len(entry) - len(begins))
+        at += len(entry) + 1
 
 
 def _serve(settings: Settings, doors: list[Door]) -> None:

@@ -72,6 +72,36 @@ def test_the_environment_keeps_no_token(tmp_path: Path, monkeypatch: pytest.Monk
         door.listener.close()
 
 
+def test_ps_shows_no_token() -> None:
+    """What the kernel shows of the environment that a process was started with has no secret in it any more, and all
+    else: neither the process itself nor those that it forks."""
+    code = """
+import os
+from pathlib import Path
+from myoverlay.cli import serve
+
+def show(*_):
+    child = os.fork()
+    print(Path("/proc/self/environ").read_text(), flush=True)
+    if child == 0:
+        os._exit(0)
+    os.wait()
+
+serve._serve = show
+serve.bind = lambda path: None
+serve.run(os.environ)
+"""
+    environ = {"A": "1", "CONSUL_HTTP_TOKEN": "secret-of-this-host", "CONSUL_HTTP_ADDR": "192.0.2.100", "B": "secret"}
+    environ["PYTHONPATH"] = str(REPOSITORY / "src")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = [one.split("\0") for one in done.stdout.splitlines()]
+    assert len(shown) == 2
+    for one in shown:
+        assert {"A=1", "B=secret", "CONSUL_HTTP_ADDR=192.0.2.100", f"CONSUL_HTTP_TOKEN={'x' * 19}"} <= set(one)
+
+
 # -- the server itself, in a process of its own ----------------------------------------------------------------------
 
 SERVER = """
