@@ -21,7 +21,10 @@ from myoverlay.cli.serve import bind
 from myoverlay.docker.app import MAX_BODY
 from myoverlay.errors import Clash
 from myoverlay.settings import Settings
+from tests.attack.board import Board, board
 from tests.pure.kit import until
+
+__all__ = ["board"]
 
 
 def test_a_door_goes_with_who_made_it(tmp_path: Path) -> None:
@@ -72,11 +75,12 @@ def test_the_environment_keeps_no_token(tmp_path: Path, monkeypatch: pytest.Monk
         door.listener.close()
 
 
-def test_ps_shows_no_token() -> None:
+@pytest.mark.parametrize("defended", [False, True])
+def test_ps_shows_no_token(board: Board, defended: bool) -> None:
     """What the kernel shows of the environment that a process was started with has no secret in it any more, and all
     else: neither the process itself nor those that it forks."""
     code = """
-import os
+import os, sys
 from pathlib import Path
 from myoverlay.cli import serve
 
@@ -87,19 +91,24 @@ def show(*_):
         os._exit(0)
     os.wait()
 
+if "defended" not in sys.argv:
+    serve._blot_out = lambda name: None
 serve._serve = show
 serve.bind = lambda path: None
 serve.run(os.environ)
 """
     environ = {"A": "1", "CONSUL_HTTP_TOKEN": "secret-of-this-host", "CONSUL_HTTP_ADDR": "192.0.2.100", "B": "secret"}
     environ["PYTHONPATH"] = str(REPOSITORY / "src")
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, *(["defended"] if defended else [])]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     shown = [one.split("\0") for one in done.stdout.splitlines()]
     assert len(shown) == 2
+    token = "x" * 19 if defended else environ["CONSUL_HTTP_TOKEN"]
     for one in shown:
-        assert {"A=1", "B=secret", "CONSUL_HTTP_ADDR=192.0.2.100", f"CONSUL_HTTP_TOKEN={'x' * 19}"} <= set(one)
+        assert {"A=1", "B=secret", "CONSUL_HTTP_ADDR=192.0.2.100", f"CONSUL_HTTP_TOKEN={token}"} <= set(one)
+    if defended:
+        board.write("a token in the environment, looked for by `ps e`", "shown", "not shown")
 
 
 # -- the server itself, in a process of its own ----------------------------------------------------------------------
@@ -111,9 +120,11 @@ from unittest.mock import MagicMock
 import msgspec
 from myoverlay.cli import patience
 from myoverlay.cli.serve import bind, listen
+from myoverlay.docker import app as application
 from myoverlay.docker.app import create_app
 from myoverlay.tally import Tally
 patience.Worker.patience = float(sys.argv[2])
+application.MAX_BODY = int(sys.argv[3])
 
 class Filled(msgspec.Struct):
     filler: str
@@ -135,10 +146,9 @@ listen([bind(Path(sys.argv[1]))], make)
 PATIENCE = 1.0
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("plugins") / "x.sock"
-    command = [sys.executable, "-c", SERVER, str(path), str(PATIENCE)]
+@contextlib.contextmanager
+def _server(path: Path, patience: float, largest: int) -> Iterator[Path]:
+    command = [sys.executable, "-c", SERVER, str(path), str(patience), str(largest)]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=env)
     try:
@@ -147,6 +157,34 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with _server(tmp_path_factory.mktemp("plugins") / "x.sock", PATIENCE, MAX_BODY) as path:
+        yield path
+
+
+def test_without_the_limits_they_do_harm(tmp_path: Path, served: Path, board: Board) -> None:
+    """What the tests below show is not shown by chance: where nobody is hurried and nothing is too large, a body of
+    4 MB is taken whole, and as many slow clients as there are threads keep a call waiting."""
+    body = b'{"filler":"' + b"x" * (4 << 20) + b'"}'
+    with _server(tmp_path / "open.sock", 3600.0, 1 << 40) as path:
+        taken = _ask(path, _post("/Length", body))
+        assert taken.endswith(b'{"Length":%d}' % (4 << 20))
+        with contextlib.ExitStack() as slow:
+            for _ in range(16):
+                slow.enter_context(_dial(path)).sendall(
+                    b"POST /Length HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+                )
+            asked = slow.enter_context(_dial(path))
+            asked.settimeout(3 * PATIENCE)
+            asked.sendall(_post("/Hello", b"{}"))
+            with pytest.raises(TimeoutError):
+                asked.recv(1)
+    refused = _ask(served, _post("/Length", body)).splitlines()[0]
+    board.write("a body of 4 MB to the plugin's socket", "taken whole", refused.decode().partition(" ")[2])
+    board.write("16 clients who send half a request", "a call is not answered", "answered in their limit (10 s)")
 
 
 def _dial(path: Path) -> socket.socket:
