@@ -20,6 +20,7 @@ from lab import leftovers
 from lab.engine import EngineHost
 from lab.lab import HostSpec, Lab
 from myoverlay.operate.metrics import METRICS
+from tests.attack.board import Board, board
 from tests.engine.conftest import eventually
 from tests.engine.managed import CREATE, OVERLAY, PIN, Managed, build, documented, run
 
@@ -30,6 +31,8 @@ METRICS_AT, WEB_AT = "127.0.0.1:9555", "127.0.0.1:9556"
 SOCKETS = ("run/docker/plugins/myoverlay.sock",)
 WRONG_MAC = "02:42:66:66:66:66"
 HOSTS = ("h1", "h2")
+
+__all__ = ["board"]
 
 pytestmark = pytest.mark.timeout(330)
 
@@ -381,7 +384,7 @@ def _look(seen: Seen, host: EngineHost) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_it_reaches_no_socket_of_the_host_but_plugins(seen: Seen, name: str) -> None:
+def test_it_reaches_no_socket_of_the_host_but_plugins(seen: Seen, board: Board, name: str) -> None:
     """A search of all that it can see, from the inside: no docker.sock, no containerd's, which the host has; its own
     two are root's alone. Nor does it see processes of the host, or anything else of the host's /run."""
     host = seen.host(name)
@@ -393,12 +396,14 @@ def test_it_reaches_no_socket_of_the_host_but_plugins(seen: Seen, name: str) -> 
     assert {(mode, owner) for _, mode, owner in looked["sockets"]} == {(0o600, 0)}
     assert looked["folders"] == dict.fromkeys(looked["folders"], 0o700)
     assert looked["processes"] < 10
+    on_host = host.engine.run(["sh", "-c", "find /run -type s | wc -l"]).strip()
+    board.write(f"sockets of the host, from within the plugin ({name})", f"{on_host} on the host", "its own two")
     ours = [one for one in looked["mounts"] if one.startswith("/run")]
     assert all(one.startswith("/run/docker/plugins") for one in ours), ours
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_its_token_is_found_nowhere(seen: Seen, name: str) -> None:
+def test_its_token_is_found_nowhere(seen: Seen, board: Board, name: str) -> None:
     """Though it was given in the environment: not in what the plugin wrote, in arguments or environments of its
     processes, in the engine's log, which has what it prints, in what its commands answer, or on its pages."""
     host = seen.host(name)
@@ -413,3 +418,5 @@ def test_its_token_is_found_nowhere(seen: Seen, name: str) -> None:
     texts["log"] = "\n".join(line for line in host.log.read_text(errors="replace").splitlines() if "plugin=" in line)
     assert all(texts.values()), [one for one, text in texts.items() if not text]
     assert [one for one, text in texts.items() if TOKEN in text] == []
+    looked_at = f"looked for in {len(looked['written'])} files, {looked['processes']} processes, {len(texts)} texts"
+    board.write(f"the token of a managed plugin ({name})", looked_at, "found nowhere")

@@ -14,10 +14,13 @@ from myoverlay.store import Committed, Put
 from myoverlay.store.allowed import asked
 from myoverlay.store.consul import ConsulStore
 from myoverlay.values import HostId
+from tests.attack.board import Board, board
 from tests.engine.store.policed import OVERLAY, PREFIX, PolicedHosts, begin
 from tests.engine.store.trouble import Guarded, bugs, failures, wait_settled
 from tests.kernel.host.hosts import Refusal
 from tests.kernel.host.tools import in_parallel, ip, until
+
+__all__ = ["board"]
 
 ME, OTHER = HostId("a" * 32), HostId("b" * 32)
 
@@ -154,7 +157,7 @@ def test_a_new_token_is_taken_up_without_a_restart(hosts: PolicedHosts, agent: G
 
 
 def test_a_token_is_found_nowhere(
-    hosts: PolicedHosts, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    hosts: PolicedHosts, board: Board, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """After a day's work, a refusal among it: not on the disk, in the log, a report, an answer, an argument or a
     thread's name. In the file it was written to, root's alone, it is."""
@@ -185,3 +188,5 @@ def test_a_token_is_found_nowhere(
     assert len(texts["log"]) > 1000
     assert any("journal" in name for name in texts)
     assert (hosts.folder / f"{host.name}.token").stat().st_mode & 0o777 == 0o600
+    looked = f"in {len(texts)} files, answers and logs"
+    board.write("a token, searched for in all that a host writes", f"looked for {looked}", "found nowhere")
