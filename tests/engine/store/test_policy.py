@@ -131,7 +131,7 @@ def test_names_are_registered_under_it_and_doctor_is_content(hosts: PolicedHosts
     found = {one["check"]: one for one in host.call("Control.Doctor")["findings"]}
     for check in ("store", "store-rights", "store-clock", "stale-keys", "token-file"):
         assert found[check]["level"] == "ok", found[check]
-    assert "19 rights" in found["store-rights"]["saw"]
+    assert "18 rights" in found["store-rights"]["saw"]
     host.remove(a)
     until(lambda: not json.loads(agent.ask("GET", "catalog/service/shop-db")), 30, "the name to be gone")
     assert host.count("catalogue", "refused") == 0
@@ -181,8 +181,9 @@ def test_a_token_is_found_nowhere(
     texts["arguments"] = Path("/proc/self/cmdline").read_text() + " ".join(
         thread.name for thread in threading.enumerate()
     )
+    disk = hosts.folder.stat().st_dev  # a pinned namespace is no file
     for path in hosts.folder.rglob("*"):
-        if path.is_file() and path.suffix != ".token":
+        if path.is_file() and path.suffix != ".token" and path.stat().st_dev == disk:
             texts[str(path)] = path.read_bytes().decode("latin-1")
     assert [name for name, text in texts.items() if any(token in text for token in tokens)] == []
     assert len(texts["log"]) > 1000
