@@ -485,8 +485,8 @@ class Hosts:
         in_parallel(*[lambda host=host: host.create_network() for host in hosts])
         return hosts
 
-    def by_hand(self, records: str, vni: int = 42) -> ByHand:
-        return ByHand(self, next(self._numbers), records, vni)
+    def by_hand(self, records: str) -> ByHand:
+        return ByHand(self, next(self._numbers), records)
 
     # -- the store, as anybody may use it --------------------------------------------------------------------------
 
