@@ -154,7 +154,7 @@ def test_what_config_json_asks_for_is_enough(serve: Callable[[tuple[str, ...]], 
 
 #: What is said where one is lacking: by CreateNetwork where that cannot do without, else by `status`.
 WITHOUT = {
-    "CAP_NET_ADMIN": "Operation not permitted",
+    "CAP_NET_ADMIN": "Operation not permitted): give the plugin CAP_NET_ADMIN",
     "CAP_SYS_ADMIN": "entering <Namespace",
     "CAP_NET_RAW": "it takes CAP_NET_RAW",
     "CAP_NET_BIND_SERVICE": "listening on 169.254.77.53 port 53: Permission denied",
