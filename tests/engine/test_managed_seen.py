@@ -353,7 +353,9 @@ for top, folders, files in os.walk("/"):
         seen = os.lstat(path)
         if stat.S_ISSOCK(seen.st_mode):
             sockets.append((path, seen.st_mode & 0o777, seen.st_uid))
-        elif stat.S_ISREG(seen.st_mode) and top.startswith(("/data", "/run", "/host", "/tmp", "/var")):
+        elif not stat.S_ISREG(seen.st_mode) or seen.st_dev != os.lstat(top).st_dev:
+            pass  # a pinned namespace is no file to read
+        elif top.startswith(("/data", "/run", "/host", "/tmp", "/var")):
             with open(path, "rb") as file:
                 written.append(path)
                 found += [path] if token in file.read() else []
