@@ -305,7 +305,8 @@ def share(folder: Path) -> None:
     """
     raw = os.fsencode(folder)
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_parents(folder.parent)
+        folder.mkdir(mode=0o755, exist_ok=True)
         if _libc.mount(None, raw, None, MS_SHARED | MS_REC, None) != 0:  # no mount yet
             _check(_libc.mount(raw, raw, None, MS_BIND | MS_REC, None))
             _check(_libc.mount(None, raw, None, MS_SHARED | MS_REC, None))
