@@ -83,15 +83,15 @@ FAULTS = {
         "        left = gone | (lost & known)\n",
     ),
     "an old list is believed": Fault("plan.believe", "    if not incarnation:\n", "    if True:\n"),
-    "the dead keep what others claim": Fault(
+    "a changed record is passed over": Fault(
         "plan.claims",
-        "            return one.host not in self._dead, one.host",
-        "            return True, one.host",
+        "        if winner == best:\n",
+        "        if winner == best or (winner is not None and best is not None and winner.host == best.host):\n",
     ),
-    "who had it is forgotten at a start": Fault(
+    "a withdrawn address keeps its peer": Fault(
         "plan.claims",
-        "        row = self._former.neigh.get(one.address)\n",
-        "        row = None\n",
+        "        if winner is None:\n            self._peers.drop(address)\n            return\n",
+        "        if winner is None:\n            return\n",
     ),
     "what was read in a doubt is all there is": Fault("host.local", "whole=anew and not doubt)\n", "whole=True)\n"),
     "rows are compared with what we remember": Fault(
