@@ -100,6 +100,18 @@ class Draft(_Pieces[K, V]):
         piece[key] = value
         self._size += len(piece) - before
 
+    def put(self, values: Mapping[K, V]) -> None:
+        """Set many: their number is what it costs, and a count of all pieces."""
+        own, pieces = self._own, self._next
+        for key, value in values.items():
+            at = hash(key) & _MASK
+            if not own[at]:
+                own[at] = 1
+                pieces[at] = pieces[at].copy()
+            pieces[at][key] = value
+        if values:
+            self._size = sum(map(len, pieces))
+
     def drop(self, key: K) -> None:
         """Absent is success."""
         if key not in self:
