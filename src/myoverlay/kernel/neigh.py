@@ -296,39 +296,35 @@ class Tables:
             there = self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + device)
             forwarded = self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + device)
             before, self._known = self._known, {}
-            neighs = {row for row in self._neighbours(there, before) if isinstance(row, Neigh)}
-            return neighs, {row for row in self._forwarding(forwarded, before) if isinstance(row, Fdb)}
+            neighs = self._told(there, self._neighbours(there), before)
+            fdbs = self._told(forwarded, self._forwarding(forwarded), before)
+            return {row for row in neighs if isinstance(row, Neigh)}, {row for row in fdbs if isinstance(row, Fdb)}
 
-    def _neighbours(self, bodies: Sequence[bytes], before: Mapping[bytes, Row]) -> Iterator[Row]:
-        """What they say, as `decode_row`; those that begin as ours do, by the bytes that say which they are."""
-        usual, known = NDM.pack(socket.AF_INET, self.ifindex, NUD_PERMANENT, 0, _UNICAST), self._known
-        for body in bodies:
-            if body[:12] != usual:
-                if (row := decode_row(body, self.ifindex)) is not None:
-                    yield row
-                continue
-            key = body[_SAYS_NEIGH]
+    def _told(self, bodies: Sequence[bytes], keys: Sequence[bytes], before: Mapping[bytes, Row]) -> Iterator[Row]:
+        """What they say, as `decode_row`; the usual ones by the bytes that say which they are, their keys."""
+        known = self._known
+        for body, key in zip(bodies, keys, strict=True):
             row = before.get(key) or decode_row(body, self.ifindex)
             if row is not None:
-                known[key] = row
                 yield row
+                if key:
+                    known[key] = row
 
-    def _forwarding(self, bodies: Sequence[bytes], before: Mapping[bytes, Row]) -> Iterator[Row]:
+    def _neighbours(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """The keys of those that begin as ours do; none of the others."""
+        usual = NDM.pack(socket.AF_INET, self.ifindex, NUD_PERMANENT, 0, _UNICAST)
+        return [body[_SAYS_NEIGH] if body[:12] == usual else b"" for body in bodies]
+
+    def _forwarding(self, bodies: Sequence[bytes]) -> list[bytes]:
         """The same for the FDB. What is longer has a remote with something of its own."""
-        flags, known = NUD_NOARP | NUD_PERMANENT, self._known
-        plain = NDM.pack(socket.AF_BRIDGE, self.ifindex, flags, NTF_SELF, _UNICAST)
-        apart, length = plain + _NETNSID, NDM.size + 40
-        for body in bodies:
-            usual = (body[:16] == apart and len(body) == length + 8) or (body[:12] == plain and len(body) == length)
-            if not usual or body[-20:-16] != _AGES:
-                if (row := decode_row(body, self.ifindex)) is not None:
-                    yield row
-                continue
-            key = body[_SAYS_FDB]
-            row = before.get(key) or decode_row(body, self.ifindex)
-            if row is not None:
-                known[key] = row
-                yield row
+        plain = NDM.pack(socket.AF_BRIDGE, self.ifindex, NUD_NOARP | NUD_PERMANENT, NTF_SELF, _UNICAST)
+        begins = {NDM.size + 40: plain, NDM.size + 48: plain + _NETNSID}
+        return [
+            body[_SAYS_FDB]
+            if body[-20:-16] == _AGES and (begin := begins.get(len(body))) and body.startswith(begin)
+            else b""
+            for body in bodies
+        ]
 
     def everything(self) -> list[SeenRow]:
         """All rows of both tables, also what `dump` leaves out: learned, ageing, multicast, the default."""
