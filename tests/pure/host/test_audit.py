@@ -250,6 +250,7 @@ def test_a_lease_that_a_snapshot_brought_back_is_freed(ann: Holder, store: Sqlit
     for one in ann.host.journal.endpoints.all():
         ann.host.journal.endpoints.drop(one.endpoint)
     ann.host.leases.release(ann.uses["demo"].pool, gone)
+    ann.host.telling.settle(soon())
     sees(empty, ann)
     assert lease_of(ann, gone) is not None
     ann.settle()
