@@ -23,6 +23,7 @@ from myoverlay.host.told import Known, Told
 from myoverlay.store import MAX_OPS, Entry
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import MAX_CLAIMS, Claim, Published, Records
+from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Definition, HostId, HostList, Mac, OverlayName, Record
 
