@@ -12,7 +12,7 @@
     peers        PeerWatch          whose session lives, who shares an overlay        Daemon.stop, store.close
     beat         Beat               asks the other hosts' kernels through VXLAN       Daemon.stop
     fates        Fates              who is alive, cut off, dead; their rows           Daemon.stop
-    settle       Settler            what the store could not be told at once          Daemon.stop
+    settle       Settler            what the store is told after the answer           Daemon.stop
     reconcile    Reconciler         compares kernel and guard with what is wanted     Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
     preflight, follow, catalogue: clusterwide.py; metrics, web: overview.py; doctor_n: diagnosis.py; more: insight.py
