@@ -90,6 +90,8 @@ class Publisher(Loop):
         self._contested: dict[tuple[OverlayName, Address], float] = {}
         #: Addresses of ours whose index keys somebody has taken, and when they are claimed again.
         self._disputed: dict[tuple[OverlayName, Address], float] = {}
+        #: What each list said that this run wrote last, as it was granted.
+        self._granted: dict[OverlayName, frozenset[Own]] = {}
         self._reclaim_at: dict[OverlayName, float] = {}
         self._distrusted: set[OverlayName] = set()
         self._known: dict[OverlayName, Known] = {}
@@ -176,6 +178,7 @@ class Publisher(Loop):
         local = self._find(overlay)
         if local is None or self._has_left():
             self._known.pop(overlay, None)
+            self._granted.pop(overlay, None)
             self.told.forget(overlay)
             return
         try:
@@ -258,6 +261,7 @@ class Publisher(Loop):
             if isinstance(outcome, Published):
                 self.tally.add("published", "done")
                 known.note(outcome, drops)
+                self._granted[overlay] = _granted(known.listed)
                 self.told.note(new)
                 for claim in claims:
                     self._disputed.pop((overlay, claim.record.address), None)
@@ -385,6 +389,9 @@ class Publisher(Loop):
             if spared or self._now() - since < self._contest_time:
                 return True
             del self._contested[overlay, record.address]
+            if (record.address, record.mac) in self._granted.get(overlay, ()):
+                self._dispute(overlay, record.address, holder)  # the store was rolled back, to where others had it
+                return False
             self._clashes[overlay, record.address] = holder.sentence
             self.tally.add("published", "clash")
             log.error("overlay %s: %s", overlay, holder.sentence)

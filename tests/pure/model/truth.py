@@ -34,6 +34,8 @@ class Truth:
         self.given_up: set[tuple[tuple[str, Address], Machine]] = set()
         #: What each host listed when it last could, by host and overlay.
         self._last_word: dict[str, set[str]] = {}
+        #: When a host's list said the last time that an address is no longer its own.
+        self._taken_back: dict[tuple[str, str, Address], float] = {}
         #: Whose the leases in the store are, by their keys.
         self._owners: dict[str, tuple[str, ...]] = {}
         #: Containers that their host has ever listed in the store; those that it lists now, and since when.
@@ -56,7 +58,10 @@ class Truth:
                     yield container
 
     def contested(self, container: Container) -> bool:
-        """Do two live containers have its address or its MAC? Only where Docker's own IPAM gave them, or a promise."""
+        """Do two, or it and an outsider, have its address or MAC? Only by Docker's own IPAM, or a promise."""
+        overlay, address = container.overlay.name, container.address
+        if (overlay, address) in self.promised and self._is_outsiders(overlay, address):
+            return True
         same = [
             other
             for other in self.live(container.overlay.name)
@@ -68,8 +73,10 @@ class Truth:
 
     def given(self, engine: Engine, overlay: Overlay, address: Address, promised: bool) -> None:
         """Our IPAM gave an address."""
+        key = (overlay.name, address)
+        if promised and self._is_outsiders(overlay.name, address):
+            self.promised.add(key)
         for other in self._world.engines:
-            key = (overlay.name, address)
             if key not in other.held:
                 continue
             lost = self._is_lost(other.machine) or self._is_loss_unseen(other.machine)
@@ -136,6 +143,9 @@ class Truth:
             # Whose rows went because it was dead for the grace has them again in time, not at once.
             if self._may_go(machine, container) or self._world.found_again(machine, container.machine) < IN_TIME:
                 continue
+            # Whom another host had it from keeps it until he takes it back, and the observer may hear that he lives.
+            if self._is_kept(machine, container):
+                continue
             for row in container.rows:
                 if row not in space.rows():
                     self.fail("reachable", f"{machine.name} does not reach {container} in time: no {row}")
@@ -170,6 +180,9 @@ class Truth:
             return True
         return self.contested(container) or self._is_unknown(machine, container)
 
+    def _is_outsiders(self, overlay: str, address: Address) -> bool:
+        return any(isinstance(row, Neigh) and row.address == address for row in self._world.rows_outside(overlay))
+
     def _is_started_elsewhere(self, container: Container) -> bool:
         return any(self._like(container))
 
@@ -192,6 +205,20 @@ class Truth:
             for machine in self._world.machines
             if machine is not container.machine
         )
+
+    def _is_kept(self, observer: Machine, container: Container) -> bool:
+        """Had another host that lives its address, and took it back a moment ago at most?"""
+        world, now = self._world, self._world.scheduler.now
+        place = f"/overlays/{container.overlay.name}"
+        for machine in world.machines:
+            gone = not machine.powered or world.unheard(observer, machine) >= world.grace
+            if machine is container.machine or gone:
+                continue
+            if container.address in self._last_word.get(f"{machine.id}{place}", ()):
+                return True
+            if now - self._taken_back.get((machine.id, container.overlay.name, container.address), -IN_TIME) < IN_TIME:
+                return True
+        return False
 
     def _is_unknown(self, machine: Machine, container: Container) -> bool:
         """The store lost the list of the container's host longer than a grace ago, the host could not write it again,
@@ -225,7 +252,11 @@ class Truth:
             if (host := self._world.actor) is not None and key.startswith(f"myoverlay/hosts/{host.id}/overlays/"):
                 listed = self._value(key.removeprefix("myoverlay/")) or {}
                 place = key.removeprefix("myoverlay/hosts/")
-                self._last_word[place] = {record["address"] for record in listed.get("records", ())}
+                before, now = self._last_word.get(place, set()), {one["address"] for one in listed.get("records", ())}
+                self._last_word[place] = now
+                overlay = place.rpartition("/")[2]
+                for address in before - now:
+                    self._taken_back[host.id, overlay, Address(address)] = self._world.scheduler.now
         if any("/hosts/" in key for key in keys):
             for container in self.live():
                 self._note_told(container)
@@ -313,13 +344,17 @@ class Truth:
             if fence is None or tunnel is None or not watching:
                 continue
             members = {e.machine.vtep for e in self._world.engines if e.machine.kernel.pins.get(space.name) is not None}
-            known = set(space.fdb.values()) | members
+            outside = {row.vtep for row in self._world.rows_outside(space.name) if isinstance(row, Fdb)}
+            known = set(space.fdb.values()) | members | outside
             allowed = {at.vtep for at in fence.live if at.pair == (tunnel.port, tunnel.vni)}
             if strangers := allowed - known:
                 self.fail("guarded", f"{machine.name} lets in {', '.join(sorted(strangers))} on {space.name}")
 
     def check_contested(self) -> None:
-        """Of two that have one address (Docker's own IPAM, or a promise) one is published, and the other is named."""
+        """Of two that have one address (Docker's own IPAM, or a promise) one is published, and the other is named.
+
+        Both are where the store lost what the one had, and it was given to the other: each keeps it, and one says so.
+        """
         by_address: dict[tuple[str, Address], list[Container]] = {}
         for container in self.live():
             by_address.setdefault((container.overlay.name, container.address), []).append(container)
@@ -327,11 +362,17 @@ class Truth:
             if len(several) < 2:
                 continue
             listed = [c for c in several if self._is_listed(c)]
-            if len(listed) > 1:
+            if len(listed) > 1 and not any(self._names_another(c.machine) for c in listed):
                 self.fail("a clash is named", f"{address} of {overlay} is published by all of {listed}")
             for container in several:
                 if container not in listed and not container.machine.daemon.tally.get("published", "clash"):
                     self.fail("a clash is named", f"{container} lost {address} and nobody said so")
+
+    @staticmethod
+    def _names_another(machine: Machine) -> bool:
+        """Does it say that somebody else claims what it has?"""
+        tally = machine.daemon.tally if machine.daemon is not None else None
+        return tally is not None and (tally.get("published", "disputed") or tally.get("contradictions")) > 0
 
     def _note_heard(self) -> None:
         for machine in self._world.machines:
@@ -368,7 +409,7 @@ class Truth:
 
     def _check_rows(self, machine: Machine, space: Space, watching: bool) -> None:
         live = {row: c for c in self.live(space.name) if c.machine is not machine for row in c.rows}
-        wanted = set(live) | self._world.outsider_rows(machine, space.name)
+        wanted = set(live) | self._world.rows_outside(space.name)
         contested = {c.address for c in self.live(space.name) if self.contested(c)}
         contested_macs = {c.mac for c in self.live(space.name) if self.contested(c)}
         for row in space.rows() - wanted:

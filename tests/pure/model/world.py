@@ -183,7 +183,8 @@ class World:
     def reach(self, one: Machine, other: Machine) -> bool:
         return one.powered and other.powered and frozenset((one.name, other.name)) not in self.cuts
 
-    def outsider_rows(self, machine: Machine, overlay: str) -> set[Neigh | Fdb]:
+    def rows_outside(self, overlay: str) -> set[Neigh | Fdb]:
+        """The rows that outsiders' keys ask for."""
         rows: set[Neigh | Fdb] = set()
         place = next((o.records for o in self.overlays if o.name == overlay and o.records), None)
         for key, value in self.foreign.items():
