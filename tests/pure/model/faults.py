@@ -105,12 +105,12 @@ FAULTS = {
         "        return _records(self.endpoints())\n",
     ),
     "a release is not told later": Fault(
-        "host.upkeep",
-        '            if lease.use == "releasing" and not self._leases.is_owed(lease):\n',
+        "host.telling",
+        '            if lease.use == "releasing" and self._is_due(lease):\n',
         "            if False:\n",
     ),
     "a promise is not written": Fault(
-        "host.leases", "            self._keep_promise(lease, deadline)\n", "            pass\n"
+        "host.telling", "            self._keep_promise(lease, deadline)\n", "            pass\n"
     ),
     "an index key stays": Fault(
         "host.publish",
@@ -140,8 +140,8 @@ FAULTS = {
     ),
     "a withdrawal is not published": Fault(
         "docker.driver",
-        "            if gone is not None:\n                self._withdraw(local, gone.address)\n",
-        "            pass\n",
+        "                self._publisher.offer(local.network.overlay)\n        return {}\n\n    def endpoint_info",
+        "        return {}\n\n    def endpoint_info",
     ),
 }
 
