@@ -63,6 +63,7 @@ class Typed:
             return None
         if self.quarantine:
             self.quarantine.pop(entry.key, None)  # somebody repaired it
+            self._distrusted.pop(entry.key, None)
         return Held(value, entry.index)
 
     def named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:
