@@ -145,10 +145,16 @@ def planted(name: str) -> Iterator[None]:
     if not name:
         yield
         return
-    fault = FAULTS[name]
+    with plant(FAULTS[name]):
+        yield
+
+
+@contextmanager
+def plant(fault: Fault) -> Iterator[None]:
+    """The same for a fault of the caller's."""
     module = importlib.import_module(f"myoverlay.{fault.module}")
     source = inspect.getsource(module)
-    assert source.count(fault.line) == 1, f"{name}: {fault.line!r} is not in {fault.module} once"
+    assert source.count(fault.line) == 1, f"{fault.line!r} is not in {fault.module} once"
     changed = _functions(_compiled(module, source.replace(fault.line, fault.instead)))
     before = {where: function.__code__ for where, function in _functions(vars(module)).items()}
     touched = 0
@@ -160,7 +166,7 @@ def planted(name: str) -> Iterator[None]:
             touched += 1
         function.__code__ = changed[where].__code__
     try:
-        assert touched, f"{name} changes nothing"
+        assert touched, f"{fault.instead!r} in {fault.module} changes nothing"
         yield
     finally:
         for where, function in _functions(vars(module)).items():
