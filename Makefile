@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: attack bench bench-check bench-docs bench-scale names replay model model-proof fuzz fuzz-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: attack bench bench-check bench-docs bench-scale names replay model model-proof fuzz fuzz-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin sbom audit clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,8 +96,14 @@ lab-down: ## end all laboratories
 plugin: $(VENV)/ready ## build/plugin, fit for `docker plugin create NAME build/plugin`
 	$(PYTHON) -m plugin build --target build/plugin
 
+sbom: $(VENV)-supply/ready plugin ## build/plugin.cdx.json: what the plugin is made of (CycloneDX), checked against its schema
+	@$(VENV)-supply/bin/python -m plugin sbom
+
+audit: $(VENV)-supply/ready ## known vulnerabilities of what the lock files pin; status 2: it could not be asked
+	@$(VENV)-supply/bin/python -m plugin audit
+
 clean: lab-down ## remove all that was built and downloaded
-	rm -rf $(VENV) .lab build
+	rm -rf $(VENV) $(VENV)-supply .lab build
 
 .PHONY: .lab-ready
 .lab-ready:
@@ -114,6 +120,12 @@ $(VENV)/ready: requirements-dev.lock
 
 $(VENV)/web-ready: requirements-web.lock $(VENV)/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-web.lock
+	@touch $@
+
+$(VENV)-supply/ready: requirements-supply.lock $(VENV)/ready
+	rm -rf $(VENV)-supply
+	$(PYTHON) -m venv $(VENV)-supply
+	$(VENV)-supply/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-supply.lock
 	@touch $@
 
 $(VENV)/bench-ready: requirements-bench.lock $(VENV)/ready

@@ -162,6 +162,7 @@ def plant(fault: Fault) -> Iterator[None]:
         if (
             changed[where].__code__.co_code != before[where].co_code
             or changed[where].__code__.co_consts != before[where].co_consts
+            or changed[where].__code__.co_names != before[where].co_names
         ):
             touched += 1
         function.__code__ = changed[where].__code__
