@@ -15,11 +15,12 @@ from myoverlay.errors import Refused, Unavailable
 from myoverlay.kernel import bound, linkforms, nft, observe, traffic, underlay
 from myoverlay.kernel.rtnetlink import Reply, attribute, verdict
 from myoverlay.store import Entry
-from myoverlay.store.records import Records
-from myoverlay.values import Address, Pool, encode
+from myoverlay.store.records import Member, Records
+from myoverlay.store.rings import Ring
+from myoverlay.values import Address, Alive, Lease, Pool, Subnet, encode
 from tests.fuzz import http, netlink, records
 from tests.fuzz.netlink import Paper
-from tests.pure.kit import ANN, SUBNET
+from tests.pure.kit import ANN, BOB, DEMO, EVE, SUBNET
 
 NETWORK = (
     '{"NetworkID":"n1","IPv4Data":[{"Pool":"10.5.0.0/24","Gateway":"%s"}],'
@@ -107,6 +108,31 @@ def test_what_was_repaired_is_forgotten() -> None:
         reader.read(Pool, Entry(key, encode(Pool(subnet=SUBNET)), 0, 2))
     assert not reader.quarantine
     assert not reader._distrusted
+
+
+def test_a_key_below_anothers_is_not_his() -> None:
+    """`vni/x/7` ends in 7 and is no VNI's; so with hosts, pools and leases: what stands in the right place counts."""
+    target = records.Target()
+    paper, reader = target.store, target.records
+    lease = Lease(address=Address("10.5.0.20"), use="endpoint", hosts=(EVE,))
+    pool = Pool(subnet=Subnet("10.77.0.0/24"), users=(EVE,))
+    for key, value in (
+        ("vni/x/7", b"{}"),
+        ("pools/10.5.0.0-24/x/10.5.0.20", encode(lease)),
+        ("subnets/x/10.77.0.0-24", encode(pool)),
+        (f"alive/x/{BOB}", encode(Alive(host=BOB, name="eve", vteps=()))),
+        ("overlays/demo/changes/x/7", encode(Ring(last=9, hosts=(EVE,)))),
+        (f"overlays/demo/members/x/{BOB}", encode(Member(name="eve", vtep=Address("192.0.2.66")))),
+    ):
+        paper.entries[f"myoverlay/{key}"] = Entry(f"myoverlay/{key}", value, 0, 9)
+    assert reader.vnis()[7] is not None
+    assert reader.leases(SUBNET)[Address("10.5.0.20")].value.hosts == (BOB,)
+    assert [held.value.users for held in reader.pools()] == [(BOB,)]
+    assert target.presence.alive()[BOB].value.name == "bob"
+    assert reader.changes(DEMO, 0, timeout=0).rings["7"].hosts == (BOB,)
+    assert reader.members(DEMO)[BOB].name == "bob"
+    assert len(reader.quarantine) == 5
+    assert len(target.presence.quarantine) == 1
 
 
 def test_messages_that_are_cut_off_are_passed_over() -> None:
