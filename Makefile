@@ -35,8 +35,13 @@ test-web: $(VENV)/web-ready .lab-ready ## the web page in Debian's Chromium on a
 names: $(VENV)/ready .lab-ready ## names on three real engines of two ages: who finds whom, and what it takes
 	@$(BIN)/python -m pytest tests/engine/test_names.py -q -s
 
+ATTACKS := tests/attack tests/pure/cli/test_serve.py tests/engine/test_guard.py tests/engine/test_swarm.py \
+	tests/engine/store/test_policy.py tests/engine/store/test_stolen_token.py \
+	tests/engine/test_managed_seen.py::test_it_reaches_no_socket_of_the_host_but_plugins \
+	tests/engine/test_managed_seen.py::test_its_token_is_found_nowhere
+
 attack: $(VENV)/ready .lab-ready ## attacks, each with its defence off and on: a table of what became of them; needs root
-	@$(BIN)/python -m pytest tests/attack tests/engine/test_guard.py -q
+	@$(BIN)/python -m pytest $(ATTACKS) -q
 
 replay: $(VENV)/ready .lab-ready ## 100,000 calls on the embedded store: what the plugin takes, and keeps of them
 	REPLAY_CALLS=100000 $(BIN)/python -m pytest tests/engine/test_replay.py -q -s

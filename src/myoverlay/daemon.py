@@ -138,12 +138,12 @@ class Daemon:
         self.leftovers = Leftovers(self.tally, parts.now)
         self.journal = parts.journal
         stored = store or open_store(settings)
-        self.store = Metered(stored, lambda what, took, well: self.tally.took("store_call", _call(what, well), took))
+        took = lambda what, took, well: self.tally.took("store_call", _call(what, well), took)  # noqa: E731
+        self.store = Metered(stored, took, bad=lambda: self.tally.add("quarantined"))
         self.records = Records(self.store, settings.prefix, self.journal.host_id())
         self.links = parts.links
         self.guard = make_guard(settings, parts.fence, parts.links, parts.tally)
-        self._begin = parts.begin
-        self._vtep, self.pins, self.wall = settings.vtep, parts.pins, parts.wall
+        self._begin, self._vtep, self.pins, self.wall = parts.begin, settings.vtep, parts.pins, parts.wall
         self.presence = Presence(self.store, settings.prefix, self.records.me)
         self.epoch = Epoch(self.journal, self.presence, self.tally, settings.grace, parts.now, parts.wall)
         self.liveness = Liveness(self.journal, self.presence, self.epoch, settings.host_name, self._vteps, self.tally)
@@ -278,8 +278,7 @@ class Daemon:
 
     def _connect(self) -> None:
         """Who is called when something happens."""
-        self.overlays.on_use = self._in_use
-        self.overlays.on_gone = self._gone
+        self.overlays.on_use, self.overlays.on_gone = self._in_use, self._gone
         self.overlays.on_change = self._changed
         self.overlays.barred = self.liveness.barred
         self.overlays.rests = self.publisher.at_work.rests
@@ -296,7 +295,8 @@ class Daemon:
         self.beat.on_change = self.fates.wake
         self.fates.on_lost = self._lost
         self.insight.connect(self.misses, self.lookup, self.discovery, self.converger)
-        self.fates.on_found = self.discovery.revisit
+        self.fates.on_found, self.discovery.on_accusing = self.discovery.revisit, self.publisher.offer
+        self.overlays.dead_hosts, self.fates.on_dead = self.fates.dead, self.discovery.judge
         self.fates.on_expired = self.leases.wanted.set
 
     def _name_of(self, host: HostId) -> str:

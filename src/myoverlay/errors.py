@@ -40,6 +40,10 @@ class Unavailable(MyoverlayError):
     status = 503
 
 
+class Denied(Unavailable):
+    """The store answers, and does not allow it to this host's token."""
+
+
 class Late(MyoverlayError):
     """A deadline passed before the work was done."""
 

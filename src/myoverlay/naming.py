@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import Annotated
+
+import msgspec
 
 #: Names of one endpoint: so many, of so many characters together. With 1,022 endpoints a host's list then has 330 kB,
 #: and a write of it, in base64, stays below the 512 kB that Consul takes.
@@ -11,8 +14,22 @@ MAX_NAMES, MAX_TOGETHER = 8, 200
 #: RFC 1035 section 2.3.4, without the last dot.
 MAX_NAME, MAX_LABEL = 253, 63
 
+#: No control characters, line ends, changes of direction or halves of characters: what is shown on terminals.
+_SHOWN = r"\A[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]*\Z"
+MAX_SHOWN = 255
+#: What a host says of itself, as its name: checked where it is read.
+Shown = Annotated[str, msgspec.Meta(max_length=MAX_SHOWN, pattern=_SHOWN)]
 _LABELS = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+def check_shown(text: str) -> str:
+    """What others will take for a `Shown`. Raises ValueError."""
+    if len(text) > MAX_SHOWN or not re.match(_SHOWN, text):
+        raise ValueError(
+            f"{text[:40]!r} is no name: up to {MAX_SHOWN} characters are, none of them a control character"
+        )
+    return text
 
 
 def name_of(text: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from myoverlay.errors import Refused
-from myoverlay.naming import check_prefix
+from myoverlay.naming import check_prefix, check_shown
 from myoverlay.values import VXLAN_PORT, Address, OverlayName, Subnet, check_port
 
 
@@ -136,9 +136,10 @@ SETTINGS = (
     Setting("consul", "CONSUL_HTTP_ADDR", _text, "", "Consul, as `host:port` or a URL; empty: the embedded store (one host)"),
     Setting("token", "CONSUL_HTTP_TOKEN", _text, "", "Consul ACL token"),
     Setting("token_file", "CONSUL_HTTP_TOKEN_FILE", _text, "", "file that holds the token; read again when it changes"),
-    Setting("cacert", "CONSUL_CACERT", _text, "", "CA certificate that signed Consul's"),
+    Setting("cacert", "CONSUL_CACERT", _text, "", "CA certificate that signed Consul's, for https; this file and the next two are read again when they change"),
     Setting("client_cert", "CONSUL_CLIENT_CERT", _text, "", "client certificate for Consul"),
     Setting("client_key", "CONSUL_CLIENT_KEY", _text, "", "key of the client certificate"),
+    Setting("server_name", "CONSUL_TLS_SERVER_NAME", _text, "", "name that Consul's certificate is for, such as `server.dc1.consul`; empty: the host in `CONSUL_HTTP_ADDR`"),
     Setting("vtep", "MYOVERLAY_VTEP", _text, "", "underlay address or interface; empty: where the default route goes"),
     Setting("prefix", "MYOVERLAY_PREFIX", check_prefix, "myoverlay", "where our keys lie in the store"),
     Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`, and of the heartbeat: the same on all hosts"),
@@ -152,7 +153,7 @@ SETTINGS = (
     Setting("names", "MYOVERLAY_NAMES", _resolver, "169.254.77.53", "link-local address that names are asked at, the same on all hosts; off: names are not answered"),
     Setting("catalogue", "MYOVERLAY_CATALOGUE", _switch, "off", "on: containers' names are registered in Consul's catalogue, for `NAME.service.consul`"),
     Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
-    Setting("host_name", "MYOVERLAY_HOST_NAME", _text, "", "what this host is called; empty: its hostname"),
+    Setting("host_name", "MYOVERLAY_HOST_NAME", check_shown, "", "what this host is called; empty: its hostname"),
     Setting("recorder", "MYOVERLAY_RECORDER", _kilobytes, "1024", "kB of memory for the flight recorder: the last calls, misses, kernel events and store changes; 0: nothing is recorded"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("log_format", "MYOVERLAY_LOG_FORMAT", _format, "text", "text, or json: an object a line, with the fields of each Docker call"),
@@ -178,6 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cacert: str
     client_cert: str
     client_key: str
+    server_name: str
     vtep: str
     prefix: str
     port: int

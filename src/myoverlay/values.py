@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
-from myoverlay.naming import check_prefix, clean
+from myoverlay.naming import Shown, check_prefix, clean
 
 #: VXLAN network identifiers are 24 bit (RFC 7348 section 5); 0 is what a device without one carries.
 VNI_LIMIT = 1 << 24
@@ -220,8 +220,7 @@ class HostId(str):
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A frozen value that knows its JSON. Unknown fields are ignored: a newer version may have written them. None leads
-    back to itself, so the garbage collector need not look at them: there may be 100,000s."""
+    """A frozen value that knows its JSON; unknown fields are a newer version's. `gc`: 100,000s, none in a circle."""
 
 
 class Definition(Value, frozen=True, kw_only=True):
@@ -304,25 +303,28 @@ class HostList(Value, frozen=True, kw_only=True):
     """All endpoints of one host on one overlay: the truth about them, written by that host alone.
 
     `incarnation`: the id of the store that it was written under, once the host knew that its leases are there too.
-    `serial`: of two lists of one host the later one has the higher; 0 in those of versions that did not number them."""
+    `tentative`: addresses told before the index has them: another host may turn out to have them. `accuses`: hosts that
+    it saw claim what another had. `serial`: the later of two lists has the higher; 0: of a version that knew none."""
 
     host: HostId
     overlay: OverlayName
     vtep: Address
     records: tuple[Record, ...] = ()
-    incarnation: str = ""
+    incarnation: Shown = ""
     serial: Annotated[int, msgspec.Meta(ge=0, le=COUNT_LIMIT)] = 0
     schema: int = 1
     reader: int = 1
+    tentative: tuple[Address, ...] = ()
+    accuses: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class Alive(Value, frozen=True, kw_only=True):
     """What hangs on a host's session: that it is there, its name and its VTEPs."""
 
     host: HostId
-    name: str
-    vteps: tuple[Address, ...]
-    version: str = ""
+    name: Shown
+    vteps: Annotated[tuple[Address, ...], msgspec.Meta(max_length=64)]
+    version: Shown = ""
     schema: int = 1
 
 

@@ -47,6 +47,7 @@ def open_store(settings: Settings) -> Store:
             ca=_path(settings.cacert),
             cert=_path(settings.client_cert),
             key=_path(settings.client_key),
+            server_name=settings.server_name or None,
         )
     from myoverlay.store.sqlite import SqliteStore
 

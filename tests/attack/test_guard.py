@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from myoverlay.errors import KernelRefused
+from myoverlay.kernel.bound import BoundTable
 from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.netns import Namespace
 from myoverlay.values import Address, Mac
@@ -160,9 +161,22 @@ def test_a_flushed_ruleset_is_laid_again(hosts: Hosts, board: Board) -> None:
     assert not after
 
 
-def test_others_on_the_same_port_are_left_alone(hosts: Hosts) -> None:
+def test_others_on_the_same_port_are_left_alone(hosts: Hosts, board: Board) -> None:
     """A foreign VXLAN (Swarm's, flannel's) with a VNI of its own on our port works between guarded hosts."""
+    one, two, a, b = pair(hosts, "off")
+    reached = {"off": foreign_pings(one, two, a)}
+    for host in (one, two):
+        host.stop()
     one, two, a, b = pair(hosts, "on")
+    reached["on"] = foreign_pings(one, two, a)
+    board.write("none: another's VXLAN on the same port, as Swarm's and flannel's", reached["off"], reached["on"])
+    assert reached == {"off": "reached", "on": "reached"}
+    assert None not in a.ping(b.address, 5)
+    assert one.count("guard", "unknown") == two.count("guard", "unknown") == 0
+
+
+def foreign_pings(one: Host, two: Host, a: Container) -> str:
+    """What becomes of pings through a VXLAN between the hosts that is not ours."""
     for host, other, address in ((one, two, "10.99.0.1"), (two, one, "10.99.0.2")):
         ip(
             host.ns,
@@ -171,9 +185,7 @@ def test_others_on_the_same_port_are_left_alone(hosts: Hosts) -> None:
             "link set swarm up",
         )
     swarm = Container(one.ns, Address("10.99.0.1"), a.mac, one, None, "")
-    assert None not in swarm.ping("10.99.0.2", 3, 3.0)
-    assert None not in a.ping(b.address, 5)
-    assert one.count("guard", "unknown") == two.count("guard", "unknown") == 0
+    return "lost" if None in swarm.ping("10.99.0.2", 3, 3.0) else "reached"
 
 
 def test_a_vni_that_is_taken_stays_its_holder_s(hosts: Hosts) -> None:
@@ -205,3 +217,22 @@ def test_a_host_without_a_table_says_so(hosts: Hosts, monkeypatch: pytest.Monkey
         strict.create_network("10.18.0.0/24")
     warned.create_network("10.19.0.0/24")
     assert "Operation not supported" in warned.daemon.guard.trouble
+
+
+def test_an_overlay_whose_containers_are_not_bound_says_so(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status` names the overlay and why, needs a person, and no longer does when they are bound."""
+
+    def none(*_: object) -> None:
+        raise KernelRefused("making the overlay's table", 95, "Operation not supported")
+
+    host = hosts.host(guard="warn")
+    with monkeypatch.context() as broken:
+        broken.setattr(BoundTable, "lay", none)
+        host.create_network("10.16.0.0/24")
+        host.run(network=host.networks[-1])
+        (overlay,) = host.call("Control.Status")["overlays"]
+        assert "Operation not supported" in overlay["unbound"]
+        (said,) = [one for one in host.call("Control.Status")["concerns"] if "under any address" in one["what"]]
+        assert "10.16.0.0-24" in said["what"]
+    until(lambda: not host.call("Control.Status")["overlays"][0]["unbound"], 10, "they are bound")
+    assert [one for one in host.call("Control.Status")["concerns"] if "under any address" in one["what"]] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import shlex
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ from lab import leftovers
 from lab.engine import EngineHost
 from lab.lab import HostSpec, Lab
 from myoverlay.operate.metrics import METRICS
+from tests.attack.board import Board, board
 from tests.engine.conftest import eventually
-from tests.engine.managed import CREATE, OVERLAY, PIN, Managed, build, run
+from tests.engine.managed import CREATE, OVERLAY, PIN, Managed, build, documented, run
 
 NAME = "seen-m"
 #: Consul has no ACL here and takes any token; it is secret all the same.
@@ -29,6 +31,8 @@ METRICS_AT, WEB_AT = "127.0.0.1:9555", "127.0.0.1:9556"
 SOCKETS = ("run/docker/plugins/myoverlay.sock",)
 WRONG_MAC = "02:42:66:66:66:66"
 HOSTS = ("h1", "h2")
+
+__all__ = ["board"]
 
 pytestmark = pytest.mark.timeout(330)
 
@@ -334,3 +338,90 @@ def test_the_flight_recorder_has_what_the_kernel_told(seen: Seen, name: str, tmp
         assert recorded is not None
         kept = [json.loads(line) for line in recorded]
     assert all(note in kept for note in notes)
+
+
+#: Runs in the plugin, as root there: what of the host's it can reach, and where the token is. It is told that
+#: backwards, so that it is not in its own arguments.
+LOOK = """
+import json, os, stat, sys
+token = sys.argv[1][::-1].encode()
+sockets, written, found = [], [], []
+for top, folders, files in os.walk("/"):
+    folders[:] = [one for one in folders if os.path.join(top, one) not in ("/proc", "/sys", "/dev")]
+    for name in files:
+        path = os.path.join(top, name)
+        seen = os.lstat(path)
+        if stat.S_ISSOCK(seen.st_mode):
+            sockets.append((path, seen.st_mode & 0o777, seen.st_uid))
+        elif not stat.S_ISREG(seen.st_mode) or seen.st_dev != os.lstat(top).st_dev:
+            pass  # a pinned namespace is no file to read
+        elif top.startswith(("/data", "/run", "/host", "/tmp", "/var")):
+            with open(path, "rb") as file:
+                written.append(path)
+                found += [path] if token in file.read() else []
+for process in set(filter(str.isdigit, os.listdir("/proc"))) - {str(os.getpid())}:  # what `runc exec` was given
+    for name in ("cmdline", "environ"):
+        try:
+            with open(f"/proc/{process}/{name}", "rb") as file:
+                found += [f"/proc/{process}/{name}"] if token in file.read() else []
+        except OSError:
+            pass
+with open("/proc/net/unix") as file:
+    abstract = [line.split()[7] for line in file.readlines()[1:] if " @" in line]
+status = open("/proc/1/status").read()
+print(json.dumps({
+    "sockets": sockets, "written": written, "found": found, "abstract": abstract,
+    "capabilities": status.partition("CapEff:")[2].split()[0], "processes": len(list(filter(str.isdigit, os.listdir("/proc")))),
+    "mounts": [line.split()[4] for line in open("/proc/self/mountinfo")], "folders": {
+        path: stat.S_IMODE(os.lstat(path).st_mode) for path in ("/run/docker/plugins", "/host/plugins/myoverlay")
+    },
+}))
+"""  # noqa: E501
+
+
+def _look(seen: Seen, host: EngineHost) -> dict[str, Any]:
+    entry = documented().replace("NAME", seen.name).removesuffix(" -m myoverlay")
+    done = host.engine.run(["sh", "-c", f"{entry} -c {shlex.quote(LOOK)} {TOKEN[::-1]}"], timeout=60)
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_it_reaches_no_socket_of_the_host_but_plugins(seen: Seen, board: Board, name: str) -> None:
+    """A search of all that it can see, from the inside: no docker.sock, no containerd's, which the host has; its own
+    two are root's alone. Nor does it see processes of the host, or anything else of the host's /run."""
+    host = seen.host(name)
+    host.engine.run(["ls", "/run/docker.sock"])
+    looked = _look(seen, host)
+    print(name, looked)
+    assert all(path.startswith(("/host/plugins/", "/run/docker/plugins/")) for path, _, _ in looked["sockets"])
+    own = {"/host/plugins/myoverlay.sock", "/run/docker/plugins/mo.sock"}
+    own.add(f"/host/plugins/{host.docker('plugin', 'inspect', '-f', '{{.Id}}', seen.name).strip()}/mo.sock")
+    assert {path for path, _, _ in looked["sockets"]} == own
+    assert {(mode, owner) for _, mode, owner in looked["sockets"]} == {(0o600, 0)}
+    assert looked["folders"] == dict.fromkeys(looked["folders"], 0o700)
+    assert looked["processes"] < 10
+    on_host = host.engine.run(["sh", "-c", "find /run -type s | wc -l"]).strip()
+    board.write(f"sockets of the host, from within the plugin ({name})", f"{on_host} on the host", "its own two")
+    ours = [one for one in looked["mounts"] if one.startswith("/run")]
+    assert all(one.startswith("/run/docker/plugins") for one in ours), ours
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_its_token_is_found_nowhere(seen: Seen, board: Board, name: str) -> None:
+    """Though it was given in the environment: not in what the plugin wrote, in arguments or environments of its
+    processes, in the engine's log, which has what it prints, in what its commands answer, or on its pages."""
+    host = seen.host(name)
+    looked = _look(seen, host)
+    assert looked["found"] == []
+    assert any("journal" in path for path in looked["written"]), looked["written"]
+    assert looked["processes"] >= 3
+    texts = {words[0]: seen.say(host, *words).stdout for words in (
+        ("status", "--json"), ("doctor", "--json"), ("hosts", "--json"), ("names", "--json")
+    )}  # fmt: skip
+    for where, path in ((WEB_AT, "/data/host"), (WEB_AT, "/data/endpoints"), (METRICS_AT, "/metrics")):
+        texts[path] = seen.read(host, where, path).read().decode()
+    texts["log"] = "\n".join(line for line in host.log.read_text(errors="replace").splitlines() if "plugin=" in line)
+    assert all(texts.values()), [one for one, text in texts.items() if not text]
+    assert [one for one, text in texts.items() if TOKEN in text] == []
+    looked_at = f"looked for in {len(looked['written'])} files, {looked['processes']} processes, {len(texts)} texts"
+    board.write(f"the token of a managed plugin ({name})", looked_at, "found nowhere")

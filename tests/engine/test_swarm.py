@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from tests.attack.board import Board, board
 from tests.engine.conftest import BOTH, Cluster, Nets, eventually, ping, refused
 
+__all__ = ["board"]
 
-def test_swarm_keeps_working_beside_ours(cluster: Cluster, nets: Nets) -> None:
+
+def test_swarm_keeps_working_beside_ours(cluster: Cluster, nets: Nets, board: Board) -> None:
     """A Swarm overlay and one of ours carry pings side by side; a VNI of Swarm's is refused naming the holder."""
     h1, h2 = cluster.engines
     h1.docker("swarm", "init", "--advertise-addr", h1.address, "--default-addr-pool", "10.20.0.0/16")
@@ -19,6 +22,7 @@ def test_swarm_keeps_working_beside_ours(cluster: Cluster, nets: Nets) -> None:
         nets.run(h1, "t1", "--network", "theirs")
         their = nets.run(h2, "t2", "--network", "theirs")
         eventually("Swarm's overlay", lambda: len(ping(h1, "t1", their, count=1)) == 1, 30)
+        before = len(ping(h1, "t1", their))  # no overlay of ours is there yet: nothing is guarded
         for host in cluster.engines:
             nets.create(host, "ours", *BOTH, "--subnet", "10.5.20.0/24")
         nets.run(h1, "o1", "--network", "ours")
@@ -28,7 +32,9 @@ def test_swarm_keeps_working_beside_ours(cluster: Cluster, nets: Nets) -> None:
         vni = ("-o", "vni=5000", "-o", "overlay=same")
         sentence = refused(h1, "network", "create", *BOTH, "--subnet", "10.5.21.0/24", *vni, "same")
         assert "VNI 5000 on UDP port 4789 is taken on this host by" in sentence
-        assert len(ping(h1, "t1", their)) == 3
+        after = len(ping(h1, "t1", their))
+        board.write("none: Swarm's overlay on the same hosts, pings of 3", f"{before} answered", f"{after} answered")
+        assert (before, after) == (3, 3)
     finally:
         nets.clear()
         for host in (h2, h1):

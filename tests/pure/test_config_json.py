@@ -98,9 +98,29 @@ def test_it_is_both_drivers_in_the_host_s_network() -> None:
 def test_readme_says_what_each_capability_is_for() -> None:
     """No privilege is asked for without a reason in words."""
     text = (REPOSITORY / "plugin" / "README.md").read_text()
-    assert len(CONFIG["linux"]["capabilities"]) == 3
-    for capability in CONFIG["linux"]["capabilities"]:
-        assert re.search(rf"^\| `{capability}` \| .{{20,}}", text, re.M), capability
+    told = re.findall(r"^\| `(CAP_[A-Z_]+)` \| .{20,}", text, re.M)
+    assert told == CONFIG["linux"]["capabilities"], "the page and config.json name others"
+    assert len(told) == 4
+
+
+def test_readme_goes_through_config_json_line_by_line() -> None:
+    """Each field that lets the plugin do or see something has a row that names its value as it is."""
+    text = (REPOSITORY / "plugin" / "README.md").read_text()
+    (mount,) = CONFIG["mounts"]
+    options = ",".join(mount["options"])
+    words = CONFIG["entrypoint"]
+    for said in (
+        f"| `network: {CONFIG['network']['type']}` |",
+        f"| `pidhost`, `ipchost`: {str(CONFIG['pidhost']).lower()} |",
+        f"| mount `{mount['source']}` → `{mount['destination']}`, `{options}`, **not settable** |",
+        f"| `propagatedMount: {CONFIG['propagatedMount']}` |",
+        f"| socket `{CONFIG['interface']['socket']}` |",
+        f"| entrypoint `{' '.join([Path(words[0]).name, *words[1:]])}` |",
+        "| `MYOVERLAY_STATE`, `_RUN`, `_SOCKETS` |",
+    ):
+        assert said in text, said
+    told = {"linux", "network", "pidhost", "ipchost", "mounts", "propagatedMount", "interface", "entrypoint", "env"}
+    assert CONFIG.keys() - told == {"description", "documentation", "workdir"}, "a field that the page says nothing of"
 
 
 def test_its_words_are_the_project_s() -> None:

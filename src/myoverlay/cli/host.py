@@ -65,6 +65,8 @@ def forget(name: str, force: bool, as_json: bool) -> None:
         return
     overlays = ", ".join(answer["overlays"]) or "no overlay"
     say(f"host {answer['name']} is forgotten: it was on {overlays}; its addresses are free")
+    if answer.get("kept"):
+        say(f"its keys below {answer['kept']} stay, this host's token may not delete them: who may should, in Consul")
 
 
 @host.command("leave")
@@ -90,6 +92,35 @@ def leave(force: bool, as_json: bool) -> None:
             f"containers still use the namespaces of {', '.join(answer['kept'])}: each goes with `docker network rm`"
             " while the plugin is enabled, else with the next reboot"
         )
+
+
+@host.command("policy")
+@click.option("--id", "host_id", metavar="ID", default="", help="Of another host: its id, 32 hex digits.")
+@click.option("--records", metavar="PLACE", multiple=True, help="Where an overlay has its records, for -o records=.")
+@click.option("--agent", metavar="NODE", default="", help="Node name of the Consul agent that only this host asks.")
+def policy(host_id: str, records: tuple[str, ...], agent: str) -> None:
+    """Print the Consul policy that a host's token needs: its own keys, and what all hosts share.
+
+    The plugin need not reach Consul for that: start it, make the token, write it into CONSUL_HTTP_TOKEN_FILE (mode
+    0600), and it goes on by itself.
+
+    \b
+    Examples:
+      myoverlay host policy > node-7.hcl
+      consul acl policy create -name myoverlay-node-7 -rules @node-7.hcl
+      consul acl token create -policy-name myoverlay-node-7
+    """
+    from myoverlay.errors import Refused
+    from myoverlay.settings import load
+    from myoverlay.store.policy import text
+    from myoverlay.values import HostId
+
+    settings = load(os.environ)
+    try:
+        who = HostId(host_id or ask("Control.Hosts")["me"]["id"])
+        click.echo(text(settings.prefix, who, records, agent, settings.catalogue), nl=False)
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 @host.command("new-id")

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _BACKLOG = 64
 #: Docker's calls at once: at boot all containers of a host start together.
 _THREADS = 16
+#: Connections at once; those beyond wait in the backlog.
+_CONNECTIONS = 256
 _STOP = 20
 
 
@@ -64,21 +66,59 @@ def _made(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def run(environ: Mapping[str, str]) -> None:
-    """Serve until told to stop (SIGTERM). Raises Refused or Clash where it cannot begin."""
-    from myoverlay.settings import load
+def run(environ: MutableMapping[str, str]) -> None:
+    """Serve until told to stop (SIGTERM). Raises Refused or Clash where it cannot begin.
+
+    Secrets are taken out of the environment, so that no process that is started from here has them in its own, and out
+    of what `ps e` shows of this one.
+    """
+    from myoverlay.settings import SECRET, SETTINGS, load
 
     settings = load(environ)
+    for row in SETTINGS:
+        if row.field in SECRET and environ.pop(row.env, ""):
+            _blot_out(row.env)
     doors = [bind(Path(path.strip())) for path in settings.sockets.split(",")]
     _serve(settings, doors)
 
 
-def _serve(settings: Settings, doors: list[Door]) -> None:
-    from gunicorn.app.base import BaseApplication
+def _blot_out(name: str) -> None:
+    """Write over a variable in the memory that this process was started with: /proc/PID/environ shows that for ever.
 
+    Where it lies, the kernel tells by fields 50 and 51 of /proc/PID/stat (proc_pid_stat(5)).
+    """
+    import ctypes
+
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(fields[47]), int(fields[48])
+    begins, at = f"{name}=".encode(), start
+    for entry in Path("/proc/self/environ").read_bytes().split(b"\0"):
+        if entry.startswith(begins) and at + len(entry) <= end:
+            ctypes.memset(at + len(begins), ord("x"), len(entry) - len(begins))
+        at += len(entry) + 1
+
+
+def _serve(settings: Settings, doors: list[Door]) -> None:
     from myoverlay.cli.logs import begin_log
 
     kept = begin_log(settings)
+
+    def load() -> Any:
+        from myoverlay.daemon import begin
+
+        daemon = begin(settings, kept.kept)
+        _running.append(daemon)
+        daemon.start()
+        return daemon.app
+
+    listen(doors, load)
+
+
+def listen(doors: list[Door], make: Callable[[], Any]) -> None:
+    """Serve an application on these sockets until told to stop; it is made in the one worker, after the fork."""
+    from gunicorn.app.base import BaseApplication
+
+    from myoverlay.cli.patience import Worker
 
     class Server(BaseApplication):  # type: ignore[misc]
         """One worker, many threads; the daemon lives in the worker, after the fork."""
@@ -87,7 +127,8 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
             options: dict[str, Any] = {
                 "bind": [f"fd://{door.listener.fileno()}" for door in doors],
                 "workers": 1,
-                "worker_class": "gthread",
+                "worker_class": Worker,
+                "worker_connections": _CONNECTIONS,
                 "threads": _THREADS,
                 "timeout": 120,
                 "graceful_timeout": _STOP,
@@ -103,12 +144,7 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
                 self.cfg.set(name, value)
 
         def load(self) -> Any:
-            from myoverlay.daemon import begin
-
-            daemon = begin(settings, kept.kept)
-            _running.append(daemon)
-            daemon.start()
-            return daemon.app
+            return make()
 
     Server().run()
 

@@ -169,8 +169,10 @@ def consul_store(url: str) -> ConsulStore:
         raise Refused("which Consul? Give --consul http://HOST:8500 or set CONSUL_HTTP_ADDR")
     files = (settings.token_file, settings.cacert, settings.client_cert, settings.client_key)
     token_file, ca, cert, key = (Path(text) if text else None for text in files)
-    token = settings.token or None
-    return ConsulStore(url or settings.consul, token=token, token_file=token_file, ca=ca, cert=cert, key=key)
+    token, name = settings.token or None, settings.server_name or None
+    return ConsulStore(
+        url or settings.consul, token=token, token_file=token_file, ca=ca, cert=cert, key=key, server_name=name
+    )
 
 
 def say(text: str) -> None:

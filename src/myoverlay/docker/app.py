@@ -9,7 +9,7 @@ from typing import Any
 
 import flask
 import msgspec
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from myoverlay.docker import driver, ipam, wire
 from myoverlay.docker.driver import NetworkDriver
@@ -132,9 +132,10 @@ def _call(
     """Status, answer, and what the call was about."""
     about: dict[str, str] = {}
     try:
+        body = _body()
         if kind is None:
             return 200, act(deadline), about
-        call = wire.read(kind, flask.request.get_data())
+        call = wire.read(kind, body)
         about = wire.about(call)
         return 200, act(call, deadline), about
     except MyoverlayError as error:
@@ -144,6 +145,14 @@ def _call(
     except Exception as error:  # the one place where a bug of ours becomes an answer: Docker shows raw HTML otherwise
         log.exception("a bug in myoverlay")
         return 500, _error(f"myoverlay failed, see its log: {type(error).__name__}: {error}"), about
+
+
+def _body() -> bytes:
+    """The call's body. One in chunks says no length, and is cut off at the limit. Raises RequestEntityTooLarge."""
+    body = flask.request.get_data()
+    if flask.request.content_length is None and len(body) >= MAX_BODY:
+        raise RequestEntityTooLarge
+    return body
 
 
 def _note(method: str, about: dict[str, str], took: float, status: int, body: Answer) -> None:

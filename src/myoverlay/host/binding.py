@@ -64,8 +64,8 @@ class Binding:
             if strict and self._mode == plan.ON:
                 table.close()
                 raise Refused(
-                    f"containers on overlay {network.overlay} cannot be bound to their addresses ({error}): load the"
-                    " kernel's nf_tables, or set MYOVERLAY_GUARD=warn to do without"
+                    f"containers on overlay {network.overlay} cannot be bound to their addresses ({error}):"
+                    f" {plan.remedy(error.code)}, or set MYOVERLAY_GUARD=warn to do without"
                 ) from error
             self._fails(network.overlay, error)
         self._counted.pop(network.overlay, None)

@@ -24,7 +24,7 @@ from myoverlay.store.records import Records
 from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import HostId, HostList, Subnet
+from myoverlay.values import HostId, HostList, OverlayName, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,9 @@ class Watch(Loop):
     def begin_anew(self) -> None:
         """List everything at the next answer: the store lost something."""
         self._anew = True
+
+    def judge(self) -> None:
+        self._local.judge()
 
     def step(self) -> bool:
         """One answer of the store; True where it told of a change. Raises Unavailable."""
@@ -279,6 +282,8 @@ class Discovery:
         self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
         #: Called with an overlay, and what was known of it before the store told of it and after.
         self.on_learned: Learned = lambda *_: None
+        #: Called with an overlay where somebody claims what another host has: it is to be told to others.
+        self.on_accusing: Callable[[OverlayName], object] = lambda _: None
 
     def follow(self, local: LocalOverlay) -> None:
         """Watch an overlay from now on; one that is watched already goes on being so."""
@@ -298,6 +303,15 @@ class Discovery:
 
     def _tell(self, local: LocalOverlay, before: View, after: View) -> None:
         self.on_learned(local, before, after)
+        if after.claims.accuses() - before.claims.accuses():
+            self.on_accusing(local.network.overlay)
+        if (more := after.claims.undecided - before.claims.undecided) > 0:
+            self._tally.add("undecided", by=more)
+            log.error(
+                "overlay %s: several living hosts claim %d more addresses or MACs each, and nobody tells who had them"
+                " first: they have no rows here; find out who writes that",
+                local.network.overlay, more,
+            )  # fmt: skip
 
     def drop(self, local: LocalOverlay) -> None:
         with self._lock:
@@ -327,6 +341,11 @@ class Discovery:
         """Have everything listed again: the store lost something."""
         for watch in self._watches():
             watch.begin_anew()
+
+    def judge(self) -> None:
+        """Other hosts are dead than were: what is claimed of theirs is judged anew."""
+        for watch in self._watches():
+            watch.judge()
 
     def revisit(self, host: HostId) -> None:
         """Read one host's lists again: it was found dead, or is there again. Raises Unavailable."""

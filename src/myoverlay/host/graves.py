@@ -27,12 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Buried(msgspec.Struct, frozen=True):
-    """What `forget` took away."""
+    """What `forget` took away. `kept`: keys below this stay, because this host's token may not write them."""
 
     host: HostId
     name: str
     overlays: tuple[OverlayName, ...]
     pools: tuple[Subnet, ...]
+    kept: str = ""
 
 
 class Graves:
@@ -63,6 +64,8 @@ class Graves:
         self._listening = now()
         #: Dead hosts whose burial was told. It is done again while anybody calls them dead: it may not have been whole.
         self._buried: set[HostId] = set()
+        #: Those of them whose own keys stay in the store: there is nothing more that may be done.
+        self._kept: set[HostId] = set()
 
     def listen_anew(self) -> None:
         """The store was away: who hears one of the dead could not say so, and is given the time to."""
@@ -88,11 +91,12 @@ class Graves:
         dead = {host for host, fate in fates.items() if fate.state is State.DEAD}
         self._seen = {host: seen for host, seen in self._seen.items() if host in dead}
         self._buried &= dead
+        self._kept &= dead
         for host in dead - self._seen.keys():
             self._seen[host] = self._presence.witness(host, timeout=left(deadline))
         if self._epoch.in_doubt() or self._now() - self._listening < 2 * self._every:
             return
-        for host in self._fates.expired() & self._seen.keys():
+        for host in (self._fates.expired() & self._seen.keys()) - self._kept:
             self._bury_or_wait(host, deadline)
 
     def retract(self, deadline: float) -> None:
@@ -131,7 +135,13 @@ class Graves:
         estate.leave_networks(timeout=left(deadline))
         self._presence.end_witness(estate.host, timeout=left(deadline))
         if estate.host not in self._buried:
-            log.warning("host %s is buried: its addresses are free", self._name(estate.host))
+            log.warning(
+                "host %s is buried: its addresses are free%s",
+                self._name(estate.host),
+                f"; the keys below {estate.kept} stay, the token may not delete them" if estate.kept else "",
+            )
+        if estate.kept:
+            self._kept.add(estate.host)
         self._buried.add(estate.host)
         return True
 
@@ -161,7 +171,7 @@ class Graves:
         if not self._bury(estate, overlays, pools, deadline):
             raise alive
         self._watch.refresh()
-        return Buried(host, called, tuple(sorted(overlays)), tuple(sorted(pools)))
+        return Buried(host, called, tuple(sorted(overlays)), tuple(sorted(pools)), estate.kept)
 
     def _find(self, name: str, deadline: float) -> tuple[HostId, str]:
         """Which host is meant, and what it is called: by who was there and whom the store names anywhere."""

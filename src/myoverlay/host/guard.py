@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from myoverlay.errors import KernelRefused, MyoverlayError, Refused
+from myoverlay.errors import KernelRefused, Refused
 from myoverlay.fence import Dropped, Fence, Pair
 from myoverlay.plan import guard as plan
 from myoverlay.plan.guard import Cover
@@ -111,7 +111,7 @@ class Guard:
                 del self._covers[name]  # it will not be: later it may be somebody else's pair
         if said is not None and strict and self.mode == plan.ON:
             raise Refused(
-                f"{what} cannot be guarded against VXLAN from strangers ({said}): load the kernel's nf_tables, or set"
+                f"{what} cannot be guarded against VXLAN from strangers ({said}): {plan.remedy(said.code)}, or set"
                 " MYOVERLAY_GUARD=warn to do without"
             )
 
@@ -182,7 +182,7 @@ class Guard:
 
     # -- with the lock held ------------------------------------------------------------------------------------------
 
-    def _put(self, name: str, cover: Cover | None) -> MyoverlayError | None:
+    def _put(self, name: str, cover: Cover | None) -> KernelRefused | None:
         """From now on this is covered so, and the table says so; what keeps it from that is noted, and tried again."""
         before, old = dict(self._covers), self._covers.get(name)
         if cover is None:
@@ -271,7 +271,7 @@ class Guard:
 
     def _is_well(self) -> None:
         if self.trouble:
-            log.warning("this host is guarded again")
+            log.warning("this host is guarded again" if self._covers else "nothing on this host is to be guarded")
             self.trouble, self._code = "", 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from myoverlay.plan import believe
-from myoverlay.plan.claims import Said, said_by
+from myoverlay.plan.claims import Accused, Said, accused_by, said_by
 from myoverlay.plan.shared import Shared
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, Definition, HostId, HostList
@@ -38,8 +38,19 @@ def heard(
 
 
 def news(definition: Definition, hosts: Collection[HostId], before: Lists | None, after: Lists) -> list[Said]:
-    """What these hosts say otherwise than before."""
-    return [_news(definition, host, (before or {}).get(host), after.get(host)) for host in hosts]
+    """What these hosts say otherwise than before, in the order in which they wrote it (Consul's: none forges it)."""
+    ordered = sorted(hosts, key=lambda host: (held.index if (held := after.get(host)) is not None else 0, host))
+    return [_news(definition, host, (before or {}).get(host), after.get(host)) for host in ordered]
+
+
+def accused(known: Accused, hosts: Collection[HostId], before: Lists | None, after: Lists) -> Accused:
+    """Whom all lists accuse, now that these hosts' are others; what was `known` itself where that says the same."""
+    old, new = ([_accuses(lists.get(host)) for host in hosts] for lists in (before or {}, after))
+    return known if old == new else accused_by(held.value for held in after.values())
+
+
+def _accuses(held: Held[HostList] | None) -> tuple[HostId, ...]:
+    return held.value.accuses if held is not None else ()
 
 
 def have_moved(hosts: Collection[HostId], before: Lists | None, after: Lists) -> bool:

@@ -23,17 +23,7 @@ from myoverlay.plan import shape, signposts
 from myoverlay.plan.claims import Said, said_outside
 from myoverlay.plan.guard import live
 from myoverlay.store.typed import Held
-from myoverlay.values import (
-    COUNT_LIMIT,
-    Address,
-    Endpoint,
-    HostId,
-    HostList,
-    Mac,
-    Network,
-    Peer,
-    Record,
-)
+from myoverlay.values import COUNT_LIMIT, Address, Endpoint, HostId, HostList, Mac, Network, Peer, Record
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +47,12 @@ class LocalOverlay:
         converger: Converger,
         eager: int,
         on_news: Callable[[], None] = lambda: None,
+        dead: Callable[[], Collection[HostId]] = frozenset,
     ) -> None:
-        """`on_news` is called, also with the lock held, when the endpoints here or elsewhere are not what they were."""
+        """`on_news`: called, also with the lock held, when endpoints anywhere changed. `dead`: hosts that are so."""
         self.network = network
         self._on_news = on_news
+        self._dead = dead
         self.view = View()
         #: Set when all peers were listed once; what is heard of one host before that sets nothing.
         self.listed, self._has_listing = threading.Event(), False
@@ -344,6 +336,7 @@ class LocalOverlay:
             after = hearsay.heard(before, lists, anew, left, incarnation, doubt)
             hosts = {*lists, *left}
             said = hearsay.news(self.network.definition, hosts, before, after)
+            self._programming.accused = hearsay.accused(self._programming.accused, hosts, before, after)
             if anew or hearsay.have_moved(hosts, before, after):
                 self._live = None
             self._see(msgspec.structs.replace(self.view, lists=after), said, whole=anew and not doubt)
@@ -355,20 +348,26 @@ class LocalOverlay:
             self._live = None
             self._see(msgspec.structs.replace(self.view, outsiders=outsiders), [said], self.view.whole)
 
-    def _see(self, view: View, said: Iterable[Said], whole: bool) -> None:
-        """From now on this is known: `view`, and what was `said` otherwise than before."""
-        before = self.view
-        touched = self._programming.hear(said)
+    def judge(self) -> None:
+        """Another host is dead by now, or is no more: what others claim of it is judged anew."""
+        with self._lock:
+            self._see(self.view, None, self.view.whole)
+
+    def _see(self, view: View, said: Iterable[Said] | None, whole: bool) -> None:
+        """From now on this is known: `view`, and what was `said` otherwise than before (None: others are dead now)."""
+        before, dead = self.view, self._dead()
+        touched = self._programming.judge(dead) if said is None else self._programming.hear(said, dead)
         listed = self._has_listing and (view.outsiders is not None or not self.network.outsiders)
         # What the kernel holds from before this run may be all that is left of peers whom the store lost.
         whole = whole or view.whole
         peers = self._programming.claims
-        self.view = View(view.lists, view.outsiders, peers.peers, peers.macs, listed and whole, whole)
+        self.view = View(view.lists, view.outsiders, peers.peers, peers.macs, listed and whole, whole, peers)
         if self._ground is not None:
             moved = self._live is None or self.view.complete != before.complete
             self._let_in(moved, complete=False)
             self._programming.follow(self._ground, before, self.view, touched)
             self._let_in(moved, self.view.complete)
+        self._programming.listed = self._has_listing
         if listed:
             self.listed.set()
         self._on_news()
@@ -420,6 +419,12 @@ class LocalOverlay:
         """Do something with the namespace, which is not taken away meanwhile; None where it is not there."""
         with self._locked(deadline):
             return act(self._ground.namespace) if self._ground is not None else None
+
+    @property
+    def unbound(self) -> str:
+        """Why its containers may speak under any address though they should not, in one sentence; else empty."""
+        binding = self._converger.binding
+        return binding.trouble.get(self.network.overlay, "") if binding is not None else ""
 
     @property
     def is_born(self) -> bool:

@@ -24,14 +24,7 @@ from myoverlay.kernel.links import Links
 from myoverlay.plan import definition as plan
 from myoverlay.store.records import Member, Records
 from myoverlay.store.typed import Held
-from myoverlay.values import (
-    Address,
-    Definition,
-    Network,
-    OverlayName,
-    PoolUse,
-    Subnet,
-)
+from myoverlay.values import Address, Definition, HostId, Network, OverlayName, PoolUse, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +92,7 @@ class Overlays:
         self.on_news: Callable[[], None] = lambda: None
         #: Why this host may not take part, in one sentence; None while it may.
         self.barred: Callable[[], str | None] = lambda: None
+        self.dead_hosts: Callable[[], Collection[HostId]] = frozenset
 
     # -- looking up ------------------------------------------------------------------------------------------------
 
@@ -120,7 +114,8 @@ class Overlays:
         return next((one for one in self.all() if one.network.overlay == overlay), None)
 
     def _local(self, network: Network) -> LocalOverlay:
-        return LocalOverlay(network, self._journal, self._converger, self._eager, lambda: self.on_news())
+        on_news, dead = lambda: self.on_news(), lambda: self.dead_hosts()
+        return LocalOverlay(network, self._journal, self._converger, self._eager, on_news, dead)
 
     def check_allowed(self) -> None:
         """Raises Clash while this host may not take part."""
@@ -371,7 +366,7 @@ class Overlays:
         try:
             for gone in self._journal.leaving.all():
                 if self.named(gone.overlay) is None:
-                    self._leave(gone.overlay, deadline)
+                    self._leave(gone, deadline)
                 self._journal.leaving.drop(gone.overlay)
         finally:
             self._creating.release()
@@ -410,15 +405,16 @@ class Overlays:
     def depart(self, deadline: float) -> None:
         """Take no more part in any overlay, as the store has it; networks and namespaces stay. Raises as `settle`."""
         for local in self.all():
-            self._leave(local.network.overlay, deadline)
+            self._leave(local.network.definition, deadline)
 
-    def _leave(self, overlay: OverlayName, deadline: float) -> None:
+    def _leave(self, known: Definition, deadline: float) -> None:
+        overlay = known.overlay
         if not self.rests(overlay, _BRIEFLY):
             raise Late(f"overlay {overlay} is being published: that it is left is told afterwards")
+        nothing = Held(msgspec.structs.replace(known, holders=()), 0)
         while True:
-            held = self._records.definition(overlay, timeout=left(deadline))
-            if held is None or self._records.me not in held.value.holders:
-                return
+            # What was rolled back may not name this host, or have no such overlay, and hold what it wrote since.
+            held = self._records.definition(overlay, timeout=left(deadline)) or nothing
             withdrawn = self._records.withdraw(held.value, self._epoch.id, timeout=left(deadline))
             if withdrawn and self._records.leave(held, timeout=left(deadline)):
                 return

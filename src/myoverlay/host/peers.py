@@ -264,6 +264,8 @@ class Fates(Loop):
         self.on_found: Callable[[HostId], None] = lambda _: None
         #: Called when a host is no longer what it was: alive, pending, cut off, dead.
         self.on_fate: Callable[[], None] = lambda: None
+        #: Called when other hosts are dead than were.
+        self.on_dead: Callable[[], None] = lambda: None
         #: Called when a dead host's addresses may be freed.
         self.on_expired: Callable[[], None] = lambda: None
 
@@ -348,14 +350,17 @@ class Fates(Loop):
             self._suspected = suspected
             self._beat.suspect(suspected)
         with self._lock:
-            before, lost_before = self._fates, self._lost
+            before, lost_before, dead_before = self._fates, self._lost, self._dead
             after = {host: self._judge(host, known.present, now) for host in sharing}
             lost = frozenset(host for host, fate in after.items() if fate.dead_for(now) >= self._grace)
             self._fates, self._lost = after, lost
             self._dead = frozenset(host for host, fate in after.items() if fate.state is State.DEAD)
             self._respites = {h: at for h, at in self._respites.items() if h in after and after[h].state is State.DEAD}
+            others_dead = self._dead != dead_before
         for host, fate in after.items():
             self._tell(host, before.get(host), fate)
+        if others_dead:
+            self.on_dead()
         self._wake_for_the_dead()
         for host in lost - lost_before:
             self.on_lost(host)

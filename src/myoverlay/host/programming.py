@@ -6,14 +6,17 @@ where the last time failed half-way, and where the overlay passes the eager limi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import msgspec
 
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.view import View
 from myoverlay.plan import rows
-from myoverlay.plan.claims import Claims, Said, Touched
-from myoverlay.values import Address, Endpoint, Mac, Peer, Record
+from myoverlay.plan.claims import NOTHING, Accused, Claims, Said, Touched
+from myoverlay.plan.rows import Written
+from myoverlay.values import Address, Endpoint, HostId, Mac, Peer, Record
 
 
 class Programming:
@@ -25,6 +28,9 @@ class Programming:
         self._limit = limit
         self._present = present
         self.claims = Claims()
+        #: Whom the other hosts accuse; and was all that they say heard once?
+        self.accused: Accused = {}
+        self.listed = False
         #: The ground whose rows are as they were wanted last.
         self._followed: Ground | None = None
         #: Above the limit: who was asked for.
@@ -33,16 +39,28 @@ class Programming:
         self._answered = Touched(set(), set())
         #: What containers here may hold in a warm cache.
         self._macs: dict[Address, Mac] = {}
+        #: The rows of a run before this one, until all is known anew; None before they were read.
+        self._former: Written | None = None
 
     def meet(self, ground: Ground) -> None:
         """Containers here may hold in a warm cache what was true before this run of ours."""
+        if self._former is None:
+            self._former = ground.rows
         before = {row.address: row.mac for row in ground.rows.neigh.values()}
         before |= {record.address: record.mac for record in self._present()}
         self._macs = before | self._macs
 
-    def hear(self, said: Iterable[Said]) -> Touched:
+    def hear(self, said: Iterable[Said], dead: Collection[HostId]) -> Touched:
         """What others say otherwise than before; who is a peer by that, `claims` has it."""
-        self.claims, touched = self.claims.heard(said)
+        self.claims, touched = self.claims.heard(said, dead, self._former or NOTHING, self.accused, self.listed)
+        if self.accused and self.claims.undecided:
+            more = self.judge(dead)
+            return Touched(touched.addresses | more.addresses, touched.macs | more.macs)
+        return touched
+
+    def judge(self, dead: Collection[HostId]) -> Touched:
+        """These hosts are dead now."""
+        self.claims, touched = self.claims.judged(dead, self.accused, self._former or NOTHING)
         return touched
 
     def is_eager(self, view: View) -> bool:
@@ -63,6 +81,8 @@ class Programming:
             peers = list(view.peers.values())
         self._tell_moved(ground, peers)
         self._followed = ground
+        if view.complete:
+            self._former = NOTHING
 
     def everything(self, ground: Ground, view: View) -> None:
         """Bring all rows to what is wanted."""
@@ -96,15 +116,22 @@ class Programming:
         self._pulled.add(peer.address)
         self._answered.addresses.add(peer.address)
         self._answered.macs.add(peer.mac)
-        self._converger.refill(ground, rows.wanted({peer.address: peer}, self._present()))
+        known = self.claims.macs.get(peer.mac)
+        # A MAC that somebody has is not led elsewhere because an address is told to be behind it too.
+        there = peer if known is None else msgspec.structs.replace(peer, vtep=known.vtep)
+        self._converger.refill(ground, rows.wanted({peer.address: there}, self._present()))
         self._converger.announce(ground, peer.address, peer.mac, "miss")
 
     def wanted(self, view: View) -> rows.Rows:
         """All rows that should be there."""
-        peers = view.peers
+        claims, pulled = self.claims, None
+        peers: Mapping[Address, Peer] = claims.peers
         if not self.is_eager(view):
-            peers = {address: peer for address in tuple(self._pulled) if (peer := peers.get(address)) is not None}
-        return rows.wanted(peers, self._present())
+            pulled = set(self._pulled)
+            peers = {address: peer for address in pulled if (peer := claims.peers.get(address)) is not None}
+        if not claims.twins:  # each MAC is one peer's: nobody has to be chosen
+            return rows.wanted(peers, self._present())
+        return claims.wanted(Touched(set(peers), {peer.mac for peer in peers.values()}), self._present(), pulled)
 
     def tell_peer(self, ground: Ground, view: View, address: Address) -> None:
         """An address is no longer here: if a peer has it, that is what containers here should know."""

@@ -10,12 +10,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from myoverlay.errors import Clash, Unavailable
 from myoverlay.host.at_work import AtWork
+from myoverlay.host.holders import Holder, Holders, is_ours
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.store import MAX_OPS, Entry
@@ -24,10 +25,12 @@ from myoverlay.store.records import MAX_CLAIMS, Claim, Published, Records
 from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import Address, Definition, HostId, HostList, OverlayName, Record
+from myoverlay.values import Address, Definition, HostId, HostList, Mac, OverlayName, Record
 
 log = logging.getLogger(__name__)
 
+#: An address and its MAC.
+Own = tuple[Address, Mac]
 #: How long a claim is tried against a holder that may be about to withdraw, seconds.
 CONTEST = 1.0
 #: How often a claim that clashed is looked at again, seconds: its holder may have been about to withdraw all the same.
@@ -80,22 +83,21 @@ class Publisher(Loop):
         self._may_write = may_write
         self._has_left = has_left
         self._vouched = vouched
-        self._is_gone = is_gone
         self._serial = serial
-        self._latest = latest
-        self._believes = believes
-        self._contest = contest
+        self._holders = Holders(records, host_name, is_gone, latest, believes)
+        self._contest_time = contest
         self._in_doubt = in_doubt
         self._now = now
         self._records = records
         self._find = find
-        self._host_name = host_name
         self._turn = threading.Condition()
         self._asked: dict[OverlayName, int] = {}
         self._done: dict[OverlayName, int] = {}
         self._due: dict[OverlayName, float] = {}
         self._clashes: dict[tuple[OverlayName, Address], str] = {}
         self._contested: dict[tuple[OverlayName, Address], float] = {}
+        #: Addresses of ours whose index keys somebody has taken, and when they are claimed again.
+        self._disputed: dict[tuple[OverlayName, Address], float] = {}
         self._reclaim_at: dict[OverlayName, float] = {}
         self._distrusted: set[OverlayName] = set()
         self._known: dict[OverlayName, _Known] = {}
@@ -139,7 +141,7 @@ class Publisher(Loop):
                     raise Clash(clash)
                 if self._done.get(overlay, 0) >= ticket:
                     return
-                limit = until + (2 * self._contest if (overlay, address) in self._contested else 0.0)
+                limit = until + (2 * self._contest_time if (overlay, address) in self._contested else 0.0)
                 if not self._turn.wait(limit - self._now()) and self._now() >= limit:
                     return
 
@@ -148,9 +150,9 @@ class Publisher(Loop):
         with self._turn:
             for table in (self._asked, self._done, self._due):
                 table.pop(overlay, None)
-            for key in [key for key in (*self._clashes, *self._contested) if key[0] == overlay]:
-                self._clashes.pop(key, None)
-                self._contested.pop(key, None)
+            for found in (self._clashes, self._contested, self._disputed):
+                for key in [key for key in found if key[0] == overlay]:
+                    found.pop(key, None)
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class Publisher(Loop):
                 self._due[overlay] = self._now() + (_DOUBT_ROUND if self._lasts(overlay) else _CONTEST_ROUND)
             else:
                 self._done[overlay] = ticket
-                if any(key[0] == overlay for key in self._clashes):
+                if any(key[0] == overlay for key in (*self._clashes, *self._disputed)):
                     self._due.setdefault(overlay, self._now() + RECLAIM)
             self._turn.notify_all()
 
@@ -239,32 +241,52 @@ class Publisher(Loop):
             known = self._known.get(overlay)
             if known is None:
                 known = self._known[overlay] = self._look(local)
-            new = self._list(local, known)
+            new, mine = self._list(local, known), _granted(known.listed)
             claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self._end_contest(overlay)
                 return False
-            new = self._numbered(new)
-            claims, drops = _first_chunk(claims, drops)
+            if (contested := self._contest(local, claims, mine)) is not None:
+                if contested:
+                    return self._put_off(local)
+                continue
+            claims, drops, later = _first_chunk(claims, drops)
+            untold = tuple(one.record.address for one in later if (one.record.address, one.record.mac) not in mine)
+            new = self._numbered(msgspec.structs.replace(new, tentative=untold))
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
                 self.tally.add("published", "done")
                 _note(known, outcome, drops)
+                for claim in claims:
+                    self._disputed.pop((overlay, claim.record.address), None)
                 continue
             self.tally.add("published", "retried")
             refusals += 1
             if outcome.claims:
-                contested = [self._judge(local, claim) for claim in outcome.claims]
+                judged = [self._judge(local, claim.record, mine) for claim in outcome.claims]
                 self._known.pop(overlay)
-                if any(contested):
-                    if self._lasts(overlay):
-                        self._tell(local)
-                    return True
+                if any(judged):
+                    return self._put_off(local)
             elif outcome.ring and not outcome.listed:
                 known.ring = self._records.ring(overlay)
             else:
                 self._known.pop(overlay)
         raise Unavailable(f"the store refused {_REFUSALS} writes in a row though nothing it tells stands against them")
+
+    def _contest(self, local: LocalOverlay, claims: list[Claim], mine: Collection[Own]) -> bool | None:
+        """Judge what is new here and told by others, before it is written. None: nothing is. True: it is contested."""
+        fresh = [one.record for one in claims if (one.record.address, one.record.mac) not in mine]
+        found = [one for one in fresh if self._holders.told_elsewhere(local, one) and self._holders.of(local, one)]
+        if not found:
+            return None
+        judged = [self._judge(local, record, mine) for record in found]
+        return any(judged)
+
+    def _put_off(self, local: LocalOverlay) -> bool:
+        """An address is contested: what is sure meanwhile is told, where that may last."""
+        if self._lasts(local.network.overlay):
+            self._tell(local)
+        return True
 
     def _list(self, local: LocalOverlay, known: _Known) -> HostList:
         """What should be in the store; numbered as what is there, for as long as it does not differ from that."""
@@ -276,6 +298,7 @@ class Publisher(Loop):
             records=tuple(r for r in local.records() if (overlay, r.address) not in self._clashes),
             incarnation=self._vouched(),
             serial=known.listed.value.serial if known.listed else 0,
+            accuses=self._holders.accused(local),
         )
 
     def _numbered(self, new: HostList) -> HostList:
@@ -291,8 +314,10 @@ class Publisher(Loop):
         new = self._list(local, known)
         # What has not joined, and the index never took, may be another's by right: his rows would go for it everywhere.
         agreed = {*local.present(), *(known.listed.value.records if known.listed else ())}
-        new = msgspec.structs.replace(new, records=tuple(record for record in new.records if record in agreed))
-        _, drops = _first_chunk([], self._drops(definition, new, known))
+        mine, records = _granted(known.listed), tuple(record for record in new.records if record in agreed)
+        untold = tuple(record.address for record in records if (record.address, record.mac) not in mine)
+        new = msgspec.structs.replace(new, records=records, tentative=untold)
+        _, drops, _ = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
             new = self._numbered(new)
             self._records.publish(definition, new, known.listed, known.ring, (), drops)
@@ -307,16 +332,18 @@ class Publisher(Loop):
         for record in records:
             arp = entries.get(self._records.arp(definition, record.address))
             fib = entries.get(self._records.fib(definition, record.mac))
-            if fib is not None and _is_ours(fib, local.network.vtep):
+            if fib is not None and is_ours(fib, local.network.vtep):
                 ours[fib.key] = fib
                 if arp is not None and arp.flags == MARK and arp.value == record.mac.encode():
                     ours[arp.key] = arp
         return _Known(listed, self._records.ring(overlay), ours)
 
     def _claims(self, definition: Definition, new: HostList, known: _Known) -> list[Claim]:
-        """Records whose index keys are not as they should be."""
+        """Records whose index keys are not as they should be, and which nobody has taken just now."""
         claims = []
         for record in new.records:
+            if self._disputed.get((definition.overlay, record.address), 0.0) > self._now():
+                continue
             arp = known.entries.get(self._records.arp(definition, record.address))
             fib = known.entries.get(self._records.fib(definition, record.mac))
             right = arp is not None and fib is not None and arp.value == record.mac.encode()
@@ -332,35 +359,50 @@ class Publisher(Loop):
 
     # -- clashes ---------------------------------------------------------------------------------------------------
 
-    def _judge(self, local: LocalOverlay, claim: Claim) -> bool:
-        """Somebody has a claim's key. True while it is contested: its holder may be about to withdraw.
+    def _judge(self, local: LocalOverlay, record: Record, mine: Collection[Own]) -> bool:
+        """Somebody has what is claimed. True while it is contested: its holder may be about to withdraw.
 
         Held by an outsider, or by a host that goes on listing it, it is a clash. A marked key that no host lists is
         a leftover and is taken out of the way. While the store is in doubt, and until the holder has written again, its
         list may be a snapshot's, and what runs here is no clash: a list without it would withdraw it everywhere.
+        Nor is what is `mine` already: it was nobody else's when it was claimed, and the others hold to that.
         """
-        overlay, record = local.network.overlay, claim.record
-        sentence, sure = self._holder(local, record)
-        spared = (self._in_doubt() or not sure) and record in local.present()
+        overlay = local.network.overlay
+        holder = self._holders.of(local, record)
+        spared = (self._in_doubt() or (holder is not None and not holder.sure)) and record in local.present()
         with self._turn:
-            if sentence is None:
+            if holder is None:
                 self._contested.pop((overlay, record.address), None)
                 return False
+            if (record.address, record.mac) in mine:
+                self._dispute(overlay, record.address, holder)
+                return False
             since = self._contested.setdefault((overlay, record.address), self._now())
-            if spared or self._now() - since < self._contest:
+            if spared or self._now() - since < self._contest_time:
                 return True
             del self._contested[overlay, record.address]
-            self._clashes[overlay, record.address] = sentence
+            self._clashes[overlay, record.address] = holder.sentence
             self.tally.add("published", "clash")
-            log.error("overlay %s: %s", overlay, sentence)
+            log.error("overlay %s: %s", overlay, holder.sentence)
             self._turn.notify_all()
             return False
+
+    def _dispute(self, overlay: OverlayName, address: Address, holder: Holder) -> None:
+        """What is ours is told without its index keys, which are tried again later. With `_turn` held."""
+        if (overlay, address) not in self._disputed:
+            self.tally.add("published", "disputed")
+            log.error(
+                "overlay %s: %s, which a container of this host has, is claimed by %s as well: it stays here, and the"
+                " other hosts go by who had it first; find out who writes that",
+                overlay, address, holder.who,
+            )  # fmt: skip
+        self._disputed[overlay, address] = self._now() + RECLAIM
 
     def _lasts(self, overlay: OverlayName) -> bool:
         """Is it contested for as long as the store is in doubt, or a host has not written again?"""
         with self._turn:
             since = [at for (of, _), at in self._contested.items() if of == overlay]
-        return self._in_doubt() or any(self._now() - at > self._contest for at in since)
+        return self._in_doubt() or any(self._now() - at > self._contest_time for at in since)
 
     def _reclaim(self, local: LocalOverlay) -> None:
         """Claim anew what clashed and is nobody's any more: the container started while the store was away."""
@@ -369,55 +411,15 @@ class Publisher(Loop):
             return
         self._reclaim_at[overlay] = now + RECLAIM / 2
         for record in local.records():
-            if (overlay, record.address) in self._clashes and self._holder(local, record)[0] is None:
+            if (overlay, record.address) in self._clashes and self._holders.of(local, record) is None:
                 with self._turn:
                     self._clashes.pop((overlay, record.address), None)
-
-    def _holder(self, local: LocalOverlay, record: Record) -> tuple[str | None, bool]:
-        """Who holds the record's address or MAC, as a refusal; None where nobody does (any more). And is that sure?
-
-        A host whose session is gone and whose VTEP is silent holds nothing against one that lives. Raises Unavailable.
-        """
-        definition, overlay = local.network.definition, local.network.overlay
-        entries = self._records.index_entries(definition, [record])
-        arp = entries.get(self._records.arp(definition, record.address))
-        fib = entries.get(self._records.fib(definition, record.mac))
-        for entry, what in ((arp, record.address), (fib, f"MAC {record.mac}")):
-            if entry is not None and entry.flags != MARK:
-                return (
-                    f"{what} of overlay {overlay} belongs to an outsider, by the key {entry.key}: choose another",
-                    True,
-                )
-        ours = _is_ours(fib, local.network.vtep)
-        if (arp is None and (ours or fib is None)) or (arp is not None and ours and arp.value == record.mac.encode()):
-            return None, True
-        leftover = (arp,) if ours else (arp, fib)
-        hosts = {host for host in self._records.hosts_of(overlay) if not self._is_gone(host)} - {self._records.me}
-        known = local.view.lists or {}
-        for host, held in self._records.lists(overlay, hosts).items():
-            # An old list that a snapshot brought back says nothing of what its host has withdrawn since.
-            latest = self._latest(known[host].value, held.value) if host in known else held.value
-            for other in latest.records:
-                if other.address == record.address:
-                    sentence = (
-                        f"{record.address} of overlay {overlay} is in use on host {self._host_name(host)}: choose"
-                        " another --ip, give each host its own --ip-range, or let --ipam-driver myoverlay choose"
-                    )
-                    return sentence, self._believes(held.value)
-                if other.mac == record.mac:
-                    sentence = (
-                        f"MAC {record.mac} of overlay {overlay} is in use by {other.address} on host"
-                        f" {self._host_name(host)}: choose another --mac-address"
-                    )
-                    return sentence, self._believes(held.value)
-        self._records.clear(entry for entry in leftover if entry is not None)
-        return None, True
 
     def pardon(self, overlay: OverlayName, address: Address) -> None:
         """The endpoint that clashed is gone."""
         with self._turn:
-            self._clashes.pop((overlay, address), None)
-            self._contested.pop((overlay, address), None)
+            for found in (self._clashes, self._contested, self._disputed):
+                found.pop((overlay, address), None)
 
     def _end_contest(self, overlay: OverlayName) -> None:
         """All that this host wants there is written: whoever was in the way has withdrawn."""
@@ -426,14 +428,17 @@ class Publisher(Loop):
                 del self._contested[key]
 
 
-def _is_ours(fib: Entry | None, vtep: Address) -> bool:
-    return fib is not None and fib.flags == MARK and fib.value == vtep.encode()
+def _granted(listed: Held[HostList] | None) -> frozenset[Own]:
+    """What was nobody else's when this host claimed it, by its own list, which it alone writes."""
+    if listed is None:
+        return frozenset()
+    return frozenset((r.address, r.mac) for r in listed.value.records if r.address not in listed.value.tentative)
 
 
-def _first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], list[Entry]]:
-    """As much of the index as fits into one commit beside the list and the ring."""
+def _first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], list[Entry], list[Claim]]:
+    """As much of the index as fits into one commit beside the list and the ring, and the claims that come later."""
     now = claims[:MAX_CLAIMS]
-    return now, drops[: (MAX_OPS - 2 - 2 * len(now)) // 2]  # a delete counts twice
+    return now, drops[: (MAX_OPS - 2 - 2 * len(now)) // 2], claims[MAX_CLAIMS:]  # a delete counts twice
 
 
 def _note(known: _Known, done: Published, drops: list[Entry]) -> None:

@@ -119,8 +119,17 @@ class Namespace:
         return apart(inside, timeout)
 
     def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket:
-        """A socket that belongs to the namespace for good, to be used from anywhere."""
-        return self.call(lambda: socket.socket(family, kind | socket.SOCK_CLOEXEC, proto))
+        """A socket that belongs to the namespace for good, to be used from anywhere.
+
+        Raises KernelRefused where it takes CAP_NET_RAW and this process has none, OSError for all else.
+        """
+        try:
+            return self.call(lambda: socket.socket(family, kind | socket.SOCK_CLOEXEC, proto))
+        except PermissionError as error:
+            if kind != socket.SOCK_RAW or family == socket.AF_NETLINK:
+                raise
+            reason = f"{error.strerror}: it takes CAP_NET_RAW"
+            raise KernelRefused("opening a socket for whole packets", errno.EPERM, reason) from error
 
     def sysctl(self, name: str, value: str) -> bool:
         """Set e.g. `net/ipv6/conf/br0/disable_ipv6`. False where the key is absent or cannot be written."""
@@ -296,7 +305,8 @@ def share(folder: Path) -> None:
     """
     raw = os.fsencode(folder)
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_parents(folder.parent)
+        folder.mkdir(mode=0o755, exist_ok=True)
         if _libc.mount(None, raw, None, MS_SHARED | MS_REC, None) != 0:  # no mount yet
             _check(_libc.mount(raw, raw, None, MS_BIND | MS_REC, None))
             _check(_libc.mount(None, raw, None, MS_SHARED | MS_REC, None))

@@ -85,7 +85,8 @@ class Hosts:
     def forget(self, call: Forget, deadline: float) -> Answer:
         """A host that will not come back: its addresses are free at once."""
         gone = self._graves.forget(call.host, call.force, deadline)
-        return {"id": gone.host, "name": gone.name, "overlays": list(gone.overlays), "pools": list(gone.pools)}
+        overlays, pools = list(gone.overlays), list(gone.pools)
+        return {"id": gone.host, "name": gone.name, "overlays": overlays, "pools": pools, "kept": gone.kept}
 
     def leave(self, call: Leave, deadline: float) -> Answer:
         """This host takes no more part, until its plugin is started again."""

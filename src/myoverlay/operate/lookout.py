@@ -121,6 +121,7 @@ class Lookout:
             built=local.ground is not None,
             complete=view.complete,
             heard=self._of.discovery.heard(local),
+            unbound=local.unbound,
         )
 
     def _peers(self, now: float, mtu: int) -> tuple[PeerSight, ...]:

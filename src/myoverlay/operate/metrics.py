@@ -96,8 +96,10 @@ METRICS: tuple[Metric, ...] = (
     _counter("fates", ("state",), "a state that comes and goes: the way to Consul, or the session's renewal, is bad"),
     # The store's truth
     _counter("watch_rounds", ("kind",), "`reset`: the store's index went back, see store_in_doubt; many `listing`: more changes than the rings hold", "reset"),
-    _counter("published", ("outcome",), "`clash`: an address is used elsewhere, the log names the host; `failed`: the store was away; `done` and `retried` are usual", "clash", "failed"),
+    _counter("published", ("outcome",), "`clash`: an address is used elsewhere, the log names the host; `disputed`: somebody wrote over what is this host's, the log names him; `failed`: the store was away; `done` and `retried` are usual", "clash", "disputed", "failed"),
     _counter("contradictions", (), "the log says what runs here and what the store says: decide which is right", ANY),
+    _counter("undecided", (), "the log names the overlay: a host lies, or two were given one address; such addresses have no rows on this host", ANY),
+    _counter("quarantined", (), "`myoverlay status` names the key; one after the other: find out whose token writes them", ANY),
     _counter("doubts", (), "as store_in_doubt", ANY),
     _counter("session", ("outcome",), "`lost`: the store did not hear of this host for 20 s; the others are its benign twins", "lost"),
     _counter("mirror", ("outcome",), "`failed`: MYOVERLAY_RUN cannot be written, so `docker plugin rm` would lose the state", "failed"),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from myoverlay.errors import MyoverlayError, Unavailable
+from myoverlay.errors import Denied, MyoverlayError, Unavailable
 from myoverlay.operate.doctor import Readings
 from myoverlay.plan import check_store
 from myoverlay.store.estate import named
@@ -63,10 +63,10 @@ class StoreReadings:
         began = time.monotonic()
         try:
             self._presence.incarnation(timeout=min(3.0, deadline - began))
+        except Denied:
+            pass  # whether the token may read the key is another check's
         except Unavailable as error:
-            # Whether the token may read the key is another check's.
-            if "permission denied" not in str(error):
-                return check_store.StoreSeen(consul.address if consul else "", error=str(error))
+            return check_store.StoreSeen(consul.address if consul else "", error=str(error))
         return check_store.StoreSeen(consul.address if consul else "", time.monotonic() - began)
 
     def rights(self, deadline: float) -> check_store.Rights:

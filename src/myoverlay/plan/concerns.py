@@ -129,6 +129,9 @@ def _kernel(sight: Sight) -> Iterator[Concern]:
         yield Concern(
             f"VXLAN is taken from anyone: {sight.unguarded}", "load the kernel's nf_tables (`modprobe nf_tables`)"
         )
+    if loose := [one for one in sight.overlays if one.unbound]:
+        what = f"containers may speak under any address: {few([one.overlay for one in loose])}: {loose[0].unbound}"
+        yield Concern(what, "load the kernel's nf_tables (`modprobe nf_tables`)")
     if sight.held:
         count = sum(one.count for one in sight.held)
         yield Concern(
@@ -142,6 +145,8 @@ RISING: tuple[tuple[str, str | None, float, str, str], ...] = (
     ("misses", "late", RECENT, "rows that should have been there were missing", "see who else changes the tables"),
     ("row_failures", None, RECENT, "the kernel refused rows", "the log names them"),
     ("contradictions", None, RECENT, "the store contradicts what runs here", "the log says in what"),
+    ("published", "disputed", RECENT, "somebody else claims what this host has", "the log names him; see SECURITY.md"),
+    ("undecided", None, RECENT, "living hosts claim the same addresses", "the log names the overlay; see SECURITY.md"),
     ("mirror", "failed", RECENT, "the state could not be copied", "see that MYOVERLAY_RUN can be written"),
     ("underlay", "lost", RECENT, "this host lost its VTEP", "give it back, or set MYOVERLAY_VTEP"),
 )  # fmt: skip

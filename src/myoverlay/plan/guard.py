@@ -6,6 +6,7 @@ alone: Swarm or flannel may share the port.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Protocol
@@ -78,3 +79,10 @@ def live(lists: Mapping[HostId, Held], outsiders: Collection[Peer]) -> frozenset
 @lru_cache(maxsize=4096)
 def _could_be(vtep: Address) -> bool:
     return vtep.is_unicast
+
+
+def remedy(code: int) -> str:
+    """What helps where the kernel refused a table with that errno."""
+    if code in (errno.EPERM, errno.EACCES):
+        return "give the plugin CAP_NET_ADMIN"
+    return "load the kernel's nf_tables"

@@ -30,7 +30,8 @@ class StoreSight(msgspec.Struct, frozen=True, kw_only=True):
 class OverlaySight(msgspec.Struct, frozen=True, kw_only=True):
     """An overlay of this host. `heard`: when the store last answered its watch, None where it has none.
 
-    `built`: is its kernel side there? `complete`: are all peers known?
+    `built`: is its kernel side there? `complete`: are all peers known? `unbound`: why its containers here may speak
+    under any address though they should not.
     """
 
     overlay: str
@@ -47,6 +48,7 @@ class OverlaySight(msgspec.Struct, frozen=True, kw_only=True):
     built: bool
     complete: bool
     heard: float | None
+    unbound: str = ""
 
 
 class PeerSight(msgspec.Struct, frozen=True, kw_only=True):

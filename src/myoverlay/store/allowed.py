@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from myoverlay.errors import Unavailable
+from myoverlay.errors import Denied
 from myoverlay.store.consul import ConsulStore
+from myoverlay.store.policy import SHARED, rule
 from myoverlay.values import HostId
 
 #: An index that no key has.
@@ -19,11 +20,6 @@ _NEVER = 1 << 62
 #: Seconds that a session lives which is opened to see whether one may be, should its end get lost.
 _TTL = 10.0
 _DENIED = "ermission denied"
-#: Where every host writes, and reads, below our prefix.
-SHARED = (
-    "overlays/", "subnets/", "pools/", "vni/", "incarnation", "witness/", "networks", "answers/", "outlooks/",
-    "path-answers/", "seek-answers/",
-)  # fmt: skip
 
 
 class Asked(NamedTuple):
@@ -31,10 +27,6 @@ class Asked(NamedTuple):
 
     rule: str
     denied: str
-
-
-def _rule(kind: str, name: str, policy: str = "write") -> str:
-    return f'{kind} "{name}" {{ policy = "{policy}" }}'
 
 
 def asked(
@@ -53,9 +45,9 @@ def asked(
     found = _writes(store, keys, timeout)
     for name in ("alive/", "hosts/"):
         found.append(
-            Asked(_rule("key_prefix", f"{prefix}/{name}", "read"), _reading(store, f"{prefix}/{name}", timeout))
+            Asked(rule("key_prefix", f"{prefix}/{name}", "read"), _reading(store, f"{prefix}/{name}", timeout))
         )
-    found.append(Asked(_rule("session_prefix", ""), _session(store, timeout)))
+    found.append(Asked(rule("session_prefix", ""), _session(store, timeout)))
     if catalogue:
         found += _catalogue(store, timeout)
     return tuple(found)
@@ -69,24 +61,24 @@ def _writes(store: ConsulStore, keys: dict[str, tuple[str, str]], timeout: float
     lines = [{"KV": {"Verb": "cas", "Key": key, "Value": "", "Index": _NEVER}} for key in keys]
     said = store.transact(lines, "asking what may be written", timeout=timeout)
     return [
-        Asked(_rule(*rule), f"write {rule[1]}" if _DENIED in said.get(place, "") else "")
-        for place, rule in enumerate(keys.values())
+        Asked(rule(*named), f"write {named[1]}" if _DENIED in said.get(place, "") else "")
+        for place, named in enumerate(keys.values())
     ]
 
 
 def _reading(store: ConsulStore, prefix: str, timeout: float) -> str:
     try:
         store.keys(prefix, timeout=timeout)
-    except Unavailable as error:
-        return f"read {prefix}" if _DENIED in str(error) else _again(error)
+    except Denied:
+        return f"read {prefix}"
     return ""
 
 
 def _session(store: ConsulStore, timeout: float) -> str:
     try:
         store.close_session(store.open_session("myoverlay doctor", _TTL, timeout=timeout), timeout=timeout)
-    except Unavailable as error:
-        return "open a session" if _DENIED in str(error) else _again(error)
+    except Denied:
+        return "open a session"
     return ""
 
 
@@ -96,12 +88,8 @@ def _catalogue(store: ConsulStore, timeout: float) -> list[Asked]:
     node = {"Verb": "cas", "Node": {"Node": name, "Address": "192.0.2.1", "ModifyIndex": _NEVER}}
     service = {"Verb": "cas", "Node": name, "Service": {"ID": name, "Service": name, "ModifyIndex": _NEVER}}
     said = store.transact([{"Node": node}, {"Service": service}], "asking what may be registered", timeout=timeout)
-    rules = (_rule("node_prefix", "myoverlay-"), _rule("service_prefix", ""))
+    rules = (rule("node_prefix", "myoverlay-"), rule("service_prefix", ""))
     return [
-        Asked(rule, f"register {what}" if _DENIED in said.get(place, "") else "")
-        for place, (rule, what) in enumerate(zip(rules, ("its node", "services"), strict=True))
+        Asked(needed, f"register {what}" if _DENIED in said.get(place, "") else "")
+        for place, (needed, what) in enumerate(zip(rules, ("its node", "services"), strict=True))
     ]
-
-
-def _again(error: Unavailable) -> str:
-    raise error

@@ -4,7 +4,6 @@ py-consul 1.8 makes URLs and headers and knows the session calls. Around it stan
 transport of our own (`wire`), because its own has no deadlines and cannot be interrupted; our own transactions, because
 its `txn.put` sends no token; our own session creation, because its cannot say `NodeChecks`; our own reading of lists,
 because msgspec decodes 10,000 keys in 4 ms and it takes 23.
-
 https://developer.hashicorp.com/consul/api-docs/kv, …/txn, …/session and …/features/blocking
 """
 
@@ -23,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from myoverlay.errors import Unavailable
+from myoverlay.errors import Denied, Unavailable
 from myoverlay.store import (
     MAX_OPS,
     Check,
@@ -42,9 +41,10 @@ from myoverlay.store import (
 )
 from myoverlay.store.pyconsul import Consul, ConsulException, HTTPClient, NotFound
 from myoverlay.store.rules import check_key, check_ops, check_prefix, check_ttl
+from myoverlay.store.tls import Files, Tls
 from myoverlay.store.token import Token
 from myoverlay.store.waits import CONSISTENT, Params, Waits
-from myoverlay.store.wire import Answer, Closed, Meanwhile, Pool, parse_place, tls_context
+from myoverlay.store.wire import Answer, Closed, Meanwhile, Pool, parse_place
 
 #: Consul's words for a transaction that the token does not allow: it says so as a conflict (409), by this text alone.
 _DENIED = "Permission denied"
@@ -93,12 +93,12 @@ T = TypeVar("T")
 class ConsulStore:
     """`Store` on one Consul address.
 
-    `token` is sent as a header with each call; `token_file` is read instead, again whenever it changes. `ca`, `cert`
-    and `key` are PEM files for https. Nothing is taken from the environment, neither tokens nor proxies. Raises
-    `errors.Refused` where the address has no form that is known or a TLS file cannot be used; nothing is sent yet.
+    `token` is sent as a header with each call; `token_file` is read instead. `ca`, `cert` and `key` are PEM files for
+    https, `server_name` what its certificate is for. All files are read again when they change; nothing is taken from
+    the environment. Raises `errors.Refused` where the address has no known form or a TLS file cannot be used.
 
-    Waits take a connection each while they block. Consul allows 200 per client address (`http_max_conns_per_client`)
-    and counts that of a process that died until the wait's own end (1.8.7, measured): minutes are too long for a wait.
+    Waits take a connection each while they block. Consul allows 200 per client address, and counts that of a process
+    that died until the wait's own end (1.8.7, measured): minutes are too long for a wait.
     """
 
     def __init__(
@@ -110,10 +110,11 @@ class ConsulStore:
         ca: Path | None = None,
         cert: Path | None = None,
         key: Path | None = None,
+        server_name: str | None = None,
     ) -> None:
         place = parse_place(address)
         self._token = Token(token, token_file)
-        self._pool = Pool(place, tls_context(ca, cert, key) if place.scheme == "https" else None)
+        self._pool = Pool(place, Tls(Files(ca, cert, key), server_name) if place.scheme == "https" else None)
         self._closed = threading.Event()
         self._waits = Waits(self._keys, self._get_absent, self._closed)
 
@@ -234,7 +235,7 @@ class ConsulStore:
         except Closed:
             raise Unavailable(f"the connection to {where} was closed: {attempt}") from None
         except _Denied:
-            raise Unavailable(f"{where} says permission denied: {attempt}") from None
+            raise Denied(f"{where} says permission denied: {attempt}") from None
         except TimeoutError as error:
             raise Unavailable(f"{where} did not answer within {max(timeout, 0):.3g} s: {attempt}") from error
         except (OSError, http.client.HTTPException) as error:
@@ -274,7 +275,7 @@ class ConsulStore:
         found = {entry.key: entry for entry in entries}
         for key in keys:
             if key not in found:
-                raise Unavailable(f"Consul at {self.address} says permission denied: reading {key}")
+                raise Denied(f"Consul at {self.address} says permission denied: reading {key}")
         return found
 
     def _txn(self, lines: Sequence[dict[str, Any]], timeout: float, attempt: str) -> _Outcome:
@@ -290,7 +291,7 @@ class ConsulStore:
         for error in errors:
             if error.what == _DENIED:
                 key = keys[error.op_index] if 0 <= error.op_index < len(keys) else "a key"
-                raise Unavailable(f"Consul at {self.address} says permission denied: {key}")
+                raise Denied(f"Consul at {self.address} says permission denied: {key}")
 
     def _list(self, prefix: str, timeout: float, params: Params = (), meanwhile: Meanwhile | None = None) -> Listing:
         pairs, index = self._below(prefix, timeout, [("recurse", "1"), *params], _pairs, meanwhile)

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from myoverlay.store import Check, Committed, Conflict, Op, Store
+from myoverlay.errors import Denied
+from myoverlay.store import Committed, Conflict, Op, Store
 from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
@@ -18,14 +19,15 @@ from myoverlay.values import HostId, OverlayName, Subnet
 
 
 class _Guarded:
-    """A store on which every commit has one more condition."""
+    """A store on which every commit has one more condition: that a host is not there."""
 
-    def __init__(self, store: Store, guard: Check) -> None:
+    def __init__(self, store: Store, presence: Presence, host: HostId) -> None:
         self._store = store
-        self._guard = guard
+        self._presence = presence
+        self._host = host
 
     def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
-        return self._store.commit([*ops, self._guard], timeout=timeout)
+        return self._presence.commit_without(self._host, ops, timeout=timeout)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -56,11 +58,15 @@ def _pools(records: Records, timeout: float) -> dict[Subnet, set[HostId]]:
 
 
 class Estate:
-    """One other host's keys. Every method may raise Unavailable; False means that something changed meanwhile."""
+    """One other host's keys. Every method may raise Unavailable; False means that something changed meanwhile.
+
+    Where the token may not write what is the other host's alone, that stays, and `kept` names it.
+    """
 
     def __init__(self, records: Records, presence: Presence, host: HostId) -> None:
         self.host = host
-        guarded: Any = _Guarded(records.store, presence.absent(host))
+        self.kept = ""
+        guarded: Any = _Guarded(records.store, presence, host)
         self._records = records.of_host(guarded, host)
         self._networks = NetworkRecords(guarded, records.prefix, host)
 
@@ -78,10 +84,17 @@ class Estate:
         held = self._records.definition(overlay, timeout=timeout)
         if held is None:
             return True
-        if not self._records.withdraw(held.value, incarnation, timeout=timeout):
-            return False
-        is_there = self.host in held.value.holders or overlay in self.overlays()
-        return not is_there or self._records.leave(held, timeout=timeout)
+        try:
+            if not self._records.withdraw(held.value, incarnation, timeout=timeout):
+                return False
+            is_there = self.host in held.value.holders or overlay in self.overlays()
+            return not is_there or self._records.leave(held, timeout=timeout)
+        except Denied:
+            self._keep()
+            return self.host not in held.value.holders or self._records.leave(held, with_list=False, timeout=timeout)
+
+    def _keep(self) -> None:
+        self.kept = self._records.key("hosts", self.host, "")
 
     def leave_pool(self, subnet: Subnet, *, timeout: float = 3.0) -> bool:
         """Free the host's leases of a pool, and its use of it."""
@@ -97,7 +110,10 @@ class Estate:
     def leave_networks(self, *, timeout: float = 3.0) -> None:
         """Take back what the host said of networks that are defined for all hosts."""
         for name in self._networks.held(timeout=timeout):
-            self._networks.unsay(name, timeout=timeout)
+            try:
+                self._networks.unsay(name, timeout=timeout)
+            except Denied:
+                self._keep()
 
     def pools(self, *, timeout: float = 3.0) -> list[Subnet]:
         """The pools that the host uses or has a lease of."""

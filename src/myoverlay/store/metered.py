@@ -14,6 +14,7 @@ import msgspec
 
 from myoverlay.errors import Unavailable
 from myoverlay.store import Committed, Conflict, Entry, Keys, Listing, Op, Reset, Store, Unchanged
+from myoverlay.store.typed import Quarantine
 
 if TYPE_CHECKING:  # whoever has the embedded store does without Consul's client
     from myoverlay.store.consul import ConsulStore
@@ -46,7 +47,10 @@ class Metered:
         inner: Store,
         took: Callable[[str, float, bool], None] = lambda *_: None,
         now: Callable[[], float] = time.monotonic,
+        bad: Callable[[], None] = lambda: None,
     ) -> None:
+        """`bad` is called for each value that could not be read."""
+        self.quarantine = Quarantine(bad)
         self.inner = inner
         self._took = took
         self._now = now

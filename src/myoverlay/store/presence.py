@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from myoverlay.store import Check, Conflict, Delete, Lock, Op, Put, Reset, Unchanged, Unlock
+from myoverlay.errors import Denied
+from myoverlay.store import Check, Committed, Conflict, Delete, Lock, Op, Put, Reset, Unchanged, Unlock
 from myoverlay.store.typed import Held, Typed, tail
 from myoverlay.values import COUNT_LIMIT, Alive, HostId, Value, check_count, encode
 
@@ -56,6 +57,9 @@ class Present(msgspec.Struct, frozen=True):
 class Presence(Typed):
     """Reads and writes who is there. Every method may raise Unavailable."""
 
+    #: May the token not check that another host is not there?
+    _reads_first = False
+
     def alive(self, *, timeout: float = 3.0) -> dict[HostId, Held[Alive]]:
         """The hosts whose session lives, with what they say of themselves."""
         entries = self.store.list(self.key("alive", ""), timeout=timeout).entries
@@ -93,9 +97,31 @@ class Presence(Typed):
             ops.insert(0, Unlock(key, value, old))
         return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
-    def absent(self, host: HostId) -> Check:
-        """Goes with a write that is right only while the host is not there."""
-        return Check(self.key("alive", host), 0)
+    def commit_without(self, host: HostId, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
+        """A write that is right only while the host is not there.
+
+        For the check that a key does not exist Consul (1.8.7) asks the right to write it, which a host's token does not
+        have for another one's. Then it is read first: who comes back in that moment puts right what is its own
+        (`audit`).
+        """
+        absent = Check(self.key("alive", host), 0)
+        if not self._reads_first:
+            try:
+                return self.store.commit([*ops, absent], timeout=timeout)
+            except Denied:
+                self._reads_first = self._is_denied(absent, timeout)
+                if not self._reads_first:
+                    raise
+        if self.store.get(absent.key, timeout=timeout) is not None:
+            return Conflict((len(ops),), "the host is there")
+        return self.store.commit(ops, timeout=timeout)
+
+    def _is_denied(self, check: Check, timeout: float) -> bool:
+        try:
+            self.store.commit([check], timeout=timeout)
+        except Denied:
+            return True
+        return False
 
     def witness(self, host: HostId, *, timeout: float = 3.0) -> str | None:
         """What was said last by somebody who hears the host; None where nobody ever did."""
@@ -105,7 +131,7 @@ class Presence(Typed):
     def bear_witness(self, host: HostId, *, timeout: float = 3.0) -> None:
         """Say that this host hears the other one, which is cut off from the store. If that is back, nothing is said."""
         said = Put(self.key("witness", host), uuid.uuid4().hex.encode())
-        self.store.commit([self.absent(host), said], timeout=timeout)
+        self.commit_without(host, [said], timeout=timeout)
 
     def end_witness(self, host: HostId, *, timeout: float = 3.0) -> None:
         """The host needs no witness any more: it is back, or buried."""

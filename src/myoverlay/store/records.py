@@ -24,17 +24,8 @@ from typing import TypeVar
 
 import msgspec
 
-from myoverlay.store import (
-    MAX_OPS,
-    Conflict,
-    Delete,
-    Entry,
-    Op,
-    Put,
-    Reset,
-    Store,
-    Unchanged,
-)
+from myoverlay.naming import Shown
+from myoverlay.store import MAX_OPS, Check, Conflict, Delete, Entry, Op, Put, Reset, Store, Unchanged
 from myoverlay.store.pooled import MARK, Pooled
 from myoverlay.store.rings import ASKED, RINGS, Ring
 from myoverlay.store.typed import Held, tail
@@ -77,7 +68,7 @@ def read_row(place: str, entry: Entry) -> Row | None:
 class Member(Value, frozen=True, kw_only=True):
     """A host that takes part in an overlay."""
 
-    name: str
+    name: Shown
     vtep: Address
 
 
@@ -199,24 +190,26 @@ class Records(Pooled):
         known = self.read(Member, entry)
         return self.me in held.value.holders and known is not None and known.value == member
 
-    def leave(self, held: Held[Definition], *, timeout: float = 3.0) -> bool:
-        """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile."""
+    def leave(self, held: Held[Definition], *, with_list: bool = True, timeout: float = 3.0) -> bool:
+        """Take no more part; the last one takes the overlay's keys along. False where something changed meanwhile.
+
+        A definition with index 0 is no more in the store, and one may name others only: what is this host's goes.
+        """
         overlay, definition = held.value.overlay, held.value
         key = self.key("overlays", overlay, "definition")
         others = tuple(host for host in definition.holders if host != self.me)
         mine = (self.key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
-        ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine, timeout)]
-        if others:
+        ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine[: 1 + with_list], timeout)]
+        if others and others != definition.holders:
             ops.append(Put(key, encode(msgspec.structs.replace(definition, holders=others)), index=held.index))
-        else:
+        elif not others:
             rings = self.store.list(self.key("overlays", overlay, "changes", ""), timeout=timeout).entries
             vni = self.store.get(self.key("vni", definition.vni), timeout=timeout)
-            holder = self.read(VniHolder, vni)
-            ops.append(Delete(key, held.index))
+            ops.append(Delete(key, held.index) if held.index else Check(key, 0))
             ops.extend(Delete(entry.key, entry.index) for entry in rings[: RINGS + 1])
-            if vni is not None and holder is not None and holder.value.overlay == overlay:
+            if vni is not None and (holder := self.read(VniHolder, vni)) and holder.value.overlay == overlay:
                 ops.append(Delete(vni.key, vni.index))
-        return not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
+        return not ops or not isinstance(self.store.commit(ops, timeout=timeout), Conflict)
 
     def withdraw(self, definition: Definition, incarnation: str = "", *, timeout: float = 3.0) -> bool:
         """Tell the others that this host has no endpoints there any more, and take its keys out of the index.
@@ -474,7 +467,6 @@ def believed(definition: Definition, lists: Mapping[HostId, HostList]) -> list[P
             continue
         for r in listed.records:
             if definition.subnet.is_host(r.address) and r.address != definition.gateway:
-                peers.append(
-                    Peer(address=r.address, mac=r.mac, vtep=listed.vtep, host=host, generation=r.generation)
-                )  # fmt: skip
+                vtep = listed.vtep
+                peers.append(Peer(address=r.address, mac=r.mac, vtep=vtep, host=host, generation=r.generation))
     return peers

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+
 from myoverlay.values import COUNT_LIMIT, HostId, Value, check_count
 
 #: Changes go round in rings, so that parallel writers seldom meet: 8 rings carried 100 changes/s at 4 % conflicts.
@@ -16,7 +20,7 @@ class Ring(Value, frozen=True, kw_only=True):
     """The hosts of the last changes, newest last; `last` is the sequence number of the newest."""
 
     last: int = 0
-    hosts: tuple[HostId, ...] = ()
+    hosts: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=RING_LENGTH)] = ()
 
     def __post_init__(self) -> None:
         check_count(self.last)

@@ -25,6 +25,8 @@ class OfHost(Protocol):
 H = TypeVar("H", bound=OfHost)
 #: So many bad keys are remembered by name; more say nothing new.
 _QUARANTINE = 1000
+#: A key that was bad, and is still after so many seconds without having been read, counts again.
+_ANEW = 60.0
 
 
 class Held(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -32,6 +34,27 @@ class Held(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
     value: T
     index: int
+
+
+class Quarantine(dict[str, str]):
+    """The keys that could not be read, and why. `on_bad` is called for each, and again when it is so anew."""
+
+    def __init__(self, on_bad: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.at: dict[str, float] = {}
+        self._counted: dict[str, str] = {}
+        self._on_bad = on_bad
+
+    def add(self, key: str, reason: str) -> None:
+        """More than so many say nothing new, and are counted without being remembered."""
+        now = time.monotonic()
+        fresh = self._counted.get(key) != reason or now - self.at.get(key, 0.0) > _ANEW
+        if len(self) < _QUARANTINE or key in self:
+            self[key], self.at[key] = reason, now
+        if len(self._counted) < _QUARANTINE:
+            self._counted[key] = reason
+        if fresh:
+            self._on_bad()
 
 
 class Typed:
@@ -44,8 +67,8 @@ class Typed:
     def __init__(self, store: Store, prefix: str, me: HostId) -> None:
         self.store = store
         self.me = me
-        self.quarantine: dict[str, str] = {}
-        self._distrusted: dict[str, float] = {}
+        # One for all that read from a daemon's store.
+        self.quarantine: Quarantine = _of(store)
         self.prefix = prefix
         self._decoders: dict[type, Callable[[bytes], Any]] = {}
 
@@ -103,14 +126,14 @@ class Typed:
         return held
 
     def distrust(self, key: str, reason: str) -> None:
-        if len(self.quarantine) < _QUARANTINE:
-            self.quarantine[key] = reason
-            self._distrusted[key] = time.monotonic()
+        self.quarantine.add(key, reason)
 
     def unreadable(self, recent: float) -> dict[str, str]:
         """The keys that could not be read within so many seconds, and why. One that was deleted goes by itself."""
         now = time.monotonic()
-        return {key: why for key, why in dict(self.quarantine).items() if now - self._distrusted.get(key, 0.0) < recent}
+        return {
+            key: why for key, why in dict(self.quarantine).items() if now - self.quarantine.at.get(key, 0.0) < recent
+        }
 
     def _decoder(self, kind: type[T]) -> Callable[[bytes], T]:
         if kind not in self._decoders:
@@ -121,3 +144,8 @@ class Typed:
 def tail(key: str) -> str:
     """The last word of a key."""
     return key.rpartition("/")[2]
+
+
+def _of(store: Store) -> Quarantine:
+    found = getattr(store, "quarantine", None)
+    return found if isinstance(found, Quarantine) else Quarantine()

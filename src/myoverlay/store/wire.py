@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from email.message import Message
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from myoverlay.errors import Refused
+from myoverlay.store.tls import Tls
 
 #: Seconds for TCP and TLS to come up: a host that is away must not cost a long wait's whole time.
 CONNECT_TIMEOUT = 3.0
@@ -76,18 +76,6 @@ def _is_host(text: str) -> bool:
     return True
 
 
-def tls_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    """TLS that trusts `ca` (None: the system's) and shows `cert`. Raises Refused where a file does not serve."""
-    try:
-        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-        if cert is not None:
-            context.load_cert_chain(str(cert), None if key is None else str(key))
-    except OSError as error:  # ssl.SSLError is one
-        names = ", ".join(str(path) for path in (ca, cert, key) if path is not None)
-        raise Refused(f"the TLS files {names} cannot be used: {error}") from error
-    return context
-
-
 class Closed(Exception):
     """The pool was closed, before or during the call."""
 
@@ -110,9 +98,7 @@ class Meanwhile(NamedTuple):
 class Pool:
     """Connections to one place, one per call under way; a thread that waits never takes another's."""
 
-    def __init__(
-        self, place: Place, tls: ssl.SSLContext | None, look_up: Callable[..., list[Any]] = socket.getaddrinfo
-    ) -> None:
+    def __init__(self, place: Place, tls: Tls | None, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
         self.place = place
         self._tls = tls
         self._name = _Name(place, look_up)
@@ -139,12 +125,21 @@ class Pool:
     ) -> Answer:
         """One request and its whole answer by `deadline` (of time.monotonic()).
 
-        Raises TimeoutError, other OSErrors, http.client.HTTPException, Closed, and what `meanwhile` raises. Never
-        repeats a request: one that may have been done must not be done again.
+        Raises TimeoutError, other OSErrors (in words where TLS does not come up), http.client.HTTPException, Closed,
+        and what `meanwhile` raises. Never repeats a request: one that may have been done must not be done again.
         """
+        try:
+            return self._over_a_line(
+                deadline, lambda line: line.exchange(method, target, headers, body, deadline, meanwhile)
+            )
+        except ssl.SSLError as error:
+            # The server's word on this host's certificate may come with its first answer only (RFC 8446, 4.4.2.4).
+            raise OSError(self._tls.explain(error, self.place.host) if self._tls else str(error)) from error
+
+    def _over_a_line(self, deadline: float, exchange: Callable[[_Line], Answer]) -> Answer:
         line = self._take() or self._dial(deadline)
         try:
-            answer = line.exchange(method, target, headers, body, deadline, meanwhile)
+            answer = exchange(line)
         except BaseException:
             self._give_back(line, broken=True)
             self._raise_if_closed()
@@ -167,11 +162,12 @@ class Pool:
     def _take(self) -> _Line | None:
         fresh = None
         stale = []
+        age = self._tls.age if self._tls else 0
         with self._lock:
             self._raise_if_closed_locked()
             while self._idle and fresh is None:
                 line = self._idle.pop()
-                if line.is_usable():
+                if line.age == age and line.is_usable():
                     self._busy.add(line)
                     fresh = line
                 else:
@@ -182,7 +178,8 @@ class Pool:
 
     def _dial(self, deadline: float) -> _Line:
         deadline = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
-        line = _Line(_connect(self.place, self._name.addresses(deadline), self._tls, deadline), self.place)
+        age = self._tls.age if self._tls else 0
+        line = _Line(_connect(self.place, self._name.addresses(deadline), self._tls, deadline), self.place, age)
         with self._lock:
             closed = self._closed
             if not closed:
@@ -255,7 +252,7 @@ class _Name:
             asking.set_exception(failure)
 
 
-def _connect(place: Place, addresses: list[Any], tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
+def _connect(place: Place, addresses: list[Any], tls: Tls | None, deadline: float) -> socket.socket:
     """A connected socket, TLS done. The first address that is silent leaves time for the others."""
     failure: OSError = OSError("no address found")
     for number, (family, kind, protocol, _, where) in enumerate(addresses):
@@ -265,7 +262,7 @@ def _connect(place: Place, addresses: list[Any], tls: ssl.SSLContext | None, dea
             sock.connect(where)
             _tune(sock)
             sock.settimeout(_left(deadline))
-            return sock if tls is None else tls.wrap_socket(sock, server_hostname=place.host)
+            return sock if tls is None else tls.wrap(sock, place.host)
         except OSError as error:
             sock.close()
             failure = error
@@ -293,8 +290,9 @@ def _left(deadline: float) -> float:
 class _Line:
     """One connection, which http.client takes for a socket. Reads end by the deadline, however slowly bytes drip."""
 
-    def __init__(self, sock: socket.socket, place: Place) -> None:
+    def __init__(self, sock: socket.socket, place: Place, age: int) -> None:
         self._sock = sock
+        self.age = age  # that of the TLS files it came up with
         self._place = place
         self._deadline = 0.0
         self._meanwhile: Meanwhile | None = None
@@ -313,12 +311,23 @@ class _Line:
         self._deadline, self._meanwhile = deadline, meanwhile
         connection = http.client.HTTPConnection(self._place.host, self._place.port)
         connection.sock = cast(Any, self)
-        connection.request(method, target, body=body or None, headers={**headers})
+        try:
+            connection.request(method, target, body=body or None, headers={**headers})
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+            self._hear_why()
+            raise
         response = connection.getresponse()
         answer = Answer(response.status, response.headers, response.read())
         self.ended = self.ended or response.will_close
         self._used = time.monotonic()
         return answer
+
+    def _hear_why(self) -> None:
+        """Who does not take this host's certificate says so and hangs up. Raises what it said, ssl.SSLError."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                self._sock.settimeout(_left(self._deadline))
+                self._sock.recv(1)
 
     def sendall(self, data: bytes) -> None:
         self._sock.settimeout(_left(self._deadline))

@@ -75,7 +75,7 @@ class Here:
         self.know(frozenset(IDS))
         local = SimpleNamespace(
             network=network(), view=SimpleNamespace(peers={}, lists={}, complete=True), endpoints=list,
-            eager=True, ground=object(),
+            eager=True, ground=object(), unbound="",
         )  # fmt: skip
         overlays: Any = SimpleNamespace(all=lambda: (local,))
         looked = threading.Event()

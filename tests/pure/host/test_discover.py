@@ -625,3 +625,35 @@ def test_a_list_that_says_the_same_is_held_once(ann: Watcher) -> None:
     same = {one.me for one in made if before[one.me].value is after[one.me].value}
     assert same == {made[0].me, made[2].me}
     assert Address("10.5.0.99") in ann.local.view.peers
+
+
+def test_who_begins_amid_a_lie_hears_the_witness(ann: Watcher, others: list[Host], host: Make) -> None:
+    """Whoever saw it names the liar, once, and has the others told. Who did not believes neither until then, and then
+    the owner; also where a forged index key made it read the liar's list before all others."""
+    ann.round()
+    discovery = Discovery(ann.host.records, ann.epoch, frozenset, ann.tally)
+    asked: list[str] = []
+    discovery.on_accusing = asked.append
+    ann.watch._on_learned = discovery._tell
+    victim, liar, _ = others
+    write(liar, "10.5.0.12", "10.5.0.11", generation=9)
+    ann.round()
+    write(liar, "10.5.0.12", "10.5.0.11", generation=10)
+    ann.round()
+    assert asked == [DEMO]
+    assert ann.local.view.claims.accuses() == {liar.me}
+    assert str(ann.local.view.peers[Address("10.5.0.11")].vtep) == "192.0.2.11"
+    late = Watcher(host("late"))
+    late.watch._on_learned = Discovery(late.host.records, late.epoch, frozenset, late.tally)._tell
+    late.watch.fetch([liar.me])
+    late.round()
+    assert late.local.addresses() == ALL - {"10.5.0.11"}
+    assert late.local.view.complete
+    assert late.tally.get("undecided") == 1
+    word = HostList(host=ann.host.me, overlay=DEMO, vtep=Address("192.0.2.1"), accuses=(liar.me,))
+    assert isinstance(
+        ann.host.records.publish(definition(), word, None, ann.host.records.ring(DEMO), [], []), Published
+    )
+    late.round()
+    assert late.local.addresses() == ALL
+    assert late.local.view.peers[Address("10.5.0.11")].host == victim.me

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from myoverlay.errors import Clash, Unavailable, Unknown
+from myoverlay.errors import Clash, Denied, Unavailable, Unknown
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.graves import Graves
 from myoverlay.networks import Became, HeldNetwork
@@ -115,6 +116,31 @@ def test_a_dead_host_is_buried_after_the_lease_grace(ann: Digger, bob: Host, sto
     assert left_of(store, ann.host) == own
     ann.settle()
     assert ann.watch.sharing() == {}
+
+
+def test_under_a_policy_the_hosts_own_keys_stay(
+    ann: Digger, bob: Host, store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a token that may not write another host's keys: all else goes, its addresses are free, and it is said once,
+    with what stays. A later death, and a person's word, end in the same way."""
+
+    def policy(name: str, what: Any) -> None:
+        if name == "commit" and any(f"/hosts/{bob.me}/" in op.key for op in what):
+            raise Denied("Consul says permission denied")
+
+    ann.host.wire.before = policy
+    own = f"{PREFIX}/hosts/{bob.me}/overlays/demo"
+    ann.dies(bob)
+    ann.clock.now += LEASE_GRACE
+    for _ in range(3):
+        ann.settle()
+    assert left_of(store, bob) == [own]
+    said = [one.getMessage() for one in caplog.records if "is buried" in one.getMessage()]
+    assert said == [f"host bob is buried: its addresses are free; the keys below {PREFIX}/hosts/{bob.me}/ stay, the token may not delete them"]  # fmt: skip # noqa: E501
+    asked = ann.host.wire.count("commit")
+    ann.settle()
+    assert ann.host.wire.count("commit") == asked, "what is not allowed was tried again and again"
+    assert getattr(ann.forget("bob"), "kept") == f"{PREFIX}/hosts/{bob.me}/"  # noqa: B009
 
 
 def test_a_burial_is_said_once(ann: Digger, bob: Host, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,8 @@ from myoverlay.errors import Clash
 from myoverlay.host.publish import Publisher
 from myoverlay.host.view import View
 from myoverlay.plan.believe import latest
+from myoverlay.plan.claims import Claims, is_witness
+from myoverlay.plan.shared import Shared
 from myoverlay.store import Delete, Entry, Put
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import MAX_CLAIMS
@@ -20,8 +23,8 @@ from myoverlay.store.rings import Ring
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, HostList, Network, OverlayName, Record, decoder, encode
-from tests.pure.kit import DEMO, PREFIX, Host, definition, every, network, put, record, together, until
+from myoverlay.values import Address, HostId, HostList, Network, OverlayName, Peer, Record, decoder, encode
+from tests.pure.kit import DEMO, EVE, PREFIX, Host, definition, every, network, put, record, together, until
 
 #: How long a claim is tried, seconds: enough for who withdraws at once, short for those who never do.
 CONTEST = 0.6
@@ -528,3 +531,116 @@ def test_a_dead_owner_gives_way(writer: Make) -> None:
     ann.dead.add(bob.host.me)
     ann.publish(record("10.5.0.3", generation=2))
     assert ann.listed() == (record("10.5.0.3", generation=2),)
+
+
+# -- a host that lies ----------------------------------------------------------------------------------------------
+
+
+def _steal(ann: Writer, bob: Writer, store: SqliteStore, how: str) -> None:
+    """What somebody with bob's token writes, to have the address that ann holds."""
+    bob.publisher.stop(5)
+    theirs = record("10.5.0.3", generation=1 << 50)
+    if "list" in how:
+        listed = HostList(host=bob.host.me, overlay=DEMO, vtep=Address("192.0.2.2"), records=(theirs,), serial=9)
+        put(store, bob.key(), encode(listed))
+    mark = MARK if "marked" in how else 0
+    if "index" in how:
+        put(store, f"{PLACE}/arp/10.5.0.3", "02:42:0a:05:00:03", mark)
+        put(store, f"{PLACE}/fib/02:42:0a:05:00:03", "192.0.2.2", mark)
+
+
+@pytest.mark.parametrize("how", ["marked index", "index", "list", "list, marked index", "list, index"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_what_is_published_stays_so_whoever_claims_it(
+    writer: Make, store: SqliteStore, how: str, restarted: bool
+) -> None:
+    """Lists and index keys of a stolen token take no endpoint out of its owner's list, not even over a restart."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    ann.publish(record("10.5.0.3"))
+    _steal(ann, bob, store, how)
+    if restarted:
+        ann.publisher.stop(5)
+        ann = writer("ann")
+    ann.publisher.distrust(DEMO)
+    ann.publish(record("10.5.0.3"), record("10.5.0.9"))
+    until(lambda: set(ann.listed()) == {record("10.5.0.3"), record("10.5.0.9")})
+    assert ann.tally.get("published", "clash") == 0
+    assert ann.tally.get("published", "disputed") == (how not in ("marked index", "list"))
+    assert store.get(f"{PLACE}/arp/10.5.0.9") is not None, "the others are published as ever"
+    # The index is put right where nobody stands behind what it says; an outsider's key is nobody's but theirs.
+    if how == "marked index":
+        until(lambda: every(store)[f"{PLACE}/fib/02:42:0a:05:00:03"] == b"192.0.2.1")
+
+
+def test_when_the_liar_is_gone_the_index_is_ours_again(
+    writer: Make, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disputed address is claimed again and again, without another word about it."""
+    monkeypatch.setattr("myoverlay.host.publish.RECLAIM", 0.2)
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    ann.publish(record("10.5.0.3"))
+    _steal(ann, bob, store, "list, marked index")
+    ann.publisher.distrust(DEMO)
+    until(lambda: ann.tally.get("published", "disputed") == 1)
+    put(store, bob.key(), encode(HostList(host=bob.host.me, overlay=DEMO, vtep=Address("192.0.2.2"), serial=10)))
+    until(lambda: every(store)[f"{PLACE}/fib/02:42:0a:05:00:03"] == b"192.0.2.1")
+    assert ann.tally.get("published", "disputed") == 1
+    assert ann.listed() == (record("10.5.0.3"),)
+
+
+def test_a_new_endpoint_is_refused_where_another_host_lists_its_address(writer: Make, store: SqliteStore) -> None:
+    """Whoever lies in its list alone, and leaves the index as it is, is believed by those who heard it first: so a new
+    endpoint there is refused by name, and not told to half of the hosts."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    _steal(ann, bob, store, "list")
+    peer = Peer(address=ADDRESS, mac=record("10.5.0.3").mac, vtep=Address("192.0.2.2"), host=bob.host.me)
+    ann.local.view = View(claims=Claims(peers=Shared({ADDRESS: peer})))
+    with pytest.raises(Clash, match=r"10\.5\.0\.3 of overlay demo is in use on host bob"):
+        ann.publish(record("10.5.0.3"), record("10.5.0.9"))
+    until(lambda: ann.key() in every(store))
+    assert ann.listed() == (record("10.5.0.9"),)
+
+
+def test_whom_it_saw_claim_what_another_had_is_named_in_its_list(writer: Make, store: SqliteStore) -> None:
+    """So that a host which begins to know the overlay can tell them apart; no longer when the claim is gone, and not at
+    all where eight others that are there do so."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    peers = [
+        Peer(address=ADDRESS, mac=record("10.5.0.3").mac, vtep=Address(f"192.0.2.{last}"), host=host)
+        for last, host in ((9, EVE), (2, bob.host.me))
+    ]
+    view = View(lists={}, claims=Claims(peers=Shared({ADDRESS: peers[0]}), rivals=Shared({ADDRESS: (peers[1],)})))
+
+    def accuses() -> tuple[HostId, ...]:
+        return decoder(HostList)(every(store)[ann.key()]).accuses
+
+    ann.local.view = view
+    ann.publish(record("10.5.0.4"))
+    until(lambda: accuses() == (bob.host.me,))
+    ann.local.view = View(lists={})
+    ann.publisher.offer(DEMO)
+    until(lambda: accuses() == ())
+    many: dict[HostId, Any] = {HostId(f"{number:032x}"): None for number in range(200)}
+    assert not is_witness(ann.host.me, bob.host.me, many)
+    ann.local.view = msgspec.structs.replace(view, lists=many)
+    ann.publish(record("10.5.0.4"), record("10.5.0.5"))
+    until(lambda: len(ann.listed()) == 2)
+    assert accuses() == ()
+
+
+def test_what_is_told_before_the_index_has_it_is_tentative(writer: Make, store: SqliteStore) -> None:
+    """A hundred at once: while the index does not have them all the list says which, and then none."""
+    ann, seen = writer("ann"), []
+
+    def look(name: str, _: object) -> None:
+        entry = store.get(ann.key()) if name == "commit" else None
+        if entry is not None:
+            seen.append(len(decoder(HostList)(entry.value).tentative))
+
+    ann.host.wire.before = look
+    ann.publish(*many(100), address="10.5.0.10")
+    entry = store.get(ann.key())
+    assert entry is not None
+    assert decoder(HostList)(entry.value).tentative == ()
+    assert seen == [100 - MAX_CLAIMS, 100 - 2 * MAX_CLAIMS, 100 - 3 * MAX_CLAIMS][: len(seen)]
+    assert len(seen) == 3

@@ -83,10 +83,15 @@ FAULTS = {
         "        left = gone | (lost & known)\n",
     ),
     "an old list is believed": Fault("plan.believe", "    if not incarnation:\n", "    if True:\n"),
-    "generations do not count": Fault(
-        "plan.rows",
-        '    return (peer.generation, peer.host or "", peer.vtep)\n',
-        '    return (0, peer.host or "", peer.vtep)\n',
+    "the dead keep what others claim": Fault(
+        "plan.claims",
+        "            return one.host not in self._dead, one.host",
+        "            return True, one.host",
+    ),
+    "who had it is forgotten at a start": Fault(
+        "plan.claims",
+        "        row = self._former.neigh.get(one.address)\n",
+        "        row = None\n",
     ),
     "what was read in a doubt is all there is": Fault("host.local", "whole=anew and not doubt)\n", "whole=True)\n"),
     "rows are compared with what we remember": Fault(
@@ -113,7 +118,9 @@ FAULTS = {
         "        return []\n",
     ),
     "the dead keep their addresses": Fault(
-        "host.graves", "        for host in self._fates.expired() & self._seen.keys():\n", "        for host in ():\n"
+        "host.graves",
+        "        for host in (self._fates.expired() & self._seen.keys()) - self._kept:\n",
+        "        for host in ():\n",
     ),
     "a new session is not announced": Fault(
         "host.alive",

@@ -77,6 +77,7 @@ def test_a_host_that_is_well_calls_nobody() -> None:
         ({"overlays": (overlay("web", heard=None),)}, []),
         ({"compared": 61.0}, ["the kernel was compared last 61 s ago"]),
         ({"unguarded": "no nf_tables"}, ["VXLAN is taken from anyone: no nf_tables"]),
+        ({"overlays": (overlay("web", unbound="no nft"),)}, ["containers may speak under any address: web: no nft"]),
         ({"heartbeat_trouble": "no VTEP yet"}, ["the other hosts cannot be asked: no VTEP yet"]),
         ({"held": (HeldSight(kind="link", overlay="web", count=60),)}, ["60 things nobody asks for wait for a word"]),
         ({"names": {"resolver": {"process": 7, "troubles": ["port 53 is taken"]}}}, ["names: port 53 is taken"]),

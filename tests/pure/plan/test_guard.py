@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from myoverlay.fence import At, Bound, Fence, Pair
 from myoverlay.plan import guard
 from myoverlay.plan.guard import Cover
@@ -52,3 +54,9 @@ def test_an_endpoint_is_bound_to_its_port() -> None:
     """Port, MAC and address of an endpoint are one element."""
     one = endpoint("10.5.0.9")
     assert guard.bound([one]) == {Bound(one.port, one.mac, one.address)}
+
+
+def test_what_helps_is_what_is_lacking() -> None:
+    """A process without the right is not told to load a module."""
+    assert guard.remedy(errno.EPERM) == "give the plugin CAP_NET_ADMIN"
+    assert guard.remedy(errno.EPROTONOSUPPORT) == "load the kernel's nf_tables"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from myoverlay.store.allowed import SHARED
 from myoverlay.store.paths import PathRecords, SeekRecords
+from myoverlay.store.policy import SHARED
 from tests.pure.house.source import PACKAGE
 from tests.pure.kit import ANN, PREFIX
 

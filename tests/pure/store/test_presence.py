@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from myoverlay.store import Check, Committed, Conflict, Delete, Put, Unchanged
+from myoverlay.errors import Denied
+from myoverlay.store import Committed, Conflict, Delete, Op, Put, Unchanged
 from myoverlay.store.presence import GARBLED, Incarnation, Presence, Present
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.store.typed import Held
@@ -109,18 +111,50 @@ def test_a_name_that_is_no_host_is_nobody(store: SqliteStore, ann: Presence) -> 
     assert list(ann.quarantine) == ["myoverlay/alive/nobody"]
 
 
-def test_a_write_can_depend_on_a_hosts_absence(store: SqliteStore, ann: Presence, bob: Presence) -> None:
-    """`absent` holds before the host came and after it went, and not while it is there."""
+@pytest.mark.parametrize("denied", [False, True], ids=["checked", "read first"])
+def test_a_write_can_depend_on_a_hosts_absence(store: SqliteStore, ann: Presence, denied: bool) -> None:
+    """It is done before the host came and after it went, and not while it is there; also where Consul does not let this
+    token check that, which is found out once."""
+    asked: list[int] = []
+
+    class Policed:
+        """The store, for a token that may write nothing of ANN's: not even check that it is not there."""
+
+        def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
+            asked.append(len(ops))
+            if any(op.key == f"myoverlay/alive/{ANN}" for op in ops) and denied:
+                raise Denied("permission denied")
+            return store.commit(ops, timeout=timeout)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+    bob = Presence(cast(Any, Policed()), "myoverlay", BOB)
 
     def write() -> Committed | Conflict:
-        return store.commit([Put("myoverlay/x", b""), bob.absent(ANN)])
+        return bob.commit_without(ANN, [Put("myoverlay/x", b"")])
 
-    assert bob.absent(ANN) == Check(f"myoverlay/alive/{ANN}", 0)
     assert isinstance(write(), Committed)
     session = be_there(ann)
     assert isinstance(write(), Conflict)
     store.close_session(session)
     assert isinstance(write(), Committed)
+    assert asked == ([2, 1, 1, 1] if denied else [2, 2, 2])
+
+
+def test_what_is_denied_itself_is_told(store: SqliteStore) -> None:
+    """Not the check but the write is not allowed: nobody takes that for done, nor writes without the check."""
+
+    class Policed:
+        def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
+            if any(isinstance(op, Put) for op in ops):
+                raise Denied("permission denied")
+            return store.commit(ops, timeout=timeout)
+
+    bob = Presence(cast(Any, Policed()), "myoverlay", BOB)
+    for _ in range(2):
+        with pytest.raises(Denied):
+            bob.commit_without(ANN, [Put("myoverlay/x", b"")])
 
 
 # -- witnesses -----------------------------------------------------------------------------------------------------

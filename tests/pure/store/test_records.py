@@ -227,6 +227,35 @@ def test_leaving_with_an_old_picture_does_nothing(store: SqliteStore, ann: Recor
     assert every(store) == before
 
 
+def test_leaving_what_a_rollback_knows_nothing_of(store: SqliteStore, ann: Records, bob: Records) -> None:
+    """Where the definition names others only, what this host wrote meanwhile goes, and nothing else changes."""
+    bob.found(definition(holders=(BOB,)), MEMBER)
+    publish(bob, record("10.5.0.4"))
+    before = every(store)
+    publish(ann)
+    put(store, f"myoverlay/overlays/demo/members/{ANN}", encode(MEMBER))
+    held = bob.definition(DEMO)
+    assert held is not None
+    assert ann.leave(held)
+    assert {key for key in every(store) if "/changes/" not in key} == {key for key in before if "/changes/" not in key}
+    assert bob.definition(DEMO) == held
+    assert ann.leave(held), "nothing to do is done"
+
+
+def test_leaving_an_overlay_that_is_no_more(store: SqliteStore, ann: Records, bob: Records) -> None:
+    """Without a definition all that is left of the overlay goes; not where one is founded meanwhile."""
+    publish(ann)
+    put(store, "myoverlay/vni/7340033", encode(VniHolder(overlay=DEMO, subnet=SUBNET)))
+    gone = Held(definition(holders=()), 0)
+    put(store, "myoverlay/overlays/demo/definition", encode(definition(holders=(BOB,))))
+    before = every(store)
+    assert not ann.leave(gone)
+    assert every(store) == before
+    store.commit([Delete("myoverlay/overlays/demo/definition", store.get("myoverlay/overlays/demo/definition").index)])
+    assert ann.leave(gone)
+    assert every(store) == {}
+
+
 def test_leaving_spares_a_vni_that_is_anothers(store: SqliteStore, ann: Records) -> None:
     """A VNI key that names another overlay by now is not ours to delete."""
     ann.found(definition(), MEMBER)
