@@ -326,7 +326,7 @@ class Target:
         readers = (self.records, self.presence, self.networks, self.paths, self.seeks, self.outlooks)
         return {
             "unreadable keys": max(*(len(one.quarantine) for one in readers), len(self.index.quarantine)),
-            "when they were seen": max(len(one._distrusted) for one in readers),
+            "when they were seen": max(len(one.quarantine.at) for one in readers),
             "decoders": sum(len(one._decoders) for one in readers),
         }
 

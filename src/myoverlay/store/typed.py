@@ -86,7 +86,7 @@ class Typed:
             return None
         if self.quarantine:
             self.quarantine.pop(entry.key, None)  # somebody repaired it
-            self._distrusted.pop(entry.key, None)
+            self.quarantine.at.pop(entry.key, None)
         return Held(value, entry.index)
 
     def named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:

@@ -107,7 +107,7 @@ def test_what_was_repaired_is_forgotten() -> None:
         reader.read(Pool, Entry(key, b"{", 0, 1))
         reader.read(Pool, Entry(key, encode(Pool(subnet=SUBNET)), 0, 2))
     assert not reader.quarantine
-    assert not reader._distrusted
+    assert not reader.quarantine.at
 
 
 def test_a_key_below_anothers_is_not_his() -> None:
