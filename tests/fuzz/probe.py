@@ -104,7 +104,9 @@ class Target:
             for frame in (*self._prober._question(host, None, 0), *self._prober._question(host, nonce, MTU)):
                 self._corpus += [_swapped(frame), frame]
         self._beat._nonces = dict(self._nonces)
+        del self._beat._nonces[HOSTS[3]]  # its echo was asked for long ago
         one = Measurement({HOSTS[2]: VTEPS[HOSTS[2]]}, MTU, self._now, float("inf"))
+        one.tried(HOSTS[2], True, self._now)
         self._beat._measures._running[one] = threading.Event()
         self._beat._measures._nonces[self._nonces[HOSTS[2]]] = (one, HOSTS[2])
         self._packets = [
