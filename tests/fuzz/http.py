@@ -49,7 +49,7 @@ _PATHS = (
 )
 _VERBS = ("POST", "GET", "PUT", "HEAD", "DELETE", "OPTIONS", "get", "")
 #: So many calls, then all is taken away.
-_SWEEP = 64
+_SWEEP = 256
 #: Statuses that say whose fault it was: the caller's. 200 is no fault.
 _CALLERS = frozenset({400, 404, 405, 409, 413})
 
@@ -66,7 +66,7 @@ class Call(NamedTuple):
 class Target:
     """One daemon."""
 
-    LIMITS = {"networks": 12, "endpoints": 24, "counters": 400, "notes": 1 << 21, "unreadable keys": 1000}
+    LIMITS = {"networks": 12, "endpoints": 64, "counters": 400, "notes": 1 << 21, "unreadable keys": 1000}
 
     def __init__(self) -> None:
         self._done = 0

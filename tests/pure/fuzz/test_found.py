@@ -66,6 +66,16 @@ def test_an_id_that_docker_never_makes_is_refused(text: str) -> None:
     assert wire.read(wire.OfNetwork, json.dumps({"NetworkID": "9" * 64}).encode()).network == "9" * 64
 
 
+@pytest.mark.parametrize("vtep", ["\u202e", "eth0\n", "\0", "a\x1b[2J"])
+def test_an_interface_that_cannot_be_shown_is_refused(vtep: str) -> None:
+    """The sentence that names it stays a line, whoever says it."""
+    options = {"com.docker.network.generic": {"overlay": "demo", "vtep": vtep}}
+    body = {"NetworkID": "n1", "IPv4Data": [{"Pool": "10.5.0.0/24"}], "Options": options}
+    status, answer = call("NetworkDriver.CreateNetwork", json.dumps(body).encode())
+    assert status == 400
+    assert answer["Err"].isprintable()
+
+
 def test_a_path_forges_no_line() -> None:
     """An unknown method is named in one line."""
     status, answer = call("a\nb\x1b[2J", b"{}")
