@@ -28,8 +28,8 @@ FAULTS = {
     "an endpoint's cable stays": Planted(
         "http", Fault("docker.driver", "            gone = local.delete_endpoint(call.endpoint, deadline)", "            gone = None")
     ),
-    "a key is believed whatever its name": Planted(
-        "records", Fault("store.typed", "if entry is not None and held is not None and tail(entry.key) != name:", "if False:")
+    "a VNI is read by whatever name": Planted(
+        "records", Fault("store.records", "            if not _VNI.fullmatch(vni):", "            if False:")
     ),
     "one bad key stops the reader": Planted(
         "records", Fault("store.typed", "        except ValueError as error:", "        except TypeError as error:")
@@ -45,8 +45,9 @@ FAULTS = {
     "a message may reach over the end": Planted(
         "netlink", Fault("kernel.neigh", "len(raw) not in (4, 16)", "len(raw) not in (4, 5, 16)")
     ),
-    "an attribute of no length goes on for ever": Planted(
-        "netlink", Fault("kernel.rtnetlink", "        if length < 4 or end > last + 4:", "        if end > last + 4:")
+    "a member of no length goes on for ever": Planted(
+        "netlink",
+        Fault("kernel.rtnetlink", "        if length < ATTRIBUTE.size or start + length > len(raw):", "        if start + length > len(raw):"),
     ),
     "an address that is cut off is read": Planted(
         "netlink", Fault("kernel.underlay", "        if len(body) < IFADDR.size:\n            continue\n", "")
