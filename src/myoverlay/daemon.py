@@ -12,7 +12,7 @@
     peers        PeerWatch          whose session lives, who shares an overlay        Daemon.stop, store.close
     beat         Beat               asks the other hosts' kernels through VXLAN       Daemon.stop
     fates        Fates              who is alive, cut off, dead; their rows           Daemon.stop
-    settle       Settler            what the store could not be told at once          Daemon.stop
+    settle       Settler            what the store is told after the answer           Daemon.stop
     reconcile    Reconciler         compares kernel and guard with what is wanted     Daemon.stop
     mirror       MirrorKeeper       sees to it that the journal's copy is whole       Daemon.stop
     preflight, follow, catalogue: clusterwide.py; metrics, web: overview.py; doctor_n: diagnosis.py; more: insight.py
@@ -66,6 +66,7 @@ from myoverlay.host.peers import Fates, Heartbeat, PeerWatch
 from myoverlay.host.pools import Pools
 from myoverlay.host.publish import Publisher
 from myoverlay.host.reconcile import Reconciler, Settler
+from myoverlay.host.telling import Telling
 from myoverlay.host.underlay import Underlay
 from myoverlay.host.upkeep import Upkeep
 from myoverlay.insight import Insight
@@ -176,6 +177,7 @@ class Daemon:
             self.journal, self.records, self.presence, self.pools,
             claiming, self.ceding, self._name_of, self.tally, parts.wall,
         )  # fmt: skip
+        self.telling = Telling(self.journal, self.records, self.leases, self._name_of, self.tally)
         self.underlay = Underlay(self.links, self.tally, settings.vtep)
         self.converger = Converger(
             self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names, self.guard,
@@ -186,9 +188,9 @@ class Daemon:
             self.liveness.member, settings.vtep, settings.port, settings.eager,
         )  # fmt: skip
         self.holdings = Holdings(
-            self.journal, self.records, self.pools, self.leases, claiming, self.leftovers, self._name_of, parts.wall
+            self.journal, self.records, self.pools, self.leases, self.telling, self.leftovers, self._name_of, parts.wall
         )  # fmt: skip
-        self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
+        self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases, self.telling)
         self.graves = Graves(
             self.records, self.presence, self.peers, self.fates, self.epoch, self._pool_of, settings.lease_grace,
             parts.now,
@@ -223,13 +225,9 @@ class Daemon:
             self.tally, parts.now,
         )  # fmt: skip
         settling = (
-            self.ceding.settle,
-            self.overlays.settle,
-            self.overlays.tell_moved,
-            self.audit.settle,
-            self.upkeep.settle,
+            self.ceding.settle, self.overlays.settle, self.overlays.tell_moved, self.audit.settle, self.upkeep.settle,
             self.graves.settle,
-        )
+        )  # fmt: skip
         self.settler = Settler(self.leases, self.tally, self._may_write, lambda: self.liveness.has_left, settling)
         self.reconciler = Reconciler(
             self.overlays, self.underlay, self.leftovers, self.tally, parts.now, guard=self.guard
@@ -287,7 +285,8 @@ class Daemon:
         self.liveness.on_reborn = self.audit.want
         self.liveness.on_back = self._store_is_back
         self.epoch.on_doubt = self._doubted
-        self.leases.elsewhere = self.elsewhere
+        self.leases.elsewhere, self.telling.is_told = self.elsewhere, self.publisher.told.has
+        self.publisher.on_told = self.telling.hurry
         halves = Halves(self.overlays)
         self.leases.make_room = halves.make_room
         self.pools.on_given_back = halves.drop_given_back

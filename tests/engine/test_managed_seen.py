@@ -416,7 +416,7 @@ def test_its_token_is_found_nowhere(seen: Seen, board: Board, name: str) -> None
     assert any("journal" in path for path in looked["written"]), looked["written"]
     assert looked["processes"] >= 3
     texts = {words[0]: seen.say(host, *words).stdout for words in (
-        ("status", "--json"), ("doctor", "--json"), ("hosts", "--json"), ("names", "--json")
+        ("status", "--json"), ("doctor", "--json"), ("names", "--json")
     )}  # fmt: skip
     for where, path in ((WEB_AT, "/data/host"), (WEB_AT, "/data/endpoints"), (METRICS_AT, "/metrics")):
         texts[path] = seen.read(host, where, path).read().decode()

@@ -90,6 +90,13 @@ def test_forwarding_rows_read_back(row: Fdb) -> None:
         assert Address(message.get_attr("NDA_DST")) == row.vtep
 
 
+@given(st.lists(rows, max_size=5), st.integers(1, 1 << 31))
+def test_packed_rows_are_the_same_messages(many: list[neigh.Row], number: int) -> None:
+    """What is packed in one go for thousands of rows is byte for byte what each one's request is."""
+    singly = [rtnetlink.whole(neigh.new_row(row, 9), number + at) for at, row in enumerate(many)]
+    assert neigh.pack_rows(many, 9, number) == singly
+
+
 @given(rows)
 def test_a_row_survives_the_way_there_and_back(row: neigh.Row) -> None:
     """decode_row undoes new_row, for its own device only."""
@@ -221,6 +228,23 @@ def test_a_foreign_row_is_put_right(tables: Tables, overlay: Namespace) -> None:
     assert tables.dump()[1] == set()
     assert tables.set([Fdb(mac=MAC, vtep=VTEP)]) == []
     assert tables.dump()[1] == {Fdb(mac=MAC, vtep=VTEP)}
+
+
+def test_a_row_that_is_known_by_its_bytes_is_looked_at_all_the_same(tables: Tables, overlay: Namespace) -> None:
+    """What we wrote and read before counts no more once somebody made it age, or gave its remote a port."""
+    address = Address("10.5.0.99")
+    ours = [Fdb(mac=MAC, vtep=VTEP), Neigh(address=address, mac=MAC)]
+    tables.set(ours)
+    with library(overlay) as ipr:
+        for known in (False, True):
+            assert not known or tables.dump() == ({ours[1]}, {ours[0]})
+            ipr.fdb("del", ifindex=tables.ifindex, lladdr=MAC, dst=VTEP, flags=0x02, state=0xC0)
+            ipr.fdb("add", ifindex=tables.ifindex, lladdr=MAC, dst=VTEP, port=9999, flags=0x02, state=0xC0)
+            ipr.neigh("replace", ifindex=tables.ifindex, dst=address, lladdr=MAC, state=0x02)
+            assert tables.dump() == (set(), set())
+            tables.set(ours)
+            with Tables(overlay, tables.ifindex) as other:
+                assert other.dump() == ({ours[1]}, {ours[0]})
 
 
 def test_unset_removes_and_absent_is_success(tables: Tables) -> None:

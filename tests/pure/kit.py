@@ -16,6 +16,7 @@ from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.pools import Pools
+from myoverlay.host.telling import Telling
 from myoverlay.host.upkeep import Upkeep
 from myoverlay.store import Put, Store
 from myoverlay.store.presence import Presence
@@ -203,14 +204,15 @@ class Host:
         self.leases = Leases(
             self.journal, self.records, self.presence, self.pools, claiming, self.ceding, name, self.tally, clock
         )  # fmt: skip
-        self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases)
+        self.telling = Telling(self.journal, self.records, self.leases, name, self.tally)
+        self.upkeep = Upkeep(self.journal, self.records, self.pools, self.leases, self.telling)
         self.leftovers = Leftovers(self.tally)
         self.holdings = Holdings(
             self.journal,
             self.records,
             self.pools,
             self.leases,
-            self.leases.claiming,
+            self.telling,
             self.leftovers,
             names.__getitem__,
             clock,

@@ -83,11 +83,14 @@ def _store(answer: dict[str, Any], ago: Any, span: Any) -> str:
     if store["answers"] is None:
         return f"{store['where']}: not asked yet"
     if not store["answers"]:
-        return f"{store['where']}: no answer for {span(store['since'])}: {store['failure']}"
+        untold = f" ({store['untold']} addresses are still to be told)" if store["untold"] else ""
+        return f"{store['where']}: no answer for {span(store['since'])}{untold}: {store['failure']}"
     session = "session held" if answer["session"] else "NO SESSION"
     lost = "; it lost something lately: addresses come from the reserve" if store["in_doubt"] else ""
     failed = f"; it failed {ago(store['failed'])}" if store["failed"] is not None else ""
-    return f"{store['where']}: answers for {span(store['since'])}, {session}{lost}{failed}"
+    count = store["untold"]
+    untold = f"; it is still to be told of {count} address{'' if count == 1 else 'es'}" if count else ""
+    return f"{store['where']}: answers for {span(store['since'])}, {session}{lost}{untold}{failed}"
 
 
 def _names(names: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from myoverlay.docker import wire
 from myoverlay.errors import Refused
 from myoverlay.host.called import Called
-from myoverlay.host.local import LocalOverlay
 from myoverlay.host.overlays import Overlays, Request
 from myoverlay.plan import definition as plan
 from myoverlay.plan import signposts
@@ -111,18 +110,14 @@ class NetworkDriver:
         return {}
 
     def delete_endpoint(self, call: wire.OfEndpoint, deadline: float) -> Answer:
-        """The endpoint goes; waits, bounded, until the others can know, so that its address can start elsewhere."""
+        """The endpoint goes, by the journal; the others are told in the background, then its address is free."""
         local = self._overlays.find(call.network)
         if local is not None:
             gone = local.delete_endpoint(call.endpoint, deadline)
             if gone is not None:
-                self._withdraw(local, gone.address)
+                self._publisher.pardon(local.network.overlay, gone.address)
+                self._publisher.offer(local.network.overlay)
         return {}
-
-    def _withdraw(self, local: LocalOverlay, address: Address) -> None:
-        self._publisher.pardon(local.network.overlay, address)
-        ticket = self._publisher.offer(local.network.overlay)
-        self._publisher.wait(local.network.overlay, ticket, address, PATIENCE)
 
     def endpoint_info(self, call: wire.OfEndpoint, deadline: float) -> Answer:
         return {"Value": {}}

@@ -59,7 +59,7 @@ class IpamDriver:
         return {"Address": f"{address}/{subnet.prefixlen}"}
 
     def release_address(self, call: wire.ReleaseAddress, deadline: float) -> Answer:
-        self._leases.release(call.pool, wire.address_of(call.address), deadline)
+        self._leases.release(call.pool, wire.address_of(call.address))
         return {}
 
 

@@ -336,7 +336,7 @@ class Converger:
         Nothing is taken away before `want` is known to be complete, but for the rows of what is local by now.
         """
         seen = ground.rows.all() if touched is None else ground.rows.about(touched.addresses, touched.macs)
-        steps = rows.diff(_intended(seen, want, complete, local), seen)
+        steps = rows.diff(_intended(lambda: seen, want, complete, local), seen)
         if steps:
             self._apply(ground, steps)
             ground.rows = ground.rows.after(steps)
@@ -349,7 +349,7 @@ class Converger:
 
     def has_strayed(self, ground: Ground, want: rows.Rows, complete: bool, local: Collection[Record]) -> bool:
         """Are the tables not as wanted? Needs no lock: what it finds is looked at again under the lock."""
-        want = _intended(ground.rows.all(), want, complete, local)
+        want = _intended(ground.rows.all, want, complete, local)
         return bool(_repairs(_rows_of(ground.tables), want, complete, local))
 
     def compare(
@@ -361,7 +361,7 @@ class Converger:
         them; till then what we wrote is wanted as well. Containers that asked for an address while its row was wrong
         were told that, and would believe it for a minute.
         """
-        there, want = _rows_of(ground.tables), _intended(ground.rows.all(), want, complete, local)
+        there, want = _rows_of(ground.tables), _intended(ground.rows.all, want, complete, local)
         steps = _repairs(there, want, complete, local)
         for reason, kind in (("missing row", rows.Set), ("surplus row", rows.Unset)):
             found = [str(step.row) for step in steps if isinstance(step, kind)]
@@ -376,12 +376,12 @@ class Converger:
 
     def _apply(self, ground: Ground, steps: Sequence[rows.Set | rows.Unset]) -> None:
         """In the order given: all writes, then all removals, each in one batch."""
-        for gone, kind in ((False, rows.Set), (True, rows.Unset)):
-            self.on_write(ground, frozenset(step.row for step in steps if isinstance(step, kind)), gone)
         written = [step.row for step in steps if isinstance(step, rows.Set)]
+        removed = [step.row for step in steps if isinstance(step, rows.Unset)]
+        self.on_write(ground, frozenset(written), False)
+        self.on_write(ground, frozenset(removed), True)
         self._admit(ground, (row for row in written if isinstance(row, Fdb)))
-        refused = ground.tables.set(written)
-        refused += ground.tables.unset([step.row for step in steps if isinstance(step, rows.Unset)])
+        refused = [*ground.tables.set(written), *ground.tables.unset(removed)]
         for row, error in refused:
             self._tally.add("row_failures", type(row).__name__.lower())
             log.error("row %s: %s", row, error)
@@ -417,8 +417,8 @@ class Converger:
             self.binding.forget(overlay)
 
 
-def _intended(written: rows.Rows, want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:
-    return want if complete else rows.merged(rows.apart(written, local), want)
+def _intended(seen: Callable[[], rows.Rows], want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:
+    return want if complete else rows.merged(rows.apart(seen(), local), want)
 
 
 def _repairs(

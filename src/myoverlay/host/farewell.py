@@ -19,6 +19,8 @@ from myoverlay.kernel.pins import Pins
 log = logging.getLogger(__name__)
 
 _AGAIN = 0.1
+#: What Docker was answered for a moment ago may take so long to be told, seconds; after it the next start tells it.
+_REST, _LOOK = 0.5, 0.02
 
 
 class Farewell:
@@ -36,8 +38,11 @@ class Farewell:
     def tell(self, deadline: float) -> None:
         """Give back what is left and end the session. The loops still run, and tell of what Docker released just now.
 
-        Not on a host that was never announced: what its journal tells of may be another's.
+        Not on a host that was never announced: what its journal tells of may be another's. One that stays is only given
+        the time to tell of addresses.
         """
+        if self._may_write():
+            self._rest(min(deadline, time.monotonic() + _REST))
         pools = [use for use in self._journal.uses.all() if use.at != RELEASED]
         if self._journal.networks.all() or pools or not self._may_write():
             return
@@ -54,6 +59,14 @@ class Farewell:
             except MyoverlayError as error:
                 log.warning("something of this host stays behind: %s", error)
             return
+
+    def _rest(self, deadline: float) -> None:
+        """Wait until the store was told of the addresses that were given out and back."""
+        while any(one.promised or one.use == "releasing" for one in self._journal.leases.all()):
+            if time.monotonic() >= deadline:
+                log.info("the store was not told of all addresses: the next start tells it")
+                return
+            time.sleep(_LOOK)
 
     def tidy(self) -> None:
         """If the host has left, now or by a person's word: take away guard, journal's copy, empty directories."""

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import msgspec
 
 from myoverlay.errors import Clash
-from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import left
 from myoverlay.host.journal import Journal, lease_key
 from myoverlay.host.leases import Leases
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.pools import Pools
+from myoverlay.host.telling import Telling
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostId, Lease, LocalLease, Network, OverlayName, PoolUse
@@ -34,7 +34,7 @@ class Holdings:
         records: Records,
         pools: Pools,
         leases: Leases,
-        claiming: Claiming,
+        telling: Telling,
         leftovers: Leftovers,
         host_name: Callable[[HostId], str],
         now: Callable[[], float] = time.time,
@@ -43,7 +43,8 @@ class Holdings:
         self._records = records
         self._pools = pools
         self._leases = leases
-        self._claiming = claiming
+        self._telling = telling
+        self._claiming = leases.claiming
         self._leftovers = leftovers
         self._host_name = host_name
         self._now = now
@@ -65,7 +66,7 @@ class Holdings:
     def give_up(self, deadline: float) -> None:
         """Free everything that this host holds, and use no pool any more. Raises Unavailable or Late."""
         for lease in self._journal.leases.all():
-            self._leases.settle_release(self._leases.mark(lease, "releasing"), deadline)
+            self._telling.release(self._leases.mark(lease, "releasing"), deadline)
         for use in self._journal.uses.all():
             self._pools.give_up(use, deadline)
 
@@ -84,7 +85,7 @@ class Holdings:
             there = held.get(address)
             try:
                 if lease.promised:
-                    self._leases.settle_promise(lease, deadline)
+                    self._telling.keep(lease, deadline)
                 elif lease.use != "releasing" and not self._stands(lease, there):
                     self._write_again(lease, there, deadline)
             except Clash as error:

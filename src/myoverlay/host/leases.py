@@ -1,8 +1,8 @@
 """Addresses: the store decides, so that no two hosts ever give out one address.
 
-Each host keeps a few free addresses of each pool in reserve, leased in the store beforehand: with the store away a
-container starts on one of them. Everything this host holds is in the journal, so a release that the store could not be
-told of is told later (`settle`).
+Each host keeps a few free addresses of each pool in reserve, leased in the store beforehand: nobody else has one of
+them, so a container starts on it before the store was told, and with the store away too. Everything this host holds is
+in the journal; what was given out of the reserve, and what was given back, the store is told in the background.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
-from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown
+from myoverlay.errors import Clash, Refused, Unavailable, Unknown
 from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import STORE, check, left
@@ -22,6 +22,7 @@ from myoverlay.host.journal import Journal, lease_key
 from myoverlay.host.others import Known, Nothing
 from myoverlay.host.pools import Pools
 from myoverlay.plan import pools as plan
+from myoverlay.store import Unchanged
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 #: How long Docker may take to give an address back itself after its container died, seconds: it tries a call for 15.
 OWED = 30.0
+#: How long an address that another host has is waited for, since it may just be giving it back: so many waits of so
+#: many seconds.
+WAITS, EACH = 5, 0.1
 
 
 class Leases:
@@ -60,8 +64,6 @@ class Leases:
         self._ceding = ceding
         #: What was given out without being asked for by its address, in this run: nobody's call is repeated by `--ip`.
         self._chosen: set[tuple[Subnet, Address]] = set()
-        #: Promises that clash, by `lease_key`, with the host that has the address as well: each is said once.
-        self._clashing: dict[str, HostId] = {}
         #: Set when there is something for `settle` to do.
         self.wanted = pools.wanted
         #: What is known of other hosts' addresses.
@@ -90,8 +92,8 @@ class Leases:
         self.wanted.set()
         return address, use.subnet
 
-    def release(self, pool: str, address: Address, deadline: float) -> None:
-        """Docker needs the address no more. The store is told at once if it can be, else in the background.
+    def release(self, pool: str, address: Address) -> None:
+        """Docker needs the address no more. The store is told in the background, after the address was withdrawn.
 
         A release that comes late, when a container of this host has the address anew, is passed over.
         """
@@ -100,9 +102,7 @@ class Leases:
             self.make_room(network, address, True)
         if self._is_used(network, address):
             return
-        lease = self.free(pool, address)
-        if lease is not None:
-            self._settle_quietly(lease, deadline)
+        self.free(pool, address)
 
     def free(self, pool: str | None, address: Address, *, owed: bool = False) -> LocalLease | None:
         """Note that an address is no longer needed; the store is told in the background. None: it was not held.
@@ -142,7 +142,10 @@ class Leases:
                 lost.add(address)
                 break
             else:
-                return self._from_others(use, network, leases, deadline)
+                if (again := self._again(use, network, deadline)) is not None:
+                    return again
+                if not self._is_being_freed(use):
+                    return self._from_others(use, network, leases, deadline)
             check(deadline, f"an address of pool {use.subnet}")
 
     def _spare(self, use: PoolUse, kind: str) -> list[LocalLease]:
@@ -157,10 +160,30 @@ class Leases:
 
     def _promise_any(self, use: PoolUse, error: Unavailable, deadline: float) -> Address:
         """With the store away and the reserve used up: what was released since is still this host's there."""
+        again = self._again(use, None, deadline)
+        if again is None:
+            raise Unavailable(f"no address of {use.subnet} is left in this host's reserve, and {error}")
+        return again
+
+    def _again(self, use: PoolUse, network: Network | None, deadline: float) -> Address | None:
+        """An address that was given back here, and that the store has not been told of; with `network` it is asked
+        whether somebody else has it.
+        """
+        others = self.elsewhere.addresses(network) if network is not None else ()
         for lease in self._spare(use, "releasing"):
-            if not self.is_owed(lease) and self._promise_again(lease, deadline):
+            if self.is_owed(lease) or lease.address in others:
+                continue
+            if network is not None and network.outsiders and self._outsider(network, lease.address, deadline):
+                continue
+            if self._promise_again(lease, deadline):
+                self.wanted.set()
                 return lease.address
-        raise Unavailable(f"no address of {use.subnet} is left in this host's reserve, and {error}")
+        return None
+
+    def _is_being_freed(self, use: PoolUse) -> bool:
+        """Is the store just being told that an address of this host's is free?"""
+        busy = self.claiming.of(use.subnet)
+        return any(lease.address in busy for lease in self._spare(use, "releasing"))
 
     def _promise_again(self, lease: LocalLease, deadline: float) -> bool:
         """Give an address out that the store has not been told is free; not one whose claim was never answered.
@@ -247,13 +270,29 @@ class Leases:
             return True
         name = self._host_name(owner)
         if lease.use == "endpoint":
-            remedy = self.elsewhere.remedy(owner) or "stop that container first"
+            remedy = self.elsewhere.remedy(owner)
+            if not remedy and self._changes_soon(subnet, held, deadline):
+                return False
+            remedy = remedy or "stop that container first"
             raise Clash(f"{asked} is in use by a container on host {name}: choose another --ip, or {remedy}")
         if not self._presence.alive_of([owner], timeout=left(deadline)):
             raise Clash(
                 f"{asked} is kept in reserve by host {name}, which cannot be asked just now: choose another --ip"
             )
         self._ceding.ask(subnet, held, deadline)
+        return False
+
+    def _changes_soon(self, subnet: Subnet, held: Held[Lease], deadline: float) -> bool:
+        """Is another's lease another one within a moment? Whose container was just removed tells the store after it."""
+        index = held.index
+        for _ in range(WAITS):
+            timeout = min(EACH, left(deadline))
+            seen = self._records.lease_wait(subnet, held.value.address, index, timeout=timeout)
+            if isinstance(seen, Unchanged):
+                continue
+            if seen.lease != held.value:
+                return True
+            index = seen.index
         return False
 
     def _other_of(self, lease: Lease) -> HostId | None:
@@ -265,9 +304,12 @@ class Leases:
             raise Clash(f"{asked} is in use on another host, though the store has no lease of it: choose another --ip")
 
     def _check_outsider(self, network: Network, asked: Address, deadline: float) -> None:
-        key = self._records.outsider(network.definition, asked, timeout=left(deadline))
+        key = self._outsider(network, asked, deadline)
         if key is not None:
             raise Clash(f"{asked} belongs to an outsider, by the key {key}: choose another --ip")
+
+    def _outsider(self, network: Network, asked: Address, deadline: float) -> str | None:
+        return self._records.outsider(network.definition, asked, timeout=left(deadline))
 
     def claim_aux(self, subnet: Subnet, asked: Address, deadline: float) -> Address:
         """Set an address aside for this network; other hosts may set the same one aside."""
@@ -316,23 +358,31 @@ class Leases:
         return done
 
     def _from_reserve(self, lease: LocalLease, network: Network | None, deadline: float) -> bool:
-        """Use an address kept in reserve. With the store away it is promised here and written there later."""
+        """Use an address kept in reserve: it is promised here and written in the store later.
+
+        Nobody else can have it, and nobody waits for a write of which no other host could know better. It is written
+        first where an outsider may have come to have it, and where the store does not say that it is kept here.
+        """
         with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return False
+            promised = True
             try:
                 held = self._records.lease(lease.subnet, lease.address, timeout=min(1.0, left(deadline)))
                 if held is not None and held.value.hosts != (self._records.me,):
                     self._journal.leases.drop(lease_key(lease))  # another host took it under pressure
                     return False
-                new = Lease(address=lease.address, use="endpoint", hosts=(self._records.me,))
                 besides = network.definition if network is not None and network.outsiders else None
-                if not self._records.write_lease(lease.subnet, held, new, besides, timeout=min(1.0, left(deadline))):
+                promised = besides is None and held is not None and held.value.use == "reserve"
+                new = Lease(address=lease.address, use="endpoint", hosts=(self._records.me,))
+                if not promised and not self._records.write_lease(
+                    lease.subnet, held, new, besides, timeout=min(1.0, left(deadline))
+                ):
                     return False
-                self._enter(lease.subnet, lease.address, "endpoint")
             except Unavailable as error:
                 log.warning("%s is given out from the reserve of %s: %s", lease.address, lease.subnet, error)
-                self._enter(lease.subnet, lease.address, "endpoint", promised=True)
+                promised = True
+            self._enter(lease.subnet, lease.address, "endpoint", promised=promised)
             return True
 
     def _enter(self, subnet: Subnet, address: Address, kind: str, promised: bool = False, unsure: bool = False) -> None:
@@ -350,69 +400,8 @@ class Leases:
         """Give a lease another use in the journal, if it is still as it was."""
         new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False, owed=owed)
         self._journal.leases.change(lease_key(lease), lambda now: new if now == lease else now)
-        self._clashing.pop(lease_key(lease), None)
         self.wanted.set()
         return new
-
-    # -- in the background -----------------------------------------------------------------------------------------
-
-    def _settle_quietly(self, lease: LocalLease, deadline: float) -> None:
-        try:
-            self.settle_release(lease, min(deadline, time.monotonic() + 1.0))
-        except (Unavailable, Late) as error:
-            log.info("the release of %s will be told later: %s", lease.address, error)
-
-    def settle_release(self, lease: LocalLease, deadline: float) -> None:
-        """Tell the store that an address is free. Raises Unavailable or Late."""
-        with self.claiming.alone(lease.subnet, lease.address) as alone:
-            if not alone or self._journal.leases.get(lease_key(lease)) != lease:
-                return  # a call has just taken the address again, or is about to
-            key, subnet = lease_key(lease), lease.subnet
-            while (held := self._records.lease(subnet, lease.address, timeout=left(deadline))) is not None:
-                if self._records.me not in held.value.hosts:
-                    break
-                # From here on the store may have done it without our knowing: nobody gets it on this host's word.
-                lease = self._note_unsure(lease)
-                if self._records.give_back(subnet, held, timeout=left(deadline)):
-                    break
-                check(deadline, f"the release of {lease.address}")
-            self._journal.leases.change(key, lambda now: None if now == lease else now)
-
-    def _note_unsure(self, lease: LocalLease) -> LocalLease:
-        unsure = msgspec.structs.replace(lease, unsure=True)
-        self._journal.leases.change(lease_key(lease), lambda now: unsure if now == lease else now)
-        return unsure
-
-    def settle_promise(self, lease: LocalLease, deadline: float) -> None:
-        """Write in the store what was given out while it was away. Raises Unavailable."""
-        with self.claiming.alone(lease.subnet, lease.address) as alone:
-            if not alone or self._journal.leases.get(lease_key(lease)) != lease:
-                return  # it was released meanwhile, or is about to be
-            self._keep_promise(lease, deadline)
-
-    def _keep_promise(self, lease: LocalLease, deadline: float) -> None:
-        me = self._records.me
-        held = self._records.lease(lease.subnet, lease.address, timeout=left(deadline))
-        other = self._other_of(held.value) if held is not None else None
-        if held is not None and other is not None and held.value.use != "reserve":
-            # Whoever gives it back leaves it to the other: no third one is given it in between.
-            if held.value.use == "endpoint" and me not in held.value.hosts:
-                both = msgspec.structs.replace(held.value, hosts=(*held.value.hosts, me))
-                self._records.write_lease(lease.subnet, held, both, timeout=left(deadline))
-            self._tell_clash(lease, other)
-            return
-        self._clashing.pop(lease_key(lease), None)
-        new = Lease(address=lease.address, use="endpoint", hosts=(me,))
-        if self._records.write_lease(lease.subnet, held, new, timeout=left(deadline)):
-            kept = msgspec.structs.replace(lease, promised=False)
-            self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
-
-    def _tell_clash(self, lease: LocalLease, other: HostId) -> None:
-        """Both go on, and it is looked at in each settling: said when it begins, and when it is another host."""
-        if self._clashing.get(lease_key(lease)) != other:
-            self._clashing[lease_key(lease)], name = other, self._host_name(other)
-            self._tally.add("contradictions")
-            log.error("%s was given out while the store was away; host %s has it as well", lease.address, name)
 
     # -- what is here ----------------------------------------------------------------------------------------------
 

@@ -19,10 +19,10 @@ from myoverlay.host.at_work import AtWork
 from myoverlay.host.holders import Holder, Holders, is_ours
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
+from myoverlay.host.told import Known, Told
 from myoverlay.store import MAX_OPS, Entry
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import MAX_CLAIMS, Claim, Published, Records
-from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Definition, HostId, HostList, Mac, OverlayName, Record
@@ -42,14 +42,6 @@ _REFUSALS = 8
 _CONTEST_ROUND = 0.05
 #: The same while the store is in doubt and all write what they hold again.
 _DOUBT_ROUND = 0.5
-
-
-class _Known(msgspec.Struct):
-    """What the store held of ours when we last looked or wrote."""
-
-    listed: Held[HostList] | None
-    ring: Held[Ring]
-    entries: dict[str, Entry]
 
 
 class Publisher(Loop):
@@ -100,9 +92,12 @@ class Publisher(Loop):
         self._disputed: dict[tuple[OverlayName, Address], float] = {}
         self._reclaim_at: dict[OverlayName, float] = {}
         self._distrusted: set[OverlayName] = set()
-        self._known: dict[OverlayName, _Known] = {}
+        self._known: dict[OverlayName, Known] = {}
         self._delay: dict[OverlayName, float] = {}
         self.at_work = AtWork()
+        self.told = Told()
+        #: Called when a list was written, or found to be as it should.
+        self.on_told: Callable[[], None] = lambda: None
 
     def wake(self) -> None:
         with self._turn:
@@ -116,6 +111,7 @@ class Publisher(Loop):
             ticket = self._asked.get(overlay, 0) + 1
             self._asked[overlay] = ticket
             self._due[overlay] = 0.0
+            self.told.begin(overlay)
             self._turn.notify_all()
             return ticket
 
@@ -147,6 +143,7 @@ class Publisher(Loop):
 
     def forget(self, overlay: OverlayName) -> None:
         """The overlay is no longer on this host."""
+        self.told.forget(overlay)
         with self._turn:
             for table in (self._asked, self._done, self._due):
                 table.pop(overlay, None)
@@ -179,6 +176,7 @@ class Publisher(Loop):
         local = self._find(overlay)
         if local is None or self._has_left():
             self._known.pop(overlay, None)
+            self.told.forget(overlay)
             return
         try:
             if not self._may_write():
@@ -200,6 +198,7 @@ class Publisher(Loop):
                 if any(key[0] == overlay for key in (*self._clashes, *self._disputed)):
                     self._due.setdefault(overlay, self._now() + RECLAIM)
             self._turn.notify_all()
+        self.on_told()
 
     def _next(self) -> OverlayName | None:
         """The next overlay that is due; None when stopping."""
@@ -244,6 +243,7 @@ class Publisher(Loop):
             new, mine = self._list(local, known), _granted(known.listed)
             claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
+                self.told.note(new)
                 self._end_contest(overlay)
                 return False
             if (contested := self._contest(local, claims, mine)) is not None:
@@ -253,10 +253,12 @@ class Publisher(Loop):
             claims, drops, later = _first_chunk(claims, drops)
             untold = tuple(one.record.address for one in later if (one.record.address, one.record.mac) not in mine)
             new = self._numbered(msgspec.structs.replace(new, tentative=untold))
+            self.told.expect(new)
             outcome = self._records.publish(definition, new, known.listed, known.ring, claims, drops)
             if isinstance(outcome, Published):
                 self.tally.add("published", "done")
-                _note(known, outcome, drops)
+                known.note(outcome, drops)
+                self.told.note(new)
                 for claim in claims:
                     self._disputed.pop((overlay, claim.record.address), None)
                 continue
@@ -288,7 +290,7 @@ class Publisher(Loop):
             self._tell(local)
         return True
 
-    def _list(self, local: LocalOverlay, known: _Known) -> HostList:
+    def _list(self, local: LocalOverlay, known: Known) -> HostList:
         """What should be in the store; numbered as what is there, for as long as it does not differ from that."""
         overlay = local.network.overlay
         return HostList(
@@ -320,9 +322,11 @@ class Publisher(Loop):
         _, drops, _ = _first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
             new = self._numbered(new)
-            self._records.publish(definition, new, known.listed, known.ring, (), drops)
+            self.told.expect(new)
+            if isinstance(self._records.publish(definition, new, known.listed, known.ring, (), drops), Published):
+                self.told.note(new)
 
-    def _look(self, local: LocalOverlay) -> _Known:
+    def _look(self, local: LocalOverlay) -> Known:
         """Read what the store holds of ours: after a start, a conflict or a failure."""
         definition, overlay = local.network.definition, local.network.overlay
         listed = self._records.own_list(overlay, local.network.vtep)
@@ -336,9 +340,9 @@ class Publisher(Loop):
                 ours[fib.key] = fib
                 if arp is not None and arp.flags == MARK and arp.value == record.mac.encode():
                     ours[arp.key] = arp
-        return _Known(listed, self._records.ring(overlay), ours)
+        return Known(listed, self._records.ring(overlay), ours)
 
-    def _claims(self, definition: Definition, new: HostList, known: _Known) -> list[Claim]:
+    def _claims(self, definition: Definition, new: HostList, known: Known) -> list[Claim]:
         """Records whose index keys are not as they should be, and which nobody has taken just now."""
         claims = []
         for record in new.records:
@@ -351,7 +355,7 @@ class Publisher(Loop):
                 claims.append(Claim(record, arp.index if arp else 0, fib.index if fib else 0))
         return claims
 
-    def _drops(self, definition: Definition, new: HostList, known: _Known) -> list[Entry]:
+    def _drops(self, definition: Definition, new: HostList, known: Known) -> list[Entry]:
         """Index keys of ours that stand for no record any more."""
         keep = {self._records.arp(definition, r.address) for r in new.records}
         keep |= {self._records.fib(definition, r.mac) for r in new.records}
@@ -439,12 +443,3 @@ def _first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], 
     """As much of the index as fits into one commit beside the list and the ring, and the claims that come later."""
     now = claims[:MAX_CLAIMS]
     return now, drops[: (MAX_OPS - 2 - 2 * len(now)) // 2], claims[MAX_CLAIMS:]  # a delete counts twice
-
-
-def _note(known: _Known, done: Published, drops: list[Entry]) -> None:
-    """Remember what the store holds now."""
-    known.listed, known.ring = done.listed, done.ring
-    for entry in drops:
-        known.entries.pop(entry.key, None)
-    for entry in done.claimed:
-        known.entries[entry.key] = entry

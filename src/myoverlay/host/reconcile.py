@@ -33,7 +33,7 @@ _DEADLINE = 20.0
 
 
 class Settler(Loop):
-    """Owns the thread `settle`: what the store could not be told, what it lost, who is dead."""
+    """Owns the thread `settle`: what the store is told afterwards, what it lost, who is dead."""
 
     def __init__(
         self,

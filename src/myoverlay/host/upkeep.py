@@ -6,6 +6,7 @@ from myoverlay.host.deadline import left
 from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.pools import RELEASED, Pools
+from myoverlay.host.telling import Telling
 from myoverlay.plan import pools as plan
 from myoverlay.store.records import Records
 from myoverlay.values import PoolUse, Subnet
@@ -14,22 +15,19 @@ from myoverlay.values import PoolUse, Subnet
 class Upkeep:
     """Used by the settler's thread."""
 
-    def __init__(self, journal: Journal, records: Records, pools: Pools, leases: Leases) -> None:
+    def __init__(self, journal: Journal, records: Records, pools: Pools, leases: Leases, telling: Telling) -> None:
         self._journal = journal
         self._records = records
         self._pools = pools
         self._leases = leases
+        self._telling = telling
 
     def settle(self, deadline: float) -> None:
         """Tell the store what it could not be told, fill the reserves.
 
         Raises Unavailable or Late when it could not be finished.
         """
-        for lease in self._journal.leases.all():
-            if lease.use == "releasing" and not self._leases.is_owed(lease):
-                self._leases.settle_release(lease, deadline)
-            elif lease.promised:
-                self._leases.settle_promise(lease, deadline)
+        self._telling.settle(deadline)
         for use in self._journal.uses.all():
             if use.at == RELEASED:
                 self._settle_pool(use, deadline)
@@ -42,7 +40,7 @@ class Upkeep:
             for lease in self._leases.of(use.subnet):
                 if self._journal.uses.get(use.pool) != use:
                     return  # Docker asked for it again meanwhile
-                self._leases.settle_release(self._leases.mark(lease, "releasing"), deadline)
+                self._telling.release(self._leases.mark(lease, "releasing"), deadline)
             self._free_unknown(use.subnet, deadline)
         self._pools.leave(use, deadline)
         if not self._pools.is_shared(use):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from myoverlay.errors import KernelRefused
-from myoverlay.kernel import linkforms
+from myoverlay.kernel import cables, linkforms
 from myoverlay.kernel.linkforms import IFINFO, Seen
 from myoverlay.kernel.netns import Namespace, refusal
 from myoverlay.kernel.pyroute import IPRoute, NetlinkError
@@ -101,9 +101,6 @@ class Channel:
         link = self.find(name)
         if link is None:
             return
-        try:
-            with attempt(f"removing {name}"):
-                self.ipr.link("del", index=link.index)
-        except KernelRefused as said:
-            if said.code != errno.ENODEV:
-                raise
+        for failure in self.wire.commit([cables.removed(link.index)]):
+            if failure.code != errno.ENODEV:
+                raise KernelRefused(f"removing {name}", failure.code, failure.reason)

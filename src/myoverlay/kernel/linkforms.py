@@ -260,6 +260,8 @@ _BRPORT: _Names = {
     30: ("IFLA_BRPORT_BCAST_FLOOD", _number),
     32: ("IFLA_BRPORT_NEIGH_SUPPRESS", _number),
 }
+#: The attributes of a port by name.
+BRPORTS: Mapping[str, int] = {name: number for number, (name, _) in _BRPORT.items()}
 
 
 def newborn(form: Form, index: int, master: int | None) -> Seen:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from myoverlay.errors import KernelRefused, Unknown
-from myoverlay.kernel import linkforms, netns, observe, tap, underlay
+from myoverlay.kernel import cables, linkforms, netns, observe, tap, underlay
 from myoverlay.kernel.channel import Channel, attempt
 from myoverlay.kernel.linkaddresses import SCOPES, correct_addresses, correct_resolver, of_resolvers, resolving_of
 from myoverlay.kernel.linkforms import Doorstep, Form, Observed, Resolving, Seen, Thing
@@ -98,6 +98,9 @@ class Worker:
             if link is not None and _must_go(thing, form, link):
                 channel.delete(form.name)
                 link = None
+            if link is None and bridge is not None and isinstance(thing, Veth) and thing.link is not None:
+                self._lay(channel, thing, form, bridge.index)
+                return ()
             fresh = link is None
             if link is None:
                 self._create(ns, channel, thing, linkforms.born(form, master))
@@ -133,15 +136,18 @@ class Worker:
             with attempt(f"creating the tap {thing.port}"):
                 ns.call(lambda: tap.create(thing.port))
             return
-        if isinstance(thing, Veth) and thing.link is not None:
-            # Both ends in place at once: moving one later waits for RCU, 23 ms instead of 2.
-            far = {"IFLA_IFNAME": thing.link, "IFLA_ADDRESS": str(thing.mac), "IFLA_MTU": thing.mtu}
-            peer = {"attrs": [*far.items(), ("IFLA_NET_NS_FD", self._host.fd)]}
-            info = given["IFLA_LINKINFO"]["attrs"]
-            info.append(("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}))
-            self._refuse_taken(thing.link)
         with attempt(f"creating {thing!r}"):
             channel.ipr.link("add", **given)
+
+    def _lay(self, channel: Channel, veth: Veth, form: Form, bridge: int) -> None:
+        """A new cable: a port is born silent (`_set_sysctls`), so that its link and its row are all there is to do."""
+        self._refuse_taken(veth.link or "")
+        for failure in channel.wire.commit([cables.laid(veth, form, bridge, self._host.fd)]):
+            raise KernelRefused(f"creating {veth!r}", failure.code, failure.reason)
+        index = channel.need(form.name).index
+        attempts = f"setting up {form.name}", f"tying {veth.mac} to {veth.port}"
+        for failure in channel.wire.commit([cables.fitted(form, index), static_row(veth.mac, index)]):
+            raise KernelRefused(attempts[failure.place], failure.code, failure.reason)
 
     def _refuse_taken(self, name: str) -> None:
         """The kernel would say "file exists" without saying which of the two names it means."""

@@ -11,8 +11,8 @@ import errno
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from sys import byteorder
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
@@ -21,13 +21,18 @@ from myoverlay.errors import KernelRefused
 from myoverlay.kernel.listener import Listener, attach_filter
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import (
+    ATTRIBUTE,
+    HEADER,
     NLM_F_CREATE,
     NLM_F_REPLACE,
+    NLM_F_REQUEST,
+    Failure,
     Request,
     Wire,
     attribute,
     attributes,
     replies,
+    whole,
 )
 from myoverlay.values import Address, Fdb, Mac, Miss, Neigh
 
@@ -39,8 +44,11 @@ NTF_SELF, NTF_MASTER, NTF_PROXY = 0x02, 0x04, 0x08
 
 #: struct ndmsg: family, three bytes of nothing, interface index, state, flags, type.
 NDM = struct.Struct("=B3xiHBB")
-#: A neighbour of IPv4 whole: ndmsg, NDA_DST, NDA_LLADDR with the two bytes that fill it up. And the latter alone.
-_NEIGH4 = struct.Struct("=B3xiHBBHH4sHH6s2x")
+#: A row of IPv4 as a whole message. A neighbour: what begins each, its number, what follows up to the address, the
+#: address, what NDA_LLADDR begins with, the MAC. A row of the FDB: the same without an address, then the remote.
+_NEIGH4, _FDB4 = struct.Struct("=8sI20s4s4s6s2x"), struct.Struct("=8sI20s6s2x8s")
+#: Where in it, and in what the kernel tells of it, the parts stand that say what row it is: 20 bytes of both kinds.
+_SAYS, _SAYS_NEIGH, _SAYS_FDB = slice(28, 48), slice(12, 32), slice(-40, -20)
 _LLADDR = struct.Struct("=HH6s2x")
 #: The attributes of usual rows of IPv4 as they are read, and how each of them begins.
 _SEEN_NEIGH4, _SEEN_FDB4 = struct.Struct("=I4sI6s"), struct.Struct("=I6s2xI4sI")
@@ -50,6 +58,8 @@ _FLAGS = 10
 #: The attribute that ends a row's message and is another each time: how long ago it was used (NDA_CACHEINFO).
 _AGES = struct.pack("=HH", 20, 3)
 _BEGIN_AGES = int.from_bytes(_AGES, byteorder)
+#: The type of a row that is nothing special (RTN_UNICAST).
+_UNICAST = 1
 #: How NDA_LINK_NETNSID begins.
 _NETNSID = struct.pack("=HH", 8, 10)
 #: A remote that has one of these is not the device's ordinary one.
@@ -90,15 +100,34 @@ def _bridge_row(mac: Mac, port: int) -> bytes:
 
 
 def _row(row: Row, ifindex: int) -> bytes:
-    """Rows of IPv4 in one go: there may be 20,000 of them at once."""
     if isinstance(row, Neigh):
-        if ":" not in row.address:
-            address, mac = socket.inet_aton(row.address), row.mac.packed
-            return _NEIGH4.pack(socket.AF_INET, ifindex, NUD_PERMANENT, 0, 0, 8, NDA_DST, address, 10, NDA_LLADDR, mac)
         head = NDM.pack(_FAMILY[row.address.version], ifindex, NUD_PERMANENT, 0, 0)
         return head + attribute(NDA_DST, row.address.packed) + attribute(NDA_LLADDR, row.mac.packed)
     head = NDM.pack(socket.AF_BRIDGE, ifindex, NUD_NOARP | NUD_PERMANENT, NTF_SELF, 0)
     return head + _LLADDR.pack(10, NDA_LLADDR, row.mac.packed) + _remote(row.vtep)
+
+
+def pack_rows(rows: Sequence[Row], ifindex: int, number: int) -> list[bytes]:
+    """The messages of `new_row` for them all, numbered from there on. There may be 20,000 at once."""
+    begin = HEADER.pack(48, RTM_NEWNEIGH, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE, 0, 0)[:8]
+    neigh = bytes(4) + NDM.pack(socket.AF_INET, ifindex, NUD_PERMANENT, 0, 0) + ATTRIBUTE.pack(8, NDA_DST)
+    fdb = bytes(4) + NDM.pack(socket.AF_BRIDGE, ifindex, NUD_NOARP | NUD_PERMANENT, NTF_SELF, 0)
+    hardware = ATTRIBUTE.pack(10, NDA_LLADDR)
+    fdb += hardware
+    pack_neigh, pack_fdb, aton, unhex = _NEIGH4.pack, _FDB4.pack, socket.inet_aton, bytes.fromhex
+    packed: list[bytes] = []
+    for at, row in enumerate(rows, number):
+        mac = unhex(row.mac.replace(":", ""))
+        if isinstance(row, Fdb):
+            remote = _remote(row.vtep)
+            if len(remote) == 8:
+                packed.append(pack_fdb(begin, at, fdb, mac, remote))
+                continue
+        elif ":" not in row.address:
+            packed.append(pack_neigh(begin, at, neigh, aton(row.address), hardware, mac))
+            continue
+        packed.append(whole(new_row(row, ifindex), at))
+    return packed
 
 
 @lru_cache(maxsize=4096)
@@ -229,15 +258,25 @@ class Tables:
     def __init__(self, ns: Namespace, ifindex: int) -> None:
         """Raises KernelRefused where no socket can be had there. The device itself is not looked at."""
         self.ifindex = ifindex
-        self._lock = threading.Lock()  # guards _wire and _read
+        self._lock = threading.Lock()  # guards _wire and _known
         self._wire = Wire(ns)
-        #: The rows of the last dump by their bytes: nearly all are the same the next time.
-        self._read: dict[bytes, Row | None] = {}
+        #: Usual rows by the bytes that say what they are: those of the last dump, and those written since.
+        self._known: dict[bytes, Row] = {}
 
     def set(self, rows: Sequence[Row]) -> Failed:
         """Make every row so, in the order given (FDB first, then its neighbour). The refused ones come back."""
         with self._lock:
-            return self._commit("setting", rows, new_row)
+            failures = self._wire.commit_packed(partial(self._pack, rows), len(rows))
+            return self._refused("setting", rows, failures)
+
+    def _pack(self, rows: Sequence[Row], start: int, stop: int, number: int) -> list[bytes]:
+        """The messages of these rows; the next dump knows them by the bytes by which they are written."""
+        part = rows[start:stop]
+        packed = pack_rows(part, self.ifindex, number)
+        known = self._known
+        for row, message in zip(part, packed, strict=True):
+            known[message[_SAYS]] = row
+        return packed
 
     def unset(self, rows: Sequence[Row]) -> Failed:
         """Remove exactly these rows; absent is success. The refused ones come back.
@@ -253,22 +292,39 @@ class Tables:
     def dump(self) -> Dump:
         """All permanent rows: complete, or KernelRefused. The kernel filters by device (strict checking, 4.20)."""
         device = attribute(NDA_IFINDEX, struct.pack("=I", self.ifindex))
-        neighs: set[Neigh] = set()
-        fdbs: set[Fdb] = set()
         with self._lock:
-            bodies = self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + device)
-            bodies += self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + device)
-            before, self._read = self._read, {}
-            read = self._read
-            for body in bodies:
-                key = body[:-20] if body[-20:-16] == _AGES else body
-                read[key] = before[key] if key in before else decode_row(body, self.ifindex)
-        for row in read.values():
-            if isinstance(row, Neigh):
-                neighs.add(row)
-            elif row is not None:
-                fdbs.add(row)
-        return neighs, fdbs
+            there = self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + device)
+            forwarded = self._wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + device)
+            before, self._known = self._known, {}
+            neighs = self._told(there, self._neighbours(there), before)
+            fdbs = self._told(forwarded, self._forwarding(forwarded), before)
+            return {row for row in neighs if isinstance(row, Neigh)}, {row for row in fdbs if isinstance(row, Fdb)}
+
+    def _told(self, bodies: Sequence[bytes], keys: Sequence[bytes], before: Mapping[bytes, Row]) -> Iterator[Row]:
+        """What they say, as `decode_row`; the usual ones by the bytes that say which they are, their keys."""
+        known = self._known
+        for body, key in zip(bodies, keys, strict=True):
+            row = before.get(key) or decode_row(body, self.ifindex)
+            if row is not None:
+                yield row
+                if key:
+                    known[key] = row
+
+    def _neighbours(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """The keys of those that begin as ours do; none of the others."""
+        usual = NDM.pack(socket.AF_INET, self.ifindex, NUD_PERMANENT, 0, _UNICAST)
+        return [body[_SAYS_NEIGH] if body[:12] == usual else b"" for body in bodies]
+
+    def _forwarding(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """The same for the FDB. What is longer has a remote with something of its own."""
+        plain = NDM.pack(socket.AF_BRIDGE, self.ifindex, NUD_NOARP | NUD_PERMANENT, NTF_SELF, _UNICAST)
+        begins = {NDM.size + 40: plain, NDM.size + 48: plain + _NETNSID}
+        return [
+            body[_SAYS_FDB]
+            if body[-20:-16] == _AGES and (begin := begins.get(len(body))) and body.startswith(begin)
+            else b""
+            for body in bodies
+        ]
 
     def everything(self) -> list[SeenRow]:
         """All rows of both tables, also what `dump` leaves out: learned, ageing, multicast, the default."""
@@ -298,7 +354,9 @@ class Tables:
         self.close()
 
     def _commit(self, doing: str, rows: Sequence[Row], request: Callable[[Row, int], Request]) -> Failed:
-        failures = self._wire.commit([request(row, self.ifindex) for row in rows])
+        return self._refused(doing, rows, self._wire.commit([request(row, self.ifindex) for row in rows]))
+
+    def _refused(self, doing: str, rows: Sequence[Row], failures: Sequence[Failure]) -> Failed:
         attempt = f"{doing} {{}} on interface {self.ifindex}"
         return [(rows[f.place], KernelRefused(attempt.format(rows[f.place]), f.code, f.reason)) for f in failures]
 

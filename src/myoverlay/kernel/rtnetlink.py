@@ -11,15 +11,15 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from myoverlay.errors import KernelRefused, Late
 from myoverlay.kernel.netns import Namespace, refusal
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x01, 0x04, 0x10, 0x300
-NLM_F_REPLACE, NLM_F_CREATE = 0x100, 0x400
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSGERR_ATTR_MSG = 1
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
@@ -32,6 +32,8 @@ ATTRIBUTE = struct.Struct("=HH")
 _ERRNO = struct.Struct("=i")
 #: linux/err.h; what is said of a number beyond it is not asked of the C library, which takes less than 32 bits.
 _MAX_ERRNO = 4095
+#: A message's flags, which stand at its sixth byte.
+_FLAGS = struct.Struct("=H")
 
 #: Messages per sendmsg. 1,000 rows are 48 to 60 kB, and their errors, if each fails, fit into the receive buffer.
 BATCH = 1000
@@ -64,6 +66,10 @@ class Failure(NamedTuple):
     place: int
     code: int
     reason: str
+
+
+#: Makes the messages from one place of a batch to another, header and all; the first one's number is given.
+Pack: TypeAlias = Callable[[int, int, int], list[bytes]]
 
 
 class _Overflow(Exception):
@@ -131,6 +137,17 @@ def verdict(reply: Reply) -> tuple[int, str]:
     return code, reason
 
 
+def whole(request: Request, number: int) -> bytes:
+    """A request as a message of that number."""
+    kind, flags, body = request
+    return HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, number, 0) + body
+
+
+def packing(requests: Sequence[Request]) -> Pack:
+    """The messages of requests."""
+    return lambda start, stop, number: [whole(one, number + at) for at, one in enumerate(requests[start:stop])]
+
+
 class Wire:
     """A netlink socket inside a namespace, route netlink's. For one thread at a time: its owner locks."""
 
@@ -162,25 +179,29 @@ class Wire:
         Only the last of a batch asks for an acknowledgement: errors come by themselves. All requests must bear being
         sent twice, which happens when answers got lost in a full buffer (ENOBUFS): then in halves.
         """
+        return self.commit_packed(packing(requests), len(requests))
+
+    def commit_packed(self, pack: Pack, count: int) -> list[Failure]:
+        """The same for so many messages, made as they are sent."""
         failures: list[Failure] = []
-        for start in range(0, len(requests), BATCH):
-            for reply in self._collect_in_halves(requests[start : start + BATCH]):
+        for start in range(0, count, BATCH):
+            for reply in self._collect_in_halves(pack, start, min(start + BATCH, count)):
                 code, reason = verdict(reply) if reply.kind == NLMSG_ERROR else (0, "")
                 if code:
-                    failures.append(Failure(start + reply.sequence, code, reason))
+                    failures.append(Failure(reply.sequence, code, reason))
         return failures
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Send questions that have at most one answer each, and return the answers; refused ones have none."""
         answers: list[Reply] = []
         for start in range(0, len(requests), BATCH):
-            collected = self._collect_in_halves(requests[start : start + BATCH])
+            collected = self._collect_in_halves(packing(requests), start, min(start + BATCH, len(requests)))
             answers += [reply for reply in collected if reply.kind != NLMSG_ERROR]
         return answers
 
     def one(self, request: Request, attempt: str) -> Reply:
         """Send a question and return its answer. Raises KernelRefused where it is refused."""
-        answer = self._collect_in_halves([request])[0]
+        answer = self._collect_in_halves(packing([request]), 0, 1)[0]
         if answer.kind == NLMSG_ERROR:
             code, reason = verdict(answer)
             raise KernelRefused(attempt, code, reason or "no answer")
@@ -193,7 +214,7 @@ class Wire:
         """
         last = len(requests) - 2
         acked = [one._replace(flags=one.flags | (NLM_F_ACK if at == last else 0)) for at, one in enumerate(requests)]
-        base = self._send(acked, 0)
+        base = self._send(packing(acked), 0, len(acked), 0)
         refused: KernelRefused | None = None
         while True:
             try:
@@ -221,15 +242,15 @@ class Wire:
                 return bodies
         raise KernelRefused(f"reading table {kind}", errno.EINTR, f"it changed {DUMP_ATTEMPTS} times while being read")
 
-    def _send(self, requests: Sequence[Request], last: int) -> int:
+    def _send(self, pack: Pack, start: int, stop: int, last: int) -> int:
         """Send one batch, `last` added to the flags of its last message; the sequence number before its first."""
-        base = self._sequence if self._sequence + len(requests) < 1 << 32 else 0
-        self._sequence = base + len(requests)
-        final = len(requests) - 1
-        parts: list[bytes] = []
-        for index, (kind, flags, body) in enumerate(requests):
-            flags |= NLM_F_REQUEST | (last if index == final else 0)
-            parts += (HEADER.pack(16 + len(body), kind, flags, base + index + 1, 0), body)
+        count = stop - start
+        base = self._sequence if self._sequence + count < 1 << 32 else 0
+        self._sequence = base + count
+        parts = pack(start, stop, base + 1)
+        if last:
+            (flags,) = _FLAGS.unpack_from(parts[-1], 6)
+            parts[-1] = parts[-1][:6] + _FLAGS.pack(flags | last) + parts[-1][8:]
         try:
             self._socket.send(b"".join(parts))
         except TimeoutError as error:
@@ -267,36 +288,38 @@ class Wire:
         finally:
             self._socket.settimeout(PATIENCE)
 
-    def _collect(self, requests: Sequence[Request]) -> list[Reply]:
-        """Send a batch and return the messages that answer it, up to that to its last. Raises _Overflow."""
-        base = self._send(requests, NLM_F_ACK)
-        final = base + len(requests)
+    def _collect(self, pack: Pack, start: int, stop: int) -> list[Reply]:
+        """Send a batch and return the messages that answer it, up to that to its last. Raises _Overflow.
+
+        Their sequence is the place that they answer.
+        """
+        base = self._send(pack, start, stop, NLM_F_ACK)
+        final = base + stop - start
         collected: list[Reply] = []
         while True:
             for reply in self._receive():
                 if base < reply.sequence <= final:
-                    collected.append(reply._replace(sequence=reply.sequence - base - 1))
+                    collected.append(reply._replace(sequence=start + reply.sequence - base - 1))
                     if reply.sequence == final and reply.kind == NLMSG_ERROR:
                         return collected
 
-    def _collect_in_halves(self, requests: Sequence[Request]) -> list[Reply]:
+    def _collect_in_halves(self, pack: Pack, start: int, stop: int) -> list[Reply]:
         """The same; when answers got lost it is done again in halves, which is why requests must bear repetition."""
         try:
-            return self._collect(requests)
+            return self._collect(pack, start, stop)
         except _Overflow:
             self._drain()
-        half = len(requests) // 2
+        half = (stop - start) // 2
         if not half:
             raise KernelRefused("reading the kernel's netlink answer", errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-        first = self._collect_in_halves(requests[:half])
-        return first + [r._replace(sequence=r.sequence + half) for r in self._collect_in_halves(requests[half:])]
+        return [*self._collect_in_halves(pack, start, start + half), *self._collect_in_halves(pack, start + half, stop)]
 
     def _dump(self, kind: int, body: bytes) -> list[bytes] | None:
         """One attempt. None where the kernel says that the table changed meanwhile, or messages got lost.
 
         Ten thousand rows come by here every few seconds, so the messages are taken apart in place.
         """
-        sequence = self._send([Request(kind, NLM_F_DUMP, body)], 0) + 1
+        sequence = self._send(packing([Request(kind, NLM_F_DUMP, body)]), 0, 1, 0) + 1
         bodies: list[bytes] = []
         whole = True
         header, ends = HEADER.unpack_from, (NLMSG_DONE, NLMSG_ERROR)

@@ -186,6 +186,7 @@ GAUGES: dict[str, Callable[[Sight], Rows]] = {
     "store_answers": lambda sight: _one(sight.store.answers),
     "store_silent_seconds": lambda sight: _one(sight.store.answered),
     "store_in_doubt": lambda sight: _one(sight.store.in_doubt),
+    "store_untold_addresses": lambda sight: _one(sight.store.untold),
     "store_unreadable_keys": lambda sight: _one(len(sight.store.unreadable)),
     "has_session": lambda sight: _one(sight.session),
     "overlays": lambda sight: _one(len(sight.overlays)),

@@ -60,6 +60,7 @@ METRICS: tuple[Metric, ...] = (
     _gauge("store_answers", "1 where the store answered the last call, 0 where it did not", "traffic goes on without it; see to Consul, its address and the token", "== 0"),
     _gauge("store_silent_seconds", "seconds since the store answered last", "as store_answers: it grows from the beginning of the outage"),
     _gauge("store_in_doubt", "1 while the store is known to have lost something less than the grace ago", "find out who emptied, restored or replaced it; addresses come from the reserves meanwhile", "== 1"),
+    _gauge("store_untold_addresses", "addresses given out or given back here that the store has not been told of yet", "some for a moment are usual; for minutes with the store answering: see the log of `settle`"),
     _gauge("store_unreadable_keys", "keys that could not be read within 15 min", "`myoverlay status` names one: repair or delete it", "> 0"),
     _gauge("has_session", "1 while this host is announced in the store under a session", "without one the others ask its kernel, and call it cut off; see the log of `alive`", "== 0"),
     _duration("store_call", ("operation", "outcome"), "slow answers: see to Consul's disk, leader and the way to it; `failed` counts in store_answers"),

@@ -14,7 +14,7 @@ from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
 _FDB, _NEIGH = attrgetter("mac"), attrgetter("address")
 
 
-class Set(msgspec.Struct, frozen=True):
+class Set(msgspec.Struct, frozen=True, gc=False):
     """Write the row, whatever was there for its address or MAC."""
 
     row: Neigh | Fdb
@@ -23,7 +23,7 @@ class Set(msgspec.Struct, frozen=True):
         return f"set {self.row}"
 
 
-class Unset(msgspec.Struct, frozen=True):
+class Unset(msgspec.Struct, frozen=True, gc=False):
     """Take the row away, if it is there."""
 
     row: Neigh | Fdb
@@ -61,14 +61,13 @@ class Written(msgspec.Struct, frozen=True):
         )
 
     def after(self, steps: Iterable[Set | Unset]) -> Written:
-        """What is there when these steps were taken."""
-        neigh, fdb = self.neigh.edit(), self.fdb.edit()
-        for step in steps:
-            row = step.row
-            if isinstance(row, Neigh):
-                neigh.set(row.address, row) if isinstance(step, Set) else neigh.drop(row.address)
-            else:
-                fdb.set(row.mac, row) if isinstance(step, Set) else fdb.drop(row.mac)
+        """What is there when these steps were taken: what is set first, as `diff` has it."""
+        steps, neigh, fdb = list(steps), self.neigh.edit(), self.fdb.edit()
+        written = [step.row for step in steps if isinstance(step, Set)]
+        neigh.put({row.address: row for row in written if isinstance(row, Neigh)})
+        fdb.put({row.mac: row for row in written if isinstance(row, Fdb)})
+        for row in (step.row for step in steps if isinstance(step, Unset)):
+            neigh.drop(row.address) if isinstance(row, Neigh) else fdb.drop(row.mac)
         return Written(neigh.done(), fdb.done())
 
 

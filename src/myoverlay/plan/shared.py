@@ -90,23 +90,38 @@ class Draft(_Pieces[K, V]):
         self._size = size
 
     def set(self, key: K, value: V) -> None:
-        piece = self._piece(key)
+        at = hash(key) & _MASK
+        if self._own[at]:
+            piece = self._next[at]
+        else:
+            self._own[at] = 1
+            piece = self._next[at] = self._next[at].copy()
         before = len(piece)
         piece[key] = value
         self._size += len(piece) - before
 
+    def put(self, values: Mapping[K, V]) -> None:
+        """Set many: their number is what it costs, and a count of all pieces."""
+        own, pieces = self._own, self._next
+        for key, value in values.items():
+            at = hash(key) & _MASK
+            if not own[at]:
+                own[at] = 1
+                pieces[at] = pieces[at].copy()
+            pieces[at][key] = value
+        if values:
+            self._size = sum(map(len, pieces))
+
     def drop(self, key: K) -> None:
         """Absent is success."""
-        if key in self:
-            del self._piece(key)[key]
-            self._size -= 1
-
-    def _piece(self, key: K) -> dict[K, V]:
+        if key not in self:
+            return
         at = hash(key) & _MASK
         if not self._own[at]:
             self._own[at] = 1
             self._next[at] = self._next[at].copy()
-        return self._next[at]
+        del self._next[at][key]
+        self._size -= 1
 
     def done(self) -> Shared[K, V]:
         """The mapping as it is now; the draft may not be used any more."""

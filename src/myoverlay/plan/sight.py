@@ -14,7 +14,10 @@ from myoverlay.plan.fates import State
 
 
 class StoreSight(msgspec.Struct, frozen=True, kw_only=True):
-    """The store. `where` is an address without secrets; `failure` is what failed last, whatever came after."""
+    """The store. `where` is an address without secrets; `failure` is what failed last, whatever came after.
+
+    `untold`: addresses given out here, or given back, that it has not been told of.
+    """
 
     kind: str
     where: str
@@ -25,6 +28,7 @@ class StoreSight(msgspec.Struct, frozen=True, kw_only=True):
     failed: float | None
     in_doubt: bool
     unreadable: Mapping[str, str]
+    untold: int = 0
 
 
 class OverlaySight(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,7 +42,7 @@ LEAST = {
     "Join": 3,
     "Leave": 2,
     "DeleteEndpoint": 3,
-    "ReleaseAddress": 5,
+    "ReleaseAddress": 2,
     "release of the gateway": 1,
     "ReleasePool": 7,
     "DeleteNetwork": 9,

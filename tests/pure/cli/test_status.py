@@ -33,9 +33,9 @@ from myoverlay.plan.concerns import Terms
 from myoverlay.plan.pulse import Pulse
 from myoverlay.store.metered import Health
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, OverlayName
+from myoverlay.values import Address, HostId, LocalLease, OverlayName
 from tests.pure.house.source import PACKAGE
-from tests.pure.kit import ANN, Clock, network
+from tests.pure.kit import ANN, SUBNET, Clock, network
 
 #: Milliseconds that the whole process may take, and the hosts that it shows then.
 WITHIN, HOSTS = 300, 100
@@ -68,6 +68,7 @@ class Here:
         self.tally = Tally(self.clock)
         self.beat: Any = Beat(self.clock)
         self.health = Health(True, 400.0, 999.5)
+        self.leases: list[LocalLease] = []
         self.leftovers = Leftovers(self.tally, self.clock)
         nobody: Any = SimpleNamespace(me=ANN)
         self.watch = PeerWatch(nobody, nobody, lambda: {WEB: {}}, lambda _: None, self.tally, self.clock)
@@ -82,7 +83,8 @@ class Here:
         looked.set()
         of: Any = Of(
             records=SimpleNamespace(me=ANN, unreadable=lambda recent: {}), store=SimpleNamespace(health=self.health),
-            where=("consul", "Consul at http://10.0.0.9:8500"), journal=SimpleNamespace(path=path / "journal.db"),
+            where=("consul", "Consul at http://10.0.0.9:8500"),
+            journal=SimpleNamespace(path=path / "journal.db", leases=SimpleNamespace(all=lambda: self.leases)),
             overlays=overlays, discovery=SimpleNamespace(heard=lambda local: 1.0), peers=self.watch, fates=self.fates,
             beat=self.beat, liveness=SimpleNamespace(name="ann", has_session=True, barred=lambda: None),
             epoch=SimpleNamespace(looked=looked, in_doubt=lambda: False), leftovers=self.leftovers,
@@ -163,6 +165,9 @@ def test_what_is_wrong_is_said_and_is_the_exit_code(tmp_path: Path, here: Here) 
     here.know(frozenset(IDS) - {cut, dead})
     here.leftovers.release("link", "web", [f"p{number}" for number in range(60)], 100)
     here.tally.add("repairs", "missing row", 2)
+    for use, promised in (("endpoint", True), ("endpoint", False), ("reserve", False), ("releasing", False)):
+        lease = LocalLease(subnet=SUBNET, address=SUBNET.at(SUBNET.first), use=use, at=1.0, promised=promised)
+        here.leases.append(lease)
     here.clock.now += 10.0
     done = status(tmp_path)
     assert done.returncode == NEEDS_A_PERSON
@@ -180,6 +185,7 @@ def test_what_is_wrong_is_said_and_is_the_exit_code(tmp_path: Path, here: Here) 
         "! 1 host is not reached as they should be",
         "! 60 things nobody asks for wait for a word",
     ]
+    assert "session held; it is still to be told of 2 addresses" in done.stdout
     assert "repairs   2 (missing row 2); the kernel was compared 12 s ago, and 0 put right then" in done.stdout
 
 

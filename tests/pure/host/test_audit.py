@@ -249,7 +249,8 @@ def test_a_lease_that_a_snapshot_brought_back_is_freed(ann: Holder, store: Sqlit
         put(empty, entry.key, entry.value, entry.flags)
     for one in ann.host.journal.endpoints.all():
         ann.host.journal.endpoints.drop(one.endpoint)
-    ann.host.leases.release(ann.uses["demo"].pool, gone, soon())
+    ann.host.leases.release(ann.uses["demo"].pool, gone)
+    ann.host.telling.settle(soon())
     sees(empty, ann)
     assert lease_of(ann, gone) is not None
     ann.settle()

@@ -16,7 +16,7 @@ from myoverlay.host.mirror import Mirror
 from myoverlay.host.pools import RELEASED
 from myoverlay.kernel.pins import Pins
 from myoverlay.tally import Tally
-from myoverlay.values import PoolUse
+from myoverlay.values import LocalLease, PoolUse
 from tests.pure.kit import SUBNET, network
 
 
@@ -149,3 +149,24 @@ def test_pins_that_stand_keep_their_directory(tmp_path: Path) -> None:
     (scene.pins.folder / "10.5.0.0-24").touch()
     scene.end()
     assert [entry.name for entry in scene.run.iterdir()] == ["netns"]
+
+
+@pytest.mark.parametrize(("use", "promised"), [("releasing", False), ("endpoint", True)])
+def test_what_docker_was_answered_for_is_told_first(tmp_path: Path, use: str, promised: bool) -> None:
+    """A host that stays waits until the store was told of its addresses, and not for ever."""
+    scene = Scene(tmp_path, FakeDeparture())
+    scene.journal.networks.put("n", network())
+    lease = LocalLease(subnet=SUBNET, address=SUBNET.at(SUBNET.first), use=use, at=1.0, promised=promised)
+    scene.journal.leases.put("a", lease)
+    began = time.monotonic()
+    scene.farewell.tell(began + 30.0)
+    assert 0.4 <= time.monotonic() - began < 10.0
+    told = threading.Timer(0.1, lambda: scene.journal.leases.drop("a"))
+    told.start()
+    scene.farewell.tell(time.monotonic() + 30.0)
+    assert scene.journal.leases.all() == ()
+    began = time.monotonic()
+    scene.farewell.tell(began + 30.0)
+    assert time.monotonic() - began < 0.4
+    told.join()
+    scene.journal.close()

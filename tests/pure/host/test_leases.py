@@ -20,7 +20,7 @@ from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Changes, Member
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.values import Address, HostId, Lease, Network, OverlayName, Pool, PoolUse, Subnet, encode
-from tests.pure.kit import DEMO, EVE, PREFIX, Clock, Host, definition, every, put, soon, together
+from tests.pure.kit import DEMO, EVE, PREFIX, Clock, Host, definition, every, put, soon, together, until
 
 
 class Elsewhere:
@@ -332,7 +332,9 @@ def test_hosts_share_what_is_set_aside(host: Make, store: SqliteStore) -> None:
         host_claims_fresh(host("dan"), "10.5.0.2")
     hosts[0].remove(on, uses[0])
     for one, use in zip(hosts, uses, strict=True):
-        one.leases.release(use.pool, Address("10.5.0.2"), soon())
+        one.leases.release(use.pool, Address("10.5.0.2"))
+        assert "10.5.0.2" in leased(store)
+        one.telling.settle(soon())
     assert "10.5.0.2" not in leased(store)
 
 
@@ -358,7 +360,7 @@ def test_unknown_pools(host: Make) -> None:
     ann = host("ann")
     with pytest.raises(Unknown, match=r"'10.9.0.0-24' is not one that this host was given"):
         ann.leases.claim("10.9.0.0-24", None, soon())
-    ann.leases.release("10.9.0.0-24", Address("10.9.0.2"), soon())
+    ann.leases.release("10.9.0.0-24", Address("10.9.0.2"))
     ann.pools.release("10.9.0.0-24")
 
 
@@ -368,7 +370,8 @@ def test_releasing_twice_or_what_was_never_leased_succeeds(host: Make, store: Sq
     use, _ = ready(ann)
     address = ann.claim(use)
     for what in (address, address, GATEWAY):
-        ann.leases.release(use.pool, what, soon())
+        ann.leases.release(use.pool, what)
+        ann.telling.settle(soon())
     assert leased(store) == set()
     assert ann.journal.leases.all() == ()
 
@@ -387,7 +390,8 @@ def test_what_a_dead_container_had_is_docker_s_to_give_back(host: Make, clock: C
     with pytest.raises(Unavailable):
         ann.claim(use)
     ann.wire.off = False
-    ann.leases.release(use.pool, back, soon())
+    ann.leases.release(use.pool, back)
+    ann.settle()
     assert ann.claim(use) == back
     clock.now += OWED
     ann.settle()
@@ -442,6 +446,93 @@ def test_the_reserve_serves_while_the_store_is_away(host: Make, store: SqliteSto
         assert (held.value.use, held.value.hosts) == ("endpoint", (ann.me,))
     assert not any(lease.promised for lease in ann.journal.leases.all())
     assert len(ann.held("reserve")) == 7
+
+
+def test_an_address_of_the_reserve_is_given_before_the_store_is_told(host: Make, store: SqliteStore) -> None:
+    """Nobody waits for a write: the store is asked once, and told when this host settles, also by its next run."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann)
+    other, _ = ready(bob)
+    ann.settle()
+    ann.wire.calls.clear()
+    address = ann.claim(use)
+    assert (ann.wire.count("commit"), ann.wire.count("get")) == (0, 1)
+    lease = ann.journal.leases.get(f"{use.subnet.key}/{address}")
+    assert lease is not None
+    assert lease.promised
+    held = ann.records.lease(use.subnet, address)
+    assert held is not None
+    assert (held.value.use, held.value.hosts) == ("reserve", (ann.me,))
+    ann.settle()
+    held = ann.records.lease(use.subnet, address)
+    assert held is not None
+    assert held.value.use == "endpoint"
+    assert not any(one.promised for one in ann.journal.leases.all())
+    with pytest.raises(Clash, match=f"{address} is in use by a container on host ann"):
+        bob.claim(other, address)
+
+
+def test_what_the_others_are_told_of_is_not_free_yet(host: Make, store: SqliteStore) -> None:
+    """A release waits until this host's list has the address no more, and goes on when that was written."""
+    ann = host("ann")
+    use, network = ready(ann)
+    address = ann.claim(use, "10.5.0.9")
+    told = {(network.overlay, address)}
+    ann.telling.is_told = lambda overlay, address: (overlay, address) in told
+    ann.leases.release(use.pool, address)
+    ann.settle()
+    assert address in leased(store)
+    ann.leases.wanted.clear()
+    ann.telling.hurry()
+    assert ann.leases.wanted.is_set()
+    told.clear()
+    ann.settle()
+    assert address not in leased(store)
+    ann.leases.wanted.clear()
+    ann.telling.hurry()
+    assert not ann.leases.wanted.is_set()
+
+
+def test_of_a_full_pool_what_was_just_given_back_is_given_again(host: Make, store: SqliteStore) -> None:
+    """Also while the store is just being told that it is free; one that another host lists is nobody's."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    given = [ann.claim(use) for _ in range(5)]
+    ann.leases.release(use.pool, given[3])
+    assert ann.claim(use) == given[3]
+    ann.leases.release(use.pool, given[2])
+    ann.leases.elsewhere = Elsewhere(others=[given[2]])
+    with pytest.raises(Refused, match=r"pool 10\.5\.0\.0/29 is full"):
+        ann.claim(use)
+    ann.leases.elsewhere = Elsewhere()
+    answers: list[Address] = []
+    thread = threading.Thread(target=lambda: answers.append(ann.claim(use)), daemon=True)
+
+    def before(name: str, _: Any) -> None:
+        if name == "commit" and not thread.is_alive() and not answers:
+            thread.start()
+            until(lambda: ann.wire.count("list") > lists)
+
+    lists = ann.wire.count("list")
+    ann.wire.before = before
+    ann.settle()
+    thread.join(8)
+    assert answers == [given[2]]
+
+
+def test_whoever_wants_what_another_host_is_giving_back_waits_for_it(host: Make, store: SqliteStore) -> None:
+    """A container that moves with its address: the new host asks before the former has told the store."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann)
+    other, _ = ready(bob)
+    address = ann.claim(use, "10.5.0.9")
+    ann.leases.release(use.pool, address)
+
+    def tell() -> None:
+        until(lambda: bob.wire.count("wait"))
+        ann.settle()
+
+    assert together(tell, lambda: bob.claim(other, address)) == [None, address]
 
 
 def test_a_wish_inside_the_own_reserve_is_served_while_the_store_is_away(host: Make) -> None:
@@ -655,7 +746,7 @@ def test_a_chosen_address_is_nobodys_wish(host: Make) -> None:
     assert ann.claim(use, "10.5.0.77") == wish
     with pytest.raises(Clash, match=f"{chosen} was just given to another container on this host"):
         ann.claim(use, chosen)
-    ann.leases.release(use.pool, chosen, soon())
+    ann.leases.release(use.pool, chosen)
     ann.settle()
     assert ann.claim(use, chosen) == ann.claim(use, chosen) == chosen
 
@@ -666,7 +757,7 @@ def test_a_release_while_the_store_is_away_is_told_later(host: Make, store: Sqli
     use, _ = ready(ann, SMALL)
     given = [ann.claim(use) for _ in range(5)]
     ann.wire.off = True
-    ann.leases.release(use.pool, given[2], soon())
+    ann.leases.release(use.pool, given[2])
     assert ann.held("releasing") == [given[2]]
     ann.wire.off = False
     assert given[2] in leased(store)
@@ -682,7 +773,7 @@ def test_settling_is_told_to_come(host: Make) -> None:
     use, _ = ready(ann)
     for act in (
         lambda: ann.claim(use, "10.5.0.9"),
-        lambda: ann.leases.release(use.pool, Address("10.5.0.9"), soon()),
+        lambda: ann.leases.release(use.pool, Address("10.5.0.9")),
         lambda: ann.pools.release(use.pool),
     ):
         ann.leases.wanted.clear()
@@ -710,7 +801,7 @@ def test_an_address_taken_again_during_its_release_stays_taken(host: Make, store
     use, _ = ready(ann)
     address = ann.claim(use, "10.5.0.9")
     ann.wire.off = True
-    ann.leases.release(use.pool, address, soon())
+    ann.leases.release(use.pool, address)
     ann.wire.off = False
     claimed, asked = threading.Event(), threading.Event()
     answers: list[Address] = []
@@ -866,7 +957,7 @@ def test_of_two_creations_at_once_the_refused_one_takes_nothing(
     if late:
         with pytest.raises(Clash, match=r"overlay demo of pool .* was just joined by network demo-ann"):
             ann.pools.use_of(use.subnet)
-    ann.leases.release(use.pool, Address("10.5.0.2"), soon())
+    ann.leases.release(use.pool, Address("10.5.0.2"))
     ann.pools.release(use.pool)
     assert ann.pools.use_of(use.subnet) == (None if late else ann.pools.use(use.pool))
     on = on or ann.network(use)
@@ -1018,7 +1109,7 @@ def test_a_promise_that_was_released_meanwhile_is_not_written(host: Make, store:
     (promised,) = [one for one in ann.journal.leases.all() if one.promised]
     ann.leases.free(use.pool, address)
     ann.wire.off = False
-    ann.leases.settle_promise(promised, soon())
+    ann.telling.keep(promised, soon())
     held = ann.records.lease(use.subnet, address)
     assert held is not None
     assert held.value.use == "reserve"
@@ -1043,7 +1134,7 @@ def test_a_released_address_that_another_has_by_now_is_not_given_again(host: Mak
     first, second = ann.claim(use), ann.claim(use)
     ann.wire.off = True
     for address in (first, second):
-        ann.leases.release(use.pool, address, soon())
+        ann.leases.release(use.pool, address)
     ann.wire.off = False
     put(store, f"{PREFIX}/pools/10.5.0.0-29/{first}", encode(Lease(address=first, use="endpoint", hosts=(bob.me,))))
     ann.leases.elsewhere = Elsewhere(lambda _: "the store lost what it held")
@@ -1064,7 +1155,7 @@ def test_with_the_reserve_used_up_released_addresses_serve(host: Make, store: Sq
     for _ in range(20):
         gone = living.pop()
         ann.journal.endpoints.drop(gone.endpoint)
-        ann.leases.release(use.pool, gone.address, soon())
+        ann.leases.release(use.pool, gone.address)
         living.add(ann.container(on, ann.claim(use)))
         assert len({one.address for one in living}) == 7
     with pytest.raises(Unavailable, match=r"no address of 10\.5\.0\.0/24 is left in this host's reserve"):
@@ -1096,7 +1187,9 @@ def test_a_release_that_was_never_answered_serves_nobody(host: Make, store: Sqli
     other, _ = ready(bob, SMALL)
     address = ann.claim(use)
     ann.wire.unheard = True
-    ann.leases.release(use.pool, address, soon())
+    ann.leases.release(use.pool, address)
+    with pytest.raises(Unavailable):
+        ann.settle()
     ann.wire.off = True
     assert bob.claim(other, address) == address
     with pytest.raises(Unavailable, match="is left in this host's reserve"):
@@ -1121,7 +1214,8 @@ def test_a_release_that_was_cut_short_serves_nobody(host: Make, store: SqliteSto
             noted.extend(lease.unsure for lease in ann.journal.leases.all() if lease.address == address)
 
     ann.wire.before = look
-    ann.leases.release(use.pool, address, soon())
+    ann.leases.release(use.pool, address)
+    ann.settle()
     assert noted == [True]
     assert ann.journal.leases.all() == ()
 

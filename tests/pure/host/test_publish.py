@@ -644,3 +644,48 @@ def test_what_is_told_before_the_index_has_it_is_tentative(writer: Make, store: 
     assert decoder(HostList)(entry.value).tentative == ()
     assert seen == [100 - MAX_CLAIMS, 100 - 2 * MAX_CLAIMS, 100 - 3 * MAX_CLAIMS][: len(seen)]
     assert len(seen) == 3
+
+
+# -- what the others are told --------------------------------------------------------------------------------------
+
+
+def test_an_address_is_told_until_its_withdrawal_is_written(writer: Make) -> None:
+    """With the store away it stays told; whoever waits for it hears of each write. Before the first it may be told."""
+    ann = writer("ann")
+    told = ann.publisher.told
+    heard: list[bool] = []
+    assert not told.has(DEMO, ADDRESS)
+    ann.host.wire.off = True
+    ann.publisher.offer(DEMO)
+    assert told.has(DEMO, Address("10.5.0.9"))
+    ann.publisher.on_told = lambda: heard.append(told.has(DEMO, ADDRESS))
+    ann.host.wire.off = False
+    ann.publish(record("10.5.0.3"))
+    until(lambda: heard[-1:] == [True])
+    assert not told.has(DEMO, Address("10.5.0.9"))
+    ann.host.wire.off = True
+    ann.local.entries = []
+    ann.publisher.offer(DEMO)
+    until(lambda: ann.tally.get("published", "failed"))
+    assert told.has(DEMO, ADDRESS)
+    ann.host.wire.off = False
+    until(lambda: heard[-1:] == [False])
+    assert not told.has(DEMO, ADDRESS)
+    ann.publisher.forget(DEMO)
+    ann.here = False
+    assert not told.has(DEMO, Address("10.5.0.9"))
+
+
+def test_an_address_may_be_told_while_it_is_written(writer: Make) -> None:
+    """A write that is under way may be done, whatever becomes of its answer."""
+    ann = writer("ann")
+    ann.publish()
+    during: list[bool] = []
+
+    def before(name: str, _: object) -> None:
+        if name == "commit":
+            during.append(ann.publisher.told.has(DEMO, ADDRESS))
+
+    ann.host.wire.before = before
+    ann.publish(record("10.5.0.3"))
+    assert during == [True]

@@ -83,15 +83,15 @@ FAULTS = {
         "        left = gone | (lost & known)\n",
     ),
     "an old list is believed": Fault("plan.believe", "    if not incarnation:\n", "    if True:\n"),
-    "the dead keep what others claim": Fault(
+    "a changed record is passed over": Fault(
         "plan.claims",
-        "            return one.host not in self._dead, one.host",
-        "            return True, one.host",
+        "        if winner == best:\n",
+        "        if winner == best or (winner is not None and best is not None and winner.host == best.host):\n",
     ),
-    "who had it is forgotten at a start": Fault(
+    "a withdrawn address keeps its peer": Fault(
         "plan.claims",
-        "        row = self._former.neigh.get(one.address)\n",
-        "        row = None\n",
+        "        if winner is None:\n            self._peers.drop(address)\n            return\n",
+        "        if winner is None:\n            return\n",
     ),
     "what was read in a doubt is all there is": Fault("host.local", "whole=anew and not doubt)\n", "whole=True)\n"),
     "rows are compared with what we remember": Fault(
@@ -105,12 +105,12 @@ FAULTS = {
         "        return _records(self.endpoints())\n",
     ),
     "a release is not told later": Fault(
-        "host.upkeep",
-        '            if lease.use == "releasing" and not self._leases.is_owed(lease):\n',
+        "host.telling",
+        '            if lease.use == "releasing" and self._is_due(lease):\n',
         "            if False:\n",
     ),
     "a promise is not written": Fault(
-        "host.leases", "            self._keep_promise(lease, deadline)\n", "            pass\n"
+        "host.telling", "            self._keep_promise(lease, deadline)\n", "            pass\n"
     ),
     "an index key stays": Fault(
         "host.publish",
@@ -140,8 +140,8 @@ FAULTS = {
     ),
     "a withdrawal is not published": Fault(
         "docker.driver",
-        "            if gone is not None:\n                self._withdraw(local, gone.address)\n",
-        "            pass\n",
+        "                self._publisher.offer(local.network.overlay)\n        return {}\n\n    def endpoint_info",
+        "        return {}\n\n    def endpoint_info",
     ),
 }
 

@@ -110,7 +110,14 @@ def test_durations_are_histograms() -> None:
 def test_gauges_say_what_was_seen() -> None:
     """Store, overlays, peers, brake: each as the look has it, and nothing where nothing is known."""
     seen = sight(
-        store={"answers": False, "since": 30.0, "answered": 31.0, "in_doubt": True, "unreadable": {"a": "b"}},
+        store={
+            "answers": False,
+            "since": 30.0,
+            "answered": 31.0,
+            "in_doubt": True,
+            "unreadable": {"a": "b"},
+            "untold": 2,
+        },
         overlays=(overlay("web", endpoints=3, heard=None), overlay("db", built=False)),
         peers=(peer("bob", rtt=None, carries=False), peer("eve", state=State.DEAD, heard=None, carries=None)),
         held=(HeldSight(kind="link", overlay="web", count=60), HeldSight(kind="link", overlay="db", count=1)),
@@ -122,6 +129,7 @@ def test_gauges_say_what_was_seen() -> None:
         ("myoverlay_store_silent_seconds",): 31.0,
         ("myoverlay_store_in_doubt",): 1.0,
         ("myoverlay_store_unreadable_keys",): 1.0,
+        ("myoverlay_store_untold_addresses",): 2.0,
         ("myoverlay_overlays",): 2.0,
         ("myoverlay_overlays_down",): 1.0,
         ("myoverlay_endpoints", "web"): 3.0,

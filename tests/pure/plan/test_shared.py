@@ -42,6 +42,21 @@ def test_it_is_what_a_dict_would_be(before: dict[str, int], steps: list[tuple[st
     assert after.get("absent", 7) == model.get("absent", 7)
 
 
+@given(tables, tables, st.sets(st.text(max_size=3)))
+def test_many_are_put_at_once(before: dict[str, int], more: dict[str, int], gone: set[str]) -> None:
+    """As one by one: keys, values and length, also of what is dropped afterwards; the one before is as it was."""
+    table = Shared(before)
+    draft = table.edit()
+    draft.put(more)
+    for key in gone:
+        draft.drop(key)
+    after, model = draft.done(), {key: value for key, value in (before | more).items() if key not in gone}
+    assert dict(after) == model
+    assert len(after) == len(model)
+    assert dict(table) == before
+    assert len(table) == len(before)
+
+
 @given(tables, changes)
 def test_what_differs(before: dict[str, int], steps: list[tuple[str, int | None]]) -> None:
     """The keys that hold another object: told as from two plain dicts, and in both directions."""
