@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONPATH := src
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: attack bench bench-check bench-docs bench-scale names replay model model-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin clean
+.PHONY: attack bench bench-check bench-docs bench-scale names replay model model-proof fuzz fuzz-proof help demo by-hand test test-pure test-kernel test-engine test-web chaos chaos-docs chaos-proof lint docs lock lab lab-down plugin sbom audit clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,12 @@ model: $(VENV)/ready ## 1,000 random schedules of simulated hosts under virtual 
 model-proof: $(VENV)/ready ## faults planted into the code: each is found by the model; how many schedules it took, and what caught it
 	@$(BIN)/python -m tests.pure.model proof
 
+fuzz: $(VENV)/ready ## a million bent inputs for each of six decoders, or 30 CPU minutes (TARGET=dns INPUTS= MINUTES= SEED=; RECORD=1: into docs/fuzzing.md)
+	@$(BIN)/python -m tests.fuzz run $(TARGET) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
+
+fuzz-proof: $(VENV)/ready ## bugs planted into the decoders: each is found by the fuzzing
+	@$(BIN)/python -m tests.fuzz proof $(if $(SEED),--seed $(SEED))
+
 lint: $(VENV)/ready ## ruff, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,8 +101,14 @@ lab-down: ## end all laboratories
 plugin: $(VENV)/ready ## build/plugin, fit for `docker plugin create NAME build/plugin`
 	$(PYTHON) -m plugin build --target build/plugin
 
+sbom: $(VENV)-supply/ready plugin ## build/plugin.cdx.json: what the plugin is made of (CycloneDX), checked against its schema
+	@$(VENV)-supply/bin/python -m plugin sbom
+
+audit: $(VENV)-supply/ready ## known vulnerabilities of what the lock files pin; status 2: it could not be asked
+	@$(VENV)-supply/bin/python -m plugin audit
+
 clean: lab-down ## remove all that was built and downloaded
-	rm -rf $(VENV) .lab build
+	rm -rf $(VENV) $(VENV)-supply .lab build
 
 .PHONY: .lab-ready
 .lab-ready:
@@ -113,6 +125,12 @@ $(VENV)/ready: requirements-dev.lock
 
 $(VENV)/web-ready: requirements-web.lock $(VENV)/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-web.lock
+	@touch $@
+
+$(VENV)-supply/ready: requirements-supply.lock $(VENV)/ready
+	rm -rf $(VENV)-supply
+	$(PYTHON) -m venv $(VENV)-supply
+	$(VENV)-supply/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-supply.lock
 	@touch $@
 
 $(VENV)/bench-ready: requirements-bench.lock $(VENV)/ready

@@ -1,4 +1,4 @@
-"""`python3 -m plugin build` and `python3 -m plugin lock`."""
+"""`python3 -m plugin build`, `lock`, `sbom` and `audit`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from plugin import build, locks, places
+from plugin import audit, build, locks, places, sbom
 from plugin.errors import BuildError
 
 
@@ -17,7 +17,9 @@ def main() -> None:
         if asked.verb == "lock":
             locks.write_locks(asked.upgrade)
             return
-        print(build.build(_order(asked)))
+        if asked.verb == "audit":
+            sys.exit(audit.audit())
+        print(sbom.write(asked.plugin, asked.target) if asked.verb == "sbom" else build.build(_order(asked)))
     except BuildError as error:
         sys.exit(f"plugin: {error}")
 
@@ -38,6 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--refresh", action="store_true", help="look for newer Debian packages")
     lock = verbs.add_parser("lock", help="write requirements*.lock from pyproject.toml")
     lock.add_argument("--upgrade", action="store_true", help="take newer versions though the pinned ones still fit")
+    bill = verbs.add_parser("sbom", help="write what a built plugin is made of (CycloneDX)")
+    bill.add_argument("--plugin", type=Path, default=places.TARGET, help="the folder that was built")
+    bill.add_argument("--target", type=Path, default=places.TARGET.with_suffix(".cdx.json"), help="the file")
+    verbs.add_parser("audit", help="known vulnerabilities of what the lock files pin; 2: it could not be asked")
     return parser
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from plugin import debian, elf, interpreter, places, wheels
+from plugin import archive, debian, elf, interpreter, places, wheels
 
 EPOCH = 1_577_836_800
 """The time every file is given (2020-01-01) unless SOURCE_DATE_EPOCH says another."""
@@ -34,10 +33,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished plugin folder: what it weighs, and a digest over names, modes and contents."""
+    """A finished plugin folder: what it weighs, and the digest of it as a tar (`archive.digest`)."""
 
     target: Path
-    content: str
+    digest: str
     files: int
     apparent: int
     on_disk: int
@@ -46,7 +45,7 @@ class Built:
     def __str__(self) -> str:
         return (
             f"{self.target}: root file system {self.apparent / 1e6:.1f} MB in {self.files} files"
-            f" ({self.on_disk / 1e6:.1f} MB on disk), content sha256:{self.content[:16]}, {self.seconds:.1f} s"
+            f" ({self.on_disk / 1e6:.1f} MB on disk), {self.seconds:.1f} s\nsha256:{self.digest}"
         )
 
 
@@ -112,29 +111,28 @@ def _one_at_a_time(cache: Path) -> Iterator[None]:
         yield
 
 
+def moment() -> int:
+    """The time of all that is built, in Unix seconds."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH))
+
+
 def _settle(folder: Path) -> None:
     """Give everything root as owner (where we may), plain modes and one time, whoever built it under whatever umask."""
-    moment = int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH))
+    at = moment()
     for path in [*folder.rglob("*"), folder]:
         if os.geteuid() == 0:
             os.chown(path, 0, 0, follow_symlinks=False)
         if not path.is_symlink():
             executable = path.is_dir() or path.stat().st_mode & 0o100
             path.chmod(0o1777 if path == folder / "rootfs/tmp" else 0o755 if executable else 0o644)
-        os.utime(path, (moment, moment), follow_symlinks=False)
+        os.utime(path, (at, at), follow_symlinks=False)
 
 
 def _measure(target: Path, seconds: float) -> Built:
-    digest = hashlib.sha256()
     files = apparent = on_disk = 0
-    for path in sorted(target.rglob("*")):
+    for path in (target / "rootfs").rglob("*"):
         entry = path.lstat()
-        digest.update(json.dumps([str(path.relative_to(target)), entry.st_mode, int(entry.st_mtime)]).encode())
-        digest.update(str(path.readlink()).encode() if path.is_symlink() else b"")
-        if stat.S_ISREG(entry.st_mode):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        if path.is_relative_to(target / "rootfs"):
-            files += stat.S_ISREG(entry.st_mode)
-            apparent += entry.st_size
-            on_disk += entry.st_blocks * 512
-    return Built(target, digest.hexdigest(), files, apparent, on_disk, seconds)
+        files += stat.S_ISREG(entry.st_mode)
+        apparent += entry.st_size
+        on_disk += entry.st_blocks * 512
+    return Built(target, archive.digest(target), files, apparent, on_disk, seconds)

@@ -1,9 +1,11 @@
-"""`python3 -m plugin lock`: the versions and hashes of what runs, what tests it, what tests the page, what measures."""
+"""`python3 -m plugin lock`: the versions and hashes of what runs, what tests it, what tests the page, what measures,
+what lists and audits the plugin's parts."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from plugin import places
@@ -22,10 +24,12 @@ def write_locks(upgrade: bool) -> None:
     _compile(places.DEV_LOCK, ["--group", "dev", "--constraint", places.LOCK.name, *more])
     for group, lock in (("web", places.WEB_LOCK), ("bench", places.BENCH_LOCK)):
         _compile(lock, ["--group", "dev", "--group", group, "--constraint", places.DEV_LOCK.name, *more])
+    # In an environment of its own: what looks at the plugin from outside has nothing of it.
+    _compile(places.SUPPLY_LOCK, ["--group", "supply", *more], of=[])
 
 
-def _compile(lock: Path, arguments: list[str]) -> None:
-    command = [_uv(), "pip", "compile", *_FLAGS, "pyproject.toml", "--output-file", lock.name, *arguments]
+def _compile(lock: Path, arguments: list[str], of: Sequence[str] = ("pyproject.toml",)) -> None:
+    command = [_uv(), "pip", "compile", *_FLAGS, *of, "--output-file", lock.name, *arguments]
     if subprocess.run(command, cwd=places.REPOSITORY, stdout=subprocess.DEVNULL, check=False).returncode:
         raise BuildError(f"{lock.name} could not be resolved (uv's words are above)")
 

@@ -11,6 +11,7 @@ LOCK = REPOSITORY / "requirements.lock"
 DEV_LOCK = REPOSITORY / "requirements-dev.lock"
 BENCH_LOCK = REPOSITORY / "requirements-bench.lock"
 WEB_LOCK = REPOSITORY / "requirements-web.lock"
+SUPPLY_LOCK = REPOSITORY / "requirements-supply.lock"
 TARGET = REPOSITORY / "build" / "plugin"
 PIP_PYTHON = REPOSITORY / ".venv" / "bin" / "python"
 

@@ -135,6 +135,7 @@ def test_its_words_are_the_project_s() -> None:
         ("requirements-dev.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]),
         ("requirements-web.lock", PROJECT["dependency-groups"]["dev"] + PROJECT["dependency-groups"]["web"]),
         ("requirements-bench.lock", PROJECT["dependency-groups"]["dev"] + PROJECT["dependency-groups"]["bench"]),
+        ("requirements-supply.lock", PROJECT["dependency-groups"]["supply"]),
     ],
 )
 def test_locks_hold_what_the_project_asks_for(lock: str, wanted: list[str]) -> None:
@@ -155,7 +156,7 @@ def test_what_is_tested_is_what_runs() -> None:
     assert dev <= locked("requirements-bench.lock").items()
 
 
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-web.lock", "requirements-bench.lock"]
+LOCKS = sorted(path.name for path in REPOSITORY.glob("requirements*.lock"))
 
 
 @pytest.mark.parametrize("lock", LOCKS)

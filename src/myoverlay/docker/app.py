@@ -15,6 +15,7 @@ from myoverlay.docker import driver, ipam, wire
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
 from myoverlay.errors import MyoverlayError
+from myoverlay.networks import plain
 from myoverlay.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -77,10 +78,10 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     table = {**methods(network, ipam), **(more or {})}
 
-    @app.post("/<method>")
+    @app.post("/<method>", provide_automatic_options=False)
     def call(method: str) -> flask.Response:
         if method not in table:
-            return _answer(404, _error(f"{method} is not a method of this plugin"))
+            return _answer(404, _error(f"{plain(method)} is not a method of this plugin"))
         kind, act = table[method]
         started = time.monotonic()
         status, body, about = _call(kind, act, started + DEADLINE)

@@ -52,12 +52,15 @@ class NetworkDriver:
         return CAPABILITIES
 
     def create_network(self, call: wire.CreateNetwork, deadline: float) -> Answer:
-        subnet, gateway = _subnet(call)
+        subnet, given = _subnet(call)
+        gateway = wire.address_of(given) if given else None
+        if gateway is not None and not subnet.is_host(gateway):
+            raise Refused(f"the gateway {gateway} is no host address of {subnet}: choose a --gateway inside it")
         request = Request(
             network=call.network,
             options=plan.read_options(call.generic),
             subnet=subnet,
-            gateway=wire.address_of(gateway) if gateway else None,
+            gateway=gateway,
             internal=call.option(wire.INTERNAL) is True,
         )
         self._overlays.create(request, deadline)

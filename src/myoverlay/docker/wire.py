@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -25,6 +25,9 @@ GATEWAY = "com.docker.network.gateway"
 #: The container's name, from Engine 29 on.
 ENDPOINT_NAME = "com.docker.network.endpoint.name"
 
+#: Docker's have 64 hex digits. Links are named by them, and sentences and the log name them.
+Id = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")]
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A request body."""
@@ -36,7 +39,7 @@ class IpamData(Message, frozen=True, kw_only=True):
 
 
 class CreateNetwork(Message, frozen=True, kw_only=True):
-    network: str = msgspec.field(name="NetworkID")
+    network: Id = msgspec.field(name="NetworkID")
     options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
     ipv4: tuple[IpamData, ...] | None = msgspec.field(name="IPv4Data", default=None)
     ipv6: tuple[IpamData, ...] | None = msgspec.field(name="IPv6Data", default=None)
@@ -54,12 +57,12 @@ class CreateNetwork(Message, frozen=True, kw_only=True):
 
 
 class OfNetwork(Message, frozen=True, kw_only=True):
-    network: str = msgspec.field(name="NetworkID")
+    network: Id = msgspec.field(name="NetworkID")
 
 
 class OfEndpoint(Message, frozen=True, kw_only=True):
-    network: str = msgspec.field(name="NetworkID")
-    endpoint: str = msgspec.field(name="EndpointID")
+    network: Id = msgspec.field(name="NetworkID")
+    endpoint: Id = msgspec.field(name="EndpointID")
 
 
 class Interface(Message, frozen=True, kw_only=True):
@@ -69,8 +72,8 @@ class Interface(Message, frozen=True, kw_only=True):
 
 
 class CreateEndpoint(Message, frozen=True, kw_only=True):
-    network: str = msgspec.field(name="NetworkID")
-    endpoint: str = msgspec.field(name="EndpointID")
+    network: Id = msgspec.field(name="NetworkID")
+    endpoint: Id = msgspec.field(name="EndpointID")
     interface: Interface | None = msgspec.field(name="Interface", default=None)
     options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
 
@@ -89,9 +92,9 @@ class CreateEndpoint(Message, frozen=True, kw_only=True):
 
 
 class Join(Message, frozen=True, kw_only=True):
-    network: str = msgspec.field(name="NetworkID")
-    endpoint: str = msgspec.field(name="EndpointID")
-    sandbox: str = msgspec.field(name="SandboxKey", default="")
+    network: Id = msgspec.field(name="NetworkID")
+    endpoint: Id = msgspec.field(name="EndpointID")
+    sandbox: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{0,255}\Z")] = msgspec.field(name="SandboxKey", default="")
 
 
 class Discover(Message, frozen=True, kw_only=True):

@@ -91,7 +91,10 @@ class Kept(Generic[V]):
             generation = door.generation()
             if self._form is None or self._shape(door) != self._form:
                 return None
-            held = self._read(door)
+            try:
+                held = self._read(door)
+            except ValueError:  # somebody put an element there that can be none of ours, such as a multicast MAC
+                return None
             self._generation = generation
             return held
 

@@ -190,6 +190,11 @@ def decode_link(body: bytes) -> Seen | None:
     )
 
 
+def flags_of(body: bytes) -> int:
+    """A link message's flags (IFF_*); none in one that is cut off."""
+    return int(IFINFO.unpack_from(body)[3]) if len(body) >= IFINFO.size else 0
+
+
 def _number(raw: bytes) -> int:
     return int.from_bytes(raw, sys.byteorder)
 

@@ -43,6 +43,8 @@ def bridged_macs(wire: Wire, bridge: int, tunnel: int) -> set[Mac]:
     which = attribute(NDA_MASTER, struct.pack("=I", bridge))
     macs = set()
     for body in wire.dump(RTM_GETNEIGH, NDM.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + which):
+        if len(body) < NDM.size:
+            continue
         port = NDM.unpack_from(body)[1]
         raw = attributes(body, NDM.size).get(NDA_LLADDR, b"")
         if port != tunnel and len(raw) == 6 and not raw[0] & 1 and any(raw):

@@ -173,7 +173,7 @@ def route_to(wire: Wire, target: Address, source: Address | None) -> Route:
         raise
     given = attributes(raw, underlay.RTMSG.size)
     out, gateway, chosen = given.get(RTA_OIF, b""), given.get(RTA_GATEWAY, b""), given.get(RTA_PREFSRC, b"")
-    link = observe.link(wire, struct.unpack("=I", out)[0]) if len(out) == 4 else None
+    link = observe.link(wire, underlay.index_in(out)) if out else None
     metric = attributes(given.get(RTA_METRICS, b""), 0).get(RTAX_MTU, b"")
     limit = struct.unpack("=I", metric)[0] if len(metric) == 4 else 0
     carried = link.mtu if link is not None else 0
@@ -201,7 +201,7 @@ def _device(link: Seen, shown: Link) -> Device:
 
 def _flags(wire: Wire, index: int) -> int:
     body = wire.one(Request(_RTM_GETLINK, 0, IFINFO.pack(0, 0, index, 0, 0)), f"looking at interface {index}").body
-    return int(IFINFO.unpack_from(body)[3])
+    return linkforms.flags_of(body)
 
 
 def _neighbour(wire: Wire, address: Address, index: int) -> Neighbour | None:

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 from myoverlay.errors import Clash, KernelRefused, Unavailable
 from myoverlay.kernel import frames, netns
 from myoverlay.kernel.channel import NO_STATISTICS, RTM_GETLINK
-from myoverlay.kernel.linkforms import IFINFO, Tunnel
+from myoverlay.kernel.linkforms import IFINFO, Tunnel, flags_of
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.listener import attach_filter
 from myoverlay.kernel.neigh import NDA_DST, NDA_LLADDR, NDM, NTF_SELF, RTM_NEWNEIGH
@@ -369,4 +369,4 @@ def _listen(ns: Namespace, protocol: int, steps: Sequence[tuple[int, int, int, i
 def _has_carrier(wire: Wire, index: int) -> bool:
     request = IFINFO.pack(0, 0, index, 0, 0) + NO_STATISTICS
     answer = wire.one(Request(RTM_GETLINK, 0, request), f"looking at interface {index}")
-    return bool(IFINFO.unpack_from(answer.body)[3] & IFF_LOWER_UP)
+    return bool(flags_of(answer.body) & IFF_LOWER_UP)

@@ -30,6 +30,8 @@ HEADER = struct.Struct("=IHHII")
 #: struct nlattr: length with this header, type. Payloads are padded to four bytes.
 ATTRIBUTE = struct.Struct("=HH")
 _ERRNO = struct.Struct("=i")
+#: linux/err.h; what is said of a number beyond it is not asked of the C library, which takes less than 32 bits.
+_MAX_ERRNO = 4095
 #: A message's flags, which stand at its sixth byte.
 _FLAGS = struct.Struct("=H")
 
@@ -123,7 +125,7 @@ def verdict(reply: Reply) -> tuple[int, str]:
     if len(reply.body) < 4:
         return errno.EBADMSG, "an error message without a code"
     code = -_ERRNO.unpack_from(reply.body)[0]
-    reason = os.strerror(code) if code else ""
+    reason = (os.strerror(code) if 0 < code <= _MAX_ERRNO else f"error {code}") if code else ""
     if reply.flags & NLM_F_ACK_TLVS and code:
         # Behind the errno stands the header of the request, and, unless it was capped, its body too.
         length = HEADER.size

@@ -40,6 +40,8 @@ def read(wire: Wire, names: dict[int, str]) -> tuple[Sieve, ...]:
     """What lies on the devices of these numbers, in the order in which packets meet it. Raises KernelRefused."""
     found: list[Sieve] = []
     for body in wire.dump(_RTM_GETQDISC, _HEAD.pack(0, 0, 0, 0, 0)):
+        if len(body) < _HEAD.size:
+            continue
         index, handle, parent = _HEAD.unpack_from(body)[1:4]
         given = attributes(body, _HEAD.size)
         if index not in names:

@@ -55,6 +55,8 @@ def places_of(wire: Wire, scopes: Sequence[int]) -> dict[int, list[Place]]:
     """The addresses of these scopes, in one reading; each list as `places` has it."""
     found: dict[int, list[Place]] = {scope: [] for scope in scopes}
     for body in wire.dump(RTM_GETADDR, IFADDR.pack(0, 0, 0, 0, 0)):
+        if len(body) < IFADDR.size:
+            continue
         _family, length, flags, scope, index = IFADDR.unpack_from(body)
         given = attributes(body, IFADDR.size)
         # On a point-to-point link IFA_ADDRESS is the other end's.
@@ -62,7 +64,8 @@ def places_of(wire: Wire, scopes: Sequence[int]) -> dict[int, list[Place]]:
         if scope not in found or len(raw) not in (4, 16):
             continue
         flags = _number(given.get(IFA_FLAGS)) or flags
-        other = Address.unpack(given.get(IFA_ADDRESS, raw))
+        beyond = given.get(IFA_ADDRESS, raw)
+        other = Address.unpack(beyond if len(beyond) == len(raw) else raw)
         found[scope].append(Place(Address.unpack(raw), length, index, bool(flags & _SECOND_CHOICE), other))
     return {
         scope: sorted(held, key=lambda place: (place.second_choice, place.address.version))
@@ -179,11 +182,11 @@ class _Route:
         hops = self.given.get(RTA_MULTIPATH, b"")
         if RTA_OIF not in self.given and len(hops) >= NEXTHOP.size:
             return int(NEXTHOP.unpack_from(hops)[3])
-        return _number(self.given.get(RTA_OIF))
+        return index_in(self.given.get(RTA_OIF))
 
     def leads_to(self) -> Iterator[Subnet]:
         raw = self.given.get(RTA_DST, b"")
-        if self.length and len(raw) == (4 if self.family == socket.AF_INET else 16):
+        if len(raw) == (4 if self.family == socket.AF_INET else 16) and 0 < self.length <= 8 * len(raw):
             net = ipaddress.ip_network((raw, self.length), strict=False)
             if not (net.is_link_local or net.is_multicast or net.is_loopback):
                 yield Subnet(str(net))
@@ -201,6 +204,11 @@ def _main_routes(wire: Wire, family: int) -> Iterator[_Route]:
         route = _Route.decode(body)
         if route is not None and (route.family, route.table, route.kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
             yield route
+
+
+def index_in(raw: bytes | None) -> int:
+    """An interface's number, which the kernel's structs hold with a sign; 0 for none."""
+    return int(struct.unpack("=i", raw)[0]) if raw is not None and len(raw) == 4 else 0
 
 
 def _number(raw: bytes | None) -> int:

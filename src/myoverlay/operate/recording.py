@@ -84,7 +84,7 @@ class Recording:
             return
         try:
             said = _read(body) if body else _Said()
-        except ValueError:  # it was refused for that
+        except (ValueError, RecursionError):  # it was refused for that, or has no body that anybody reads
             said = _Said()
         about = {
             "network": said.NetworkID[:12],

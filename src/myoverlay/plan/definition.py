@@ -58,7 +58,7 @@ def _switch(text: str) -> bool:
 
 
 def _vtep(text: str) -> str:
-    if not text or len(text) > 45 or "/" in text:
+    if not text or len(text) > 45 or "/" in text or not text.isprintable():
         raise ValueError(f"{text!r} is neither an address nor an interface of this host")
     return text
 

@@ -170,7 +170,7 @@ class Catalogue:
     def _decoded(self, decode: Any, raw: bytes) -> Any:
         try:
             return decode(raw)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:  # what is no UTF-8, or nested without end, as well
             raise Unavailable(f"Consul's catalogue cannot be read: {error}") from None
 
 

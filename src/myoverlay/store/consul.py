@@ -243,7 +243,7 @@ class ConsulStore:
             raise Unavailable(f"{where} cannot be asked: {attempt}: {reason}") from error
         except _Answered as error:
             raise Unavailable(f"{where} answered {error}: {attempt}") from None
-        except (ConsulException, msgspec.MsgspecError, ValueError):
+        except (ConsulException, msgspec.MsgspecError, ValueError, RecursionError):
             # Without the body, which py-consul puts into its text: what is no Consul may send back what it was sent.
             raise Unavailable(f"{where} sent an answer that cannot be read: {attempt}") from None
 

@@ -19,7 +19,7 @@ import msgspec
 
 from myoverlay.networks import Answer, HeldNetwork, NetworkPlan, Question, check_id
 from myoverlay.store import MAX_OPS, Check, Conflict, Delete, Entry, Put, Reset, Unchanged
-from myoverlay.store.typed import Held, Typed
+from myoverlay.store.typed import Held, Typed, tail
 from myoverlay.values import HostId, OverlayName, encode
 
 
@@ -184,7 +184,7 @@ class NetworkRecords(Typed):
             return seen
         found = {}
         for entry in seen.entries:
-            held = self.read(Question, entry) if entry.key.startswith(self._ask_key("")) else None
+            held = self.read(Question, entry) if entry.key == self._ask_key(tail(entry.key)) else None
             held = self.named(entry, held.value.id if held else "", held)
             if held is not None:
                 found[held.value.id] = held
@@ -201,7 +201,7 @@ class NetworkRecords(Typed):
         seen = self.store.wait(self.key("answers", check_id(question), ""), index, timeout=timeout)
         if isinstance(seen, Unchanged | Reset):
             return seen
-        found = self.by_host(Answer, seen.entries)
+        found = self.by_host(Answer, self.direct(seen.entries, "answers", question))
         return Answers({host: held.value for host, held in found.items()}, seen.index)
 
     def take_back(self, question: str, *, timeout: float = 3.0) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from myoverlay.outlook import Look, Outlook
 from myoverlay.store import Check, Conflict, Delete, Entry, Put
-from myoverlay.store.typed import Held, Typed
+from myoverlay.store.typed import Held, Typed, tail
 from myoverlay.values import HostId, encode
 
 
@@ -38,7 +38,7 @@ class OutlookRecords(Typed):
         """Who looks, in what was found below `incarnation`; whatever else lies there is passed over."""
         found = {}
         for entry in entries:
-            held = self.read(Look, entry) if entry.key.startswith(self._look_key("")) else None
+            held = self.read(Look, entry) if entry.key == self._look_key(tail(entry.key)) else None
             held = self.named(entry, held.value.asker if held else "", held)
             if held is not None:
                 found[held.value.asker] = held
@@ -56,7 +56,8 @@ class OutlookRecords(Typed):
 
     def told(self, *, timeout: float = 3.0) -> dict[HostId, Held[Outlook]]:
         """What all hosts have told."""
-        return self.by_host(Outlook, self.store.list(self._told_key(""), timeout=timeout).entries)
+        entries = self.store.list(self._told_key(""), timeout=timeout).entries
+        return self.by_host(Outlook, self.direct(entries, "outlooks"))
 
     def untell(self, *, timeout: float = 3.0) -> None:
         """Nobody looks: what this host told goes."""

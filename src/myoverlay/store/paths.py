@@ -17,7 +17,7 @@ import msgspec
 from myoverlay.networks import check_id
 from myoverlay.path import PathAnswer, PathQuestion, Seek, Sought
 from myoverlay.store import MAX_OPS, Check, Conflict, Delete, Entry, Put, Reset, Store, Unchanged
-from myoverlay.store.typed import Held, OfHost, Typed
+from myoverlay.store.typed import Held, OfHost, Typed, tail
 from myoverlay.values import HostId, encode
 
 
@@ -59,7 +59,7 @@ class AskedRecords(Typed, Generic[Q, A]):
 
     def question(self, entry: Entry) -> Held[Q] | None:
         """The question in what was found below `incarnation`; None for whatever else lies there."""
-        if not entry.key.startswith(self._ask_key("")):
+        if entry.key != self._ask_key(tail(entry.key)):
             return None
         held = self.read(self._question, entry)
         return self.named(entry, held.value.id if held else "", held)
@@ -75,7 +75,7 @@ class AskedRecords(Typed, Generic[Q, A]):
         seen = self.store.wait(self.key(self._answered, check_id(question), ""), index, timeout=timeout)
         if isinstance(seen, Unchanged | Reset):
             return seen
-        found = self.by_host(self._answer, seen.entries)
+        found = self.by_host(self._answer, self.direct(seen.entries, self._answered, question))
         return Answers({host: held.value for host, held in found.items()}, seen.index)
 
     def take_back(self, question: str, *, timeout: float = 3.0) -> None:

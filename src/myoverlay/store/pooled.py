@@ -43,7 +43,7 @@ class Pooled(Typed):
 
     def pools(self, *, timeout: float = 3.0) -> list[Held[Pool]]:
         entries = self.store.list(self.key("subnets", ""), timeout=timeout).entries
-        return [held for held in map(self._read_pool, entries) if held is not None]
+        return [held for held in map(self._read_pool, self.direct(entries, "subnets")) if held is not None]
 
     def pool(self, subnet: Subnet, *, strict: bool = False, timeout: float = 3.0) -> Held[Pool] | None:
         """A pool; a bad one is None, or, where that is `strict`, raises Unreadable."""
@@ -65,7 +65,8 @@ class Pooled(Typed):
     def leases(self, subnet: Subnet, *, timeout: float = 3.0) -> dict[Address, Held[Lease]]:
         """All leases of a pool. A key that is no lease counts as taken by nobody known, so it is left out here."""
         entries = self.store.list(self.key("pools", subnet.key, ""), timeout=timeout).entries
-        return {held.value.address: held for held in map(self._read_lease, entries) if held is not None}
+        there = self.direct(entries, "pools", subnet.key)
+        return {held.value.address: held for held in map(self._read_lease, there) if held is not None}
 
     def lease(
         self, subnet: Subnet, address: Address, *, strict: bool = False, timeout: float = 3.0

@@ -62,7 +62,8 @@ class Presence(Typed):
 
     def alive(self, *, timeout: float = 3.0) -> dict[HostId, Held[Alive]]:
         """The hosts whose session lives, with what they say of themselves."""
-        return self.by_host(Alive, self.store.list(self.key("alive", ""), timeout=timeout).entries)
+        entries = self.store.list(self.key("alive", ""), timeout=timeout).entries
+        return self.by_host(Alive, self.direct(entries, "alive"))
 
     def alive_of(self, hosts: Iterable[HostId], *, timeout: float = 3.0) -> dict[HostId, Alive]:
         """What these hosts say of themselves; a host that is not there, or says nothing sensible, is absent."""

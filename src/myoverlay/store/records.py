@@ -150,7 +150,7 @@ class Records(Pooled):
     def vnis(self, *, timeout: float = 3.0) -> dict[int, VniHolder | None]:
         """All overlays of the store, by VNI: few and small. None: taken, and by whom cannot be read."""
         found: dict[int, VniHolder | None] = {}
-        for entry in self.store.list(self.key("vni", ""), timeout=timeout).entries:
+        for entry in self.direct(self.store.list(self.key("vni", ""), timeout=timeout).entries, "vni"):
             held = self.read(VniHolder, entry)
             vni = tail(entry.key)
             if not _VNI.fullmatch(vni):
@@ -246,8 +246,8 @@ class Records(Pooled):
         return Put(self.key("overlays", overlay, "members", self.me), encode(member))
 
     def members(self, overlay: OverlayName, *, timeout: float = 3.0) -> dict[HostId, Member]:
-        found = {}
-        for entry in self.store.list(self.key("overlays", overlay, "members", ""), timeout=timeout).entries:
+        found, place = {}, ("overlays", overlay, "members")
+        for entry in self.direct(self.store.list(self.key(*place, ""), timeout=timeout).entries, *place):
             held = self.read(Member, entry)
             try:
                 host = HostId(tail(entry.key))
@@ -372,7 +372,7 @@ class Records(Pooled):
         if isinstance(seen, Unchanged | Reset):
             return seen
         rings = {}
-        for entry in seen.entries:
+        for entry in self.direct(seen.entries, "overlays", overlay, "changes"):
             held = self.read(Ring, entry)
             rings[tail(entry.key)] = held.value if held else Ring()
         return Changes(rings, rings.pop(ASKED, Ring()), seen.index)

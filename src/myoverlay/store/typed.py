@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -86,6 +86,7 @@ class Typed:
             return None
         if self.quarantine:
             self.quarantine.pop(entry.key, None)  # somebody repaired it
+            self.quarantine.at.pop(entry.key, None)
         return Held(value, entry.index)
 
     def named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:
@@ -94,6 +95,15 @@ class Typed:
             self.distrust(entry.key, f"it is about {name}")
             return None
         return held
+
+    def direct(self, entries: Iterable[Entry], *place: str) -> Iterator[Entry]:
+        """Those that lie right below a place. What lies deeper ends in another's name, and would be read as his."""
+        below = self.key(*place, "")
+        for entry in entries:
+            if "/" in entry.key.removeprefix(below):
+                self.distrust(entry.key, "it lies deeper than keys of its kind do")
+            else:
+                yield entry
 
     def by_host(self, kind: type[H], entries: Iterable[Entry]) -> dict[HostId, Held[H]]:
         """What hosts say, each under a key that ends in its id."""

@@ -320,7 +320,7 @@ def test_each_call_is_one_line_in_the_log(docker: Docker, caplog: pytest.LogCapt
 def test_what_docker_sends_forges_no_line(docker: Docker, caplog: pytest.LogCaptureFixture) -> None:
     """An id with a newline, or of any length, stays out of the line or is cut."""
     with caplog.at_level(logging.INFO, "myoverlay.docker.app"):
-        docker.refusal("NetworkDriver.Join", 404, NetworkID="n2\nNetworkDriver.Join ok", EndpointID="é" * 9)
+        docker.refusal("NetworkDriver.Join", 400, NetworkID="n2\nNetworkDriver.Join ok", EndpointID="é" * 9)
         docker.call("IpamDriver.ReleasePool", PoolID="p" * 5000)
     one, two = caplog.records
     assert one.fields.keys() & {"network", "endpoint"} == set()  # type: ignore[attr-defined]

@@ -152,10 +152,16 @@ def planted(name: str) -> Iterator[None]:
     if not name:
         yield
         return
-    fault = FAULTS[name]
+    with plant(FAULTS[name]):
+        yield
+
+
+@contextmanager
+def plant(fault: Fault) -> Iterator[None]:
+    """The same for a fault of the caller's."""
     module = importlib.import_module(f"myoverlay.{fault.module}")
     source = inspect.getsource(module)
-    assert source.count(fault.line) == 1, f"{name}: {fault.line!r} is not in {fault.module} once"
+    assert source.count(fault.line) == 1, f"{fault.line!r} is not in {fault.module} once"
     changed = _functions(_compiled(module, source.replace(fault.line, fault.instead)))
     before = {where: function.__code__ for where, function in _functions(vars(module)).items()}
     touched = 0
@@ -163,11 +169,12 @@ def planted(name: str) -> Iterator[None]:
         if (
             changed[where].__code__.co_code != before[where].co_code
             or changed[where].__code__.co_consts != before[where].co_consts
+            or changed[where].__code__.co_names != before[where].co_names
         ):
             touched += 1
         function.__code__ = changed[where].__code__
     try:
-        assert touched, f"{name} changes nothing"
+        assert touched, f"{fault.instead!r} in {fault.module} changes nothing"
         yield
     finally:
         for where, function in _functions(vars(module)).items():
