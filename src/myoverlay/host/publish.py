@@ -19,18 +19,15 @@ from myoverlay.host.at_work import AtWork
 from myoverlay.host.holders import Holder, Holders, is_ours
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
-from myoverlay.host.told import Known, Told
+from myoverlay.host.told import Known, Own, Told
 from myoverlay.store import MAX_OPS, Entry
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import MAX_CLAIMS, Claim, Published, Records
-from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import Address, Definition, HostId, HostList, Mac, OverlayName, Record
+from myoverlay.values import Address, Definition, HostId, HostList, OverlayName, Record
 
 log = logging.getLogger(__name__)
 
-#: An address and its MAC.
-Own = tuple[Address, Mac]
 #: How long a claim is tried against a holder that may be about to withdraw, seconds.
 CONTEST = 1.0
 #: How often a claim that clashed is looked at again, seconds: its holder may have been about to withdraw all the same.
@@ -243,7 +240,7 @@ class Publisher(Loop):
             known = self._known.get(overlay)
             if known is None:
                 known = self._known[overlay] = self._look(local)
-            new, mine = self._list(local, known), _granted(known.listed)
+            new, mine = self._list(local, known), known.granted
             claims, drops = self._claims(definition, new, known), self._drops(definition, new, known)
             if known.listed is not None and known.listed.value == new and not claims and not drops:
                 self.told.note(new)
@@ -261,7 +258,7 @@ class Publisher(Loop):
             if isinstance(outcome, Published):
                 self.tally.add("published", "done")
                 known.note(outcome, drops)
-                self._granted[overlay] = _granted(known.listed)
+                self._granted[overlay] = known.granted
                 self.told.note(new)
                 for claim in claims:
                     self._disputed.pop((overlay, claim.record.address), None)
@@ -320,7 +317,7 @@ class Publisher(Loop):
         new = self._list(local, known)
         # What has not joined, and the index never took, may be another's by right: his rows would go for it everywhere.
         agreed = {*local.present(), *(known.listed.value.records if known.listed else ())}
-        mine, records = _granted(known.listed), tuple(record for record in new.records if record in agreed)
+        mine, records = known.granted, tuple(record for record in new.records if record in agreed)
         untold = tuple(record.address for record in records if (record.address, record.mac) not in mine)
         new = msgspec.structs.replace(new, records=records, tentative=untold)
         _, drops, _ = _first_chunk([], self._drops(definition, new, known))
@@ -437,13 +434,6 @@ class Publisher(Loop):
         with self._turn:
             for key in [key for key in self._contested if key[0] == overlay]:
                 del self._contested[key]
-
-
-def _granted(listed: Held[HostList] | None) -> frozenset[Own]:
-    """What was nobody else's when this host claimed it, by its own list, which it alone writes."""
-    if listed is None:
-        return frozenset()
-    return frozenset((r.address, r.mac) for r in listed.value.records if r.address not in listed.value.tentative)
 
 
 def _first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], list[Entry], list[Claim]]:

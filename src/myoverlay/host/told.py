@@ -10,7 +10,10 @@ from myoverlay.store import Entry
 from myoverlay.store.records import Published
 from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
-from myoverlay.values import Address, HostList, OverlayName
+from myoverlay.values import Address, HostList, Mac, OverlayName
+
+#: An address and its MAC.
+Own = tuple[Address, Mac]
 
 
 class Known(msgspec.Struct):
@@ -19,6 +22,14 @@ class Known(msgspec.Struct):
     listed: Held[HostList] | None
     ring: Held[Ring]
     entries: dict[str, Entry]
+
+    @property
+    def granted(self) -> frozenset[Own]:
+        """What was nobody else's when this host claimed it, by its own list, which it alone writes."""
+        if self.listed is None:
+            return frozenset()
+        listed = self.listed.value
+        return frozenset((r.address, r.mac) for r in listed.records if r.address not in listed.tentative)
 
     def note(self, done: Published, drops: list[Entry]) -> None:
         """Remember what the store holds now."""
