@@ -32,6 +32,8 @@ Learned = Callable[[LocalOverlay, View, View], None]
 
 #: It is looked again at who there is after this, seconds, and so many lists are read again: a transaction of reads.
 RELIST, AT_ONCE = 300.0, 64
+#: And after this where somebody's list is missing, seconds.
+SOON = 10.0
 _FIRST_LOOK = 3.0
 
 
@@ -70,6 +72,9 @@ class Watch(Loop):
         self._listed_at = 0.0
         #: The host whose list was read again last, in their order.
         self._reread = ""
+        #: Whose list is no longer there, and who may have it still: looked at again soon, since an address that such a
+        #: host keeps is nobody else's.
+        self._missing: set[HostId] = set()
         #: When `_rings` and `_index` were read.
         self._read_at = now()
         #: When the store answered last, whatever it said.
@@ -97,7 +102,7 @@ class Watch(Loop):
         if fresh and not self._local.listed.is_set():
             # The first listing of a run has nothing to be compared with: was a snapshot brought back just now?
             self._epoch.look()
-        seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else WAIT)
+        seen = self._records.changes(overlay, self._index, timeout=3.0 if fresh else self._patience())
         self.heard_at = self._now()
         if self.stopping.is_set():
             return False  # the overlay is left: its last holder takes the rings along, and that is no loss
@@ -111,6 +116,8 @@ class Watch(Loop):
             self.tally.add("watch_rounds", "unchanged")
             if self._is_due():
                 self._look_again()
+            elif self._missing:
+                self.fetch(self._missing)
             return False
         follows = all(seen.rings.get(name, Ring()).follows(ring) for name, ring in self._rings.items())
         if not follows:
@@ -126,9 +133,12 @@ class Watch(Loop):
             changed |= self._due()
         else:
             self.tally.add("watch_rounds", "change")
-        self.fetch(changed, anew=fresh)
+        self.fetch(changed | self._missing, anew=fresh)
         self._rings, self._index, self._read_at = seen.rings, seen.index, self._now()
         return not fresh
+
+    def _patience(self) -> float:
+        return WAIT if not self._missing else min(WAIT, SOON)
 
     def _is_due(self) -> bool:
         return self._now() - self._listed_at > RELIST
@@ -184,6 +194,7 @@ class Watch(Loop):
         found = self._read(sorted(hosts - lost))
         gone = (hosts - lost - found.keys()) & known
         left = (gone - self._remaining(gone) if gone else gone) | (lost & known)
+        self._missing = (self._missing - hosts) | (gone - left)
         doubt = self._epoch.in_doubt()
         before = self._local.view
         self._local.learn(found, anew, left, self._epoch.believed, doubt)

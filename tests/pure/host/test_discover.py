@@ -560,6 +560,28 @@ def test_who_has_been_there_since_the_loss_and_lists_nothing_has_left(
     assert "10.5.0.55" not in ann.local.addresses()
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_whose_list_is_missing_is_looked_at_again(
+    ann: Watcher, others: list[Host], store: SqliteStore, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    """With the next change, or soon, not only when all is listed: what it had is nobody else's till then."""
+    write(others[0], "10.5.0.11", incarnation=ann.epoch.id)
+    ann.round()
+    doubt(ann)
+    monkeypatch.setattr(ann.epoch, "in_doubt", lambda: False)  # it is over
+    define(others, *others[1:])
+    delete(store, f"{PREFIX}/hosts/{others[0].me}/overlays/{DEMO}")
+    ann.watch.fetch([others[0].me])
+    assert "10.5.0.11" in ann.local.addresses()
+    ann.watch._settled = lambda host: host == others[0].me
+    if not quiet:
+        write(others[1], "10.5.0.11", generation=2)
+    asked = ann.round()
+    assert [call for call in asked if others[0].me in str(call)]
+    assert ann.local.addresses() == ({"10.5.0.12", "10.5.0.13"} if quiet else {"10.5.0.11", "10.5.0.13"})
+    assert not [call for call in ann.round() if others[0].me in str(call)], "who has left is no longer looked for"
+
+
 # -- what it costs ---------------------------------------------------------------------------------------------------
 
 

@@ -140,6 +140,9 @@ class Truth:
             listed = self._listed.get(container, float("inf"))
             if container.machine is machine or self._world.scheduler.now - listed < IN_TIME:
                 continue
+            # What its host has withdrawn since, as another's, and a snapshot brought back, is an old word.
+            if container.address not in self._last_word.get(f"{container.machine.id}/overlays/{space.name}", ()):
+                continue
             # Whose rows went because it was dead for the grace has them again in time, not at once.
             if self._may_go(machine, container) or self._world.found_again(machine, container.machine) < IN_TIME:
                 continue
