@@ -571,7 +571,7 @@ def test_whose_list_is_missing_is_looked_at_again(
     monkeypatch.setattr(ann.epoch, "in_doubt", lambda: False)  # it is over
     define(others, *others[1:])
     delete(store, f"{PREFIX}/hosts/{others[0].me}/overlays/{DEMO}")
-    ann.watch.fetch([others[0].me])
+    ann.round()
     assert "10.5.0.11" in ann.local.addresses()
     ann.watch._settled = lambda host: host == others[0].me
     if not quiet:
