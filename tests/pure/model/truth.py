@@ -31,7 +31,7 @@ class Truth:
         #: Addresses that two hosts have because one promised it while it could not ask the store.
         self.promised: set[tuple[str, Address]] = set()
         #: Addresses that the others took from a host which none of them could reach for the lease grace.
-        self.given_up: set[tuple[tuple[str, Address], Machine]] = set()
+        self.given_up: dict[tuple[tuple[str, Address], Machine], float] = {}
         #: What each host listed when it last could, by host and overlay.
         self._last_word: dict[str, set[str]] = {}
         #: When a host's list said the last time that an address is no longer its own.
@@ -231,6 +231,10 @@ class Truth:
         listed = machine.run.listed_at.get(container.overlay.name) if machine.run is not None else None
         if host.lost_since is not None and self._is_lost(host) and (listed is None or listed > host.lost_since):
             return True
+        # Buried by one that could not hear it, while the observer, which could, did not reach the store to say so.
+        buried = self.given_up.get(((container.overlay.name, container.address), host))
+        if buried is not None and not host.writes() and (listed is None or listed > buried):
+            return True
         if now - world.lost_at >= world.grace:
             return False
         # Within the doubt: a run that had not listed before the store was rolled back has but the snapshot's word.
@@ -287,7 +291,7 @@ class Truth:
                         continue
                     if not self._is_beyond_reach(engine.machine, overlay):
                         self.fail("no living address is freed", f"{self._world.actor} freed {key}: {engine.machine}")
-                    self.given_up.add((key, engine.machine))
+                    self.given_up[key, engine.machine] = self._world.scheduler.now
 
     def note_owners(self, keys: set[str]) -> None:
         """Whoever wrote these keys: whose leases they are now."""
