@@ -386,14 +386,18 @@ class Publisher(Loop):
             if spared or self._now() - since < self._contest_time:
                 return True
             del self._contested[overlay, record.address]
-            if (record.address, record.mac) in self._granted.get(overlay, ()):
-                self._dispute(overlay, record.address, holder)  # the store was rolled back, to where others had it
+            if self._was_granted(overlay, record):
+                self._dispute(overlay, record.address, holder)
                 return False
             self._clashes[overlay, record.address] = holder.sentence
             self.tally.add("published", "clash")
             log.error("overlay %s: %s", overlay, holder.sentence)
             self._turn.notify_all()
             return False
+
+    def _was_granted(self, overlay: OverlayName, record: Record) -> bool:
+        """Did this run publish it, in a store that was rolled back since, to where another had it?"""
+        return (record.address, record.mac) in self._granted.get(overlay, ())
 
     def _dispute(self, overlay: OverlayName, address: Address, holder: Holder) -> None:
         """What is ours is told without its index keys, which are tried again later. With `_turn` held."""

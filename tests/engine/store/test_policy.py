@@ -143,6 +143,7 @@ def test_a_new_token_is_taken_up_without_a_restart(hosts: PolicedHosts, agent: G
     one, two = hosts.host(), hosts.host()
     in_parallel(*[lambda host=host: host.create_network() for host in (one, two)])
     a, b = one.run(), two.run()
+    until(lambda: a.ping(b.address) != [None], 10, "the one host to have heard of the other's container")
     old, me = hosts.token_of(one), one.daemon.records.me
     agent.revoke(old)
     until(lambda: not one.daemon.liveness.has_session, 30, "the token to be refused")

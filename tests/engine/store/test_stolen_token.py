@@ -15,6 +15,7 @@ import pytest
 
 from myoverlay.errors import Denied
 from myoverlay.host import discover, publish
+from myoverlay.host.told import Known
 from myoverlay.plan import claims
 from myoverlay.plan.rows import rank
 from myoverlay.store.consul import ConsulStore
@@ -231,7 +232,8 @@ def _loudest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _index_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was: whoever has the index keys has the address."""
-    monkeypatch.setattr(publish, "_granted", lambda _: frozenset())
+    monkeypatch.setattr(Known, "granted", property(lambda _: frozenset()))
+    monkeypatch.setattr(publish.Publisher, "_was_granted", lambda *_: False)
 
 
 def _is_redirected(site: Site) -> bool:
