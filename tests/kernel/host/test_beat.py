@@ -269,7 +269,7 @@ def test_a_measurement_tells_whole_narrow_and_silent(hosts: Hosts, stack: ExitSt
     )
     assert time.monotonic() - began < 1.0, "it ends with the last answer"
     assert a.count("unasked") == 0
-    assert a.count("carried") == 3
+    assert a.count("carried") >= 3, "who is slow is asked again"
 
 
 def test_without_a_device_nothing_is_measured(hosts: Hosts, stack: ExitStack) -> None:
