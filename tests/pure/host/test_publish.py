@@ -491,6 +491,28 @@ def test_a_holder_that_has_not_written_again_is_no_clash_to_what_runs(writer: Ma
     until(lambda: ann.listed() == ())
 
 
+def test_what_this_run_published_is_kept_after_a_rollback(writer: Make, store: SqliteStore) -> None:
+    """The older store has it as another's, and not in our list: it is disputed, and told on. A new endpoint clashes."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    bob.publish(record("10.5.0.3"), record("10.5.0.9"), address="10.5.0.9")
+    before = every(store)
+    bob.publish()
+    ann.publish(record("10.5.0.3"))
+    put(store, bob.key(), before[bob.key()])
+    for key in (key for key in before if key.startswith(PLACE)):
+        put(store, key, before[key], MARK)
+    held = store.get(ann.key())
+    assert held is not None
+    store.commit([Delete(ann.key(), held.index)])
+    ann.publisher.distrust(DEMO)
+    with pytest.raises(Clash, match=r"10\.5\.0\.9 of overlay demo is in use on host bob"):
+        ann.publish(record("10.5.0.3"), record("10.5.0.9"), address="10.5.0.9")
+    until(lambda: ann.host.records.lists(DEMO, [ann.host.me]))
+    until(lambda: ann.listed() == (record("10.5.0.3"),))
+    assert ann.tally.get("published", "disputed") == 1
+    assert ann.tally.get("published", "clash") == 1
+
+
 def test_what_has_not_joined_is_not_told_while_it_is_contested(writer: Make, store: SqliteStore) -> None:
     """In a doubt what runs here is told without the index; the others would take its younger claim for a move."""
     ann, bob = writer("ann"), writer("bob", "192.0.2.2")
