@@ -126,7 +126,7 @@ def test_token_is_in_every_request_and_never_in_a_url(fake: FakeConsul) -> None:
     """Each call, transactions too, carries the token as a header, and no URL or body does."""
     fake.token = TOKEN
     store = ConsulStore(fake.address, token=TOKEN)
-    for call in every_call(store, timeout=0.05).values():
+    for call in every_call(store, timeout=2.0).values():
         call()
     store.close()
     assert {seen.target.split("?")[0].rsplit("/", 1)[0] for seen in fake.seen} >= {"/v1", "/v1/kv/a", "/v1/session"}
@@ -141,7 +141,7 @@ def test_environment_gives_no_token(fake: FakeConsul, monkeypatch: pytest.Monkey
     monkeypatch.setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
     monkeypatch.setenv("CONSUL_HTTP_SSL", "true")
     store = ConsulStore(fake.address, token=token)
-    for call in every_call(store, timeout=0.05).values():
+    for call in every_call(store, timeout=2.0).values():
         call()
     store.close()
     assert {seen.headers.get("x-consul-token") for seen in fake.seen} == {token}
