@@ -53,7 +53,10 @@ class Consul(Service):
     def ready(self) -> bool:
         """Whether there is a leader that reads; with ACLs on, one that knows our token."""
         status, body, _ = self.request("GET", "/v1/status/leader")
-        return status == 200 and len(body) > 4 and self.request("GET", "/v1/kv/?keys&separator=/")[0] in (200, 404)
+        if status != 200 or len(body) <= 4 or self.request("GET", "/v1/kv/?keys&separator=/")[0] not in (200, 404):
+            return False
+        # For a moment after the election it says of policies that its ACL system is in legacy mode.
+        return not self.acl or self.request("GET", "/v1/acl/policies")[0] == 200
 
     def request(
         self, method: str, path: str, body: bytes | None = None, timeout: float = 10

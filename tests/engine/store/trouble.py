@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import threading
+import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
@@ -39,7 +40,16 @@ class Guarded(Agent):
         store = ConsulStore(self.address, token=MASTER)
         self.wait_ready(store)
         store.close()
+        until(self._has_policies, 10, "the new ACL system")
         return self
+
+    def _has_policies(self) -> bool:
+        """For a moment after the election it says that its ACL system is in legacy mode."""
+        try:
+            self.ask("GET", "acl/policies")
+        except urllib.error.HTTPError:
+            return False
+        return True
 
     def new_token(self, secret: str | None = None) -> str:
         """A broad token; one with the `secret` of a revoked one is the same again."""
