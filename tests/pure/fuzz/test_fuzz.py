@@ -142,5 +142,4 @@ def test_the_page_shows_the_record() -> None:
     assert set(record.stored()) == set(run.TARGETS)
     for target, one in record.stored().items():
         assert one["findings"] == 0, f"{target}: the recorded run has findings"
-        assert one["inputs"] >= 100_000, f"{target}: the recorded run is too short"
-        assert record.is_whole(one) or f"| {target} | {one['inputs']:,} (a part)" in record.PAGE.read_text()
+        assert record.is_whole(one), f"{target}: the recorded run is but a part"
