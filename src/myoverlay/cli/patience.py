@@ -8,9 +8,12 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+T = TypeVar("T")
 
 #: Seconds for a whole request, head and body, and again for taking the answer. Docker writes its calls at once.
 PATIENCE = 10.0
@@ -25,37 +28,26 @@ class Hurried:
         self._deadline = time.monotonic() + patience
 
     def recv(self, size: int, *flags: int) -> bytes:
-        self._hurry(self._deadline - time.monotonic())
-        try:
-            return self._sock.recv(size, *flags)
-        except TimeoutError:
-            raise _late() from None
+        return self._within(self._deadline - time.monotonic(), lambda: self._sock.recv(size, *flags))
 
     def send(self, data: bytes, *flags: int) -> int:
-        self._hurry(self._patience)
-        try:
-            return self._sock.send(data, *flags)
-        except TimeoutError:
-            raise _late() from None
+        return self._within(self._patience, lambda: self._sock.send(data, *flags))
 
     def sendall(self, data: bytes, *flags: int) -> None:
-        self._hurry(self._patience)
-        try:
-            self._sock.sendall(data, *flags)  # the time-out is for all of it
-        except TimeoutError:
-            raise _late() from None
+        self._within(self._patience, lambda: self._sock.sendall(data, *flags))  # the time-out is for all of it
 
-    def _hurry(self, left: float) -> None:
-        if left <= 0:
-            raise _late()
-        self._sock.settimeout(left)
+    def _within(self, left: float, act: Callable[[], T]) -> T:
+        """Do it in the seconds that are left. Raises OSError, as of one who hung up, where they are too few."""
+        try:
+            if left > 0:
+                self._sock.settimeout(left)
+                return act()
+        except TimeoutError:
+            pass
+        raise OSError(errno.ECONNRESET, "the client took too long")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
-
-
-def _late() -> OSError:
-    return OSError(errno.ECONNRESET, "the client took too long")
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

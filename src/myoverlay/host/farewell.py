@@ -62,7 +62,7 @@ class Farewell:
 
     def _rest(self, deadline: float) -> None:
         """Wait until the store was told of the addresses that were given out and back."""
-        while any(one.promised or one.use == "releasing" for one in self._journal.leases.all()):
+        while self._journal.untold():
             if time.monotonic() >= deadline:
                 log.info("the store was not told of all addresses: the next start tells it")
                 return

@@ -217,6 +217,10 @@ class Journal:
     def _set_meta(self, key: str, value: str) -> None:
         self.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value.encode())
 
+    def untold(self) -> int:
+        """How many addresses were given out or given back here that the store has not been told of."""
+        return sum(lease.promised or lease.use == "releasing" for lease in self.leases.all())
+
     def host_id(self) -> HostId:
         """Who this host is; decided at the first start."""
         text = self._meta("host")

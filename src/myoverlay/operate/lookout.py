@@ -102,7 +102,7 @@ class Lookout:
             failed=_before(now, health.failed),
             in_doubt=self._of.epoch.looked.is_set() and self._of.epoch.in_doubt(),
             unreadable=self._of.records.unreadable(UNREADABLE),
-            untold=sum(one.promised or one.use == "releasing" for one in self._of.journal.leases.all()),
+            untold=self._of.journal.untold(),
         )
 
     def _overlay(self, local: LocalOverlay) -> OverlaySight:

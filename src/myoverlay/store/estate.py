@@ -87,8 +87,7 @@ class Estate:
         try:
             if not self._records.withdraw(held.value, incarnation, timeout=timeout):
                 return False
-            is_there = self.host in held.value.holders or overlay in self.overlays()
-            return not is_there or self._records.leave(held, timeout=timeout)
+            return self._records.leave(held, timeout=timeout)
         except Denied:
             self._keep()
             return self.host not in held.value.holders or self._records.leave(held, with_list=False, timeout=timeout)

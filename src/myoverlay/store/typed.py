@@ -56,6 +56,10 @@ class Quarantine(dict[str, str]):
         if fresh:
             self._on_bad()
 
+    def forget(self, key: str) -> None:
+        self.pop(key, None)
+        self.at.pop(key, None)
+
 
 class Typed:
     """Keys below one prefix of a store, as host `me` reads and writes them.
@@ -85,8 +89,7 @@ class Typed:
             self.distrust(entry.key, str(error))
             return None
         if self.quarantine:
-            self.quarantine.pop(entry.key, None)  # somebody repaired it
-            self.quarantine.at.pop(entry.key, None)
+            self.quarantine.forget(entry.key)  # somebody repaired it
         return Held(value, entry.index)
 
     def named(self, entry: Entry | None, name: str, held: Held[T] | None) -> Held[T] | None:

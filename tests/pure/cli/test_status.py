@@ -24,6 +24,7 @@ from myoverlay.cli.words import print_table
 from myoverlay.docker.app import create_app
 from myoverlay.docker.driver import NetworkDriver
 from myoverlay.docker.ipam import IpamDriver
+from myoverlay.host.journal import Journal
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.peers import Fates, Known, PeerWatch, Standing
 from myoverlay.operate.lookout import Lookout, Of
@@ -81,10 +82,11 @@ class Here:
         overlays: Any = SimpleNamespace(all=lambda: (local,))
         looked = threading.Event()
         looked.set()
+        told: Any = SimpleNamespace(leases=SimpleNamespace(all=lambda: self.leases))
         of: Any = Of(
             records=SimpleNamespace(me=ANN, unreadable=lambda recent: {}), store=SimpleNamespace(health=self.health),
             where=("consul", "Consul at http://10.0.0.9:8500"),
-            journal=SimpleNamespace(path=path / "journal.db", leases=SimpleNamespace(all=lambda: self.leases)),
+            journal=SimpleNamespace(path=path / "journal.db", untold=lambda: Journal.untold(told)),
             overlays=overlays, discovery=SimpleNamespace(heard=lambda local: 1.0), peers=self.watch, fates=self.fates,
             beat=self.beat, liveness=SimpleNamespace(name="ann", has_session=True, barred=lambda: None),
             epoch=SimpleNamespace(looked=looked, in_doubt=lambda: False), leftovers=self.leftovers,
