@@ -53,6 +53,7 @@ ROWS: tuple[Row, ...] = (
     *(Row(title, name, quantity, (DOCKER, HAND, BRIDGE, UNDERLAY), True) for name, quantity, title in TRAFFIC),
     Row("first ping, rows ahead", "first-ping", FIRST, (DOCKER,), False),
     Row("what a network adds to `docker run`, start and stop", "docker-run", "run ms", (DOCKER, BRIDGE), False, NONE),
+    Row("the same with `--internal`", "docker-run-internal", "run ms", (DOCKER,), False, NONE),
     Row("`docker run` returned, first answer", "first-answer", ANSWERED, (DOCKER,), False),
 )
 _OTHERS = (DOCKER, HAND, BRIDGE, UNDERLAY)
