@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from myoverlay.errors import KernelRefused, Late, Refused
 from myoverlay.kernel import linkforms, netns
+from myoverlay.kernel.channel import Channel
 from myoverlay.kernel.frames import Announcer
 from myoverlay.kernel.linkforms import Observed
 from myoverlay.kernel.links import Links
@@ -96,6 +98,7 @@ def test_the_library_sees_what_we_asked_for(links: Links, overlay: Namespace, ho
 def test_our_decoder_agrees_with_the_library(links: Links, overlay: Namespace) -> None:
     """Every field of a Seen is what pyroute2 decodes, for each kind of link."""
     build(links, overlay, 2)
+    until(lambda: not links.forwards(overlay, "p2", deadline=soon()))  # link watch sees that its far end is down
     with library(overlay) as ipr:
         for message in ipr.get_links():
             mine = linkforms.decode_link(_raw(overlay, message["index"]))
@@ -327,24 +330,55 @@ def test_removing_without_waiting(links: Links, overlay: Namespace) -> None:
     assert links.failed_removals == 0
 
 
-def test_who_waits_goes_before_removals_that_nobody_waits_for(links: Links, overlay: Namespace) -> None:
-    """Behind twelve removals a new cable is laid at once: most of them are still to be done when it is there."""
+def test_nobody_waits_behind_removals(links: Links, overlay: Namespace) -> None:
+    """While twelve removals wait for one that goes on, a new cable is laid, and a link is looked at."""
     numbers = range(2, 14)
     build(links, overlay, *numbers)
     hold, held = threading.Event(), threading.Event()
-    links._submit(lambda: (held.set(), hold.wait(10)))  # type: ignore[arg-type, return-value]
+    links._jobs.put_idle(lambda: (held.set(), hold.wait(10)), "held")  # type: ignore[arg-type, return-value]
     held.wait(5)
     for number in numbers:
         links.remove(overlay, f"p{number}", deadline=soon(), wait=False)
-    ready = threading.Thread(target=lambda: links.ensure(overlay, veth(20), deadline=soon()))
-    ready.start()
-    until(lambda: len(links._jobs._urgent) == 1)
+    links.ensure(overlay, veth(20), deadline=soon())
+    assert names(overlay) == {"br0", "vxlan0", "p20", *(f"p{number}" for number in numbers)}
     hold.set()
-    ready.join(10)
-    left = names(overlay)
-    assert "p20" in left
-    assert len(left & {f"p{number}" for number in numbers}) >= len(numbers) - 2
     until(lambda: names(overlay) == {"br0", "vxlan0", "p20"})
+
+
+def test_what_was_begun_is_waited_for_later(links: Links, overlay: Namespace) -> None:
+    """Well, ill, and too late: whoever waits is told, as often as he asks."""
+    build(links, overlay)
+    well = links.begin(overlay, veth(2), deadline=soon())
+    ill = links.begin(overlay, veth(3, bridge="br1"), deadline=soon())
+    for _ in range(2):
+        assert well.wait(soon()) == ()
+        with pytest.raises(KernelRefused, match="br1"):
+            ill.wait(soon())
+    assert well.is_well()
+    assert not ill.is_well()
+    assert names(overlay) == {"br0", "vxlan0", "p2"}
+    hold, held = threading.Event(), threading.Event()
+    links._submit(lambda: (held.set(), hold.wait(10)))  # type: ignore[arg-type, return-value]
+    held.wait(5)
+    late = links.begin(overlay, veth(4), deadline=soon())
+    assert not late.is_well()
+    with pytest.raises(Late):
+        late.wait(soon(0.02))
+    hold.set()
+    assert links.ifindex(overlay, "p4", deadline=soon()) is None
+    assert not late.is_well()
+
+
+def test_an_index_is_told_without_netlink(links: Links, overlay: Namespace) -> None:
+    """As netlink tells it; there is none of a name that no link has, or could have."""
+    build(links, overlay, 2)
+    with closing(Channel(overlay)) as channel:
+        for name in ("br0", "vxlan0", "p2"):
+            assert channel.index_of(name) == links.ifindex(overlay, name, deadline=soon())
+        assert channel.index_of("p3") is None
+        assert channel.index_of("p" * 16) is None
+        with pytest.raises(KernelRefused, match="p3"):
+            channel.need_index("p3")
 
 
 def test_a_failed_removal_is_counted(links: Links, overlay: Namespace) -> None:

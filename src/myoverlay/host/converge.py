@@ -17,6 +17,7 @@ import msgspec
 
 from myoverlay.errors import Clash, KernelRefused, MyoverlayError
 from myoverlay.host.binding import Binding
+from myoverlay.host.cabling import Cabling
 from myoverlay.host.ground import Ground
 from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
@@ -70,6 +71,7 @@ class Converger:
         self.resolver = resolver
         self.guard = guard
         self.binding = binding
+        self.cabling = Cabling(links, binding)
         self._links = links
         self._pins = pins
         self._tally = tally
@@ -89,7 +91,8 @@ class Converger:
     def overlay(self, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Ground:
         """Build the overlay namespace, or adopt the one that is there; surplus links go, as far as the brake lets.
 
-        Ports of endpoints whose cable is gone are not made anew: their container is gone too.
+        Ports of endpoints whose cable is gone are not made anew: their container is gone too. One that has not joined
+        has none yet: whoever was ended between CreateEndpoint's answer and the cable lays it now.
         """
         born = not self._pins.is_there(network.overlay)
         if self.guard is not None:  # what runs already is not ended for want of a guard
@@ -99,7 +102,7 @@ class Converger:
             if self.binding is not None:
                 bound = self.binding.open(namespace, network, endpoints, strict=born)
             seen = self._seen(namespace, deadline)
-            kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
+            kept = [one for one in endpoints if one.port in seen or not (born or one.joined)]
             self._fit(namespace, network, kept, seen, frozenset(), deadline, born)
             ground = self._open(namespace, network, kept, deadline)
         except BaseException:
@@ -175,7 +178,7 @@ class Converger:
         except BaseException:
             namespace.close()
             raise
-        new.leaving = ground.leaving
+        new.leaving, new.coming = ground.leaving, ground.coming
         new.bound, ground.bound = ground.bound, None
         new.rows = ground.rows
         self._apply(new, rows.diff(new.rows.all(), _rows_of(new.tables)))
@@ -280,48 +283,6 @@ class Converger:
             f"VNI {vni} on UDP port {port} is taken on this host by {holder or 'somebody who cannot be seen'}:"
             " remove that, or create the overlay with another -o vni= or -o port="
         )
-
-    def endpoint(
-        self,
-        ground: Ground,
-        network: Network,
-        endpoint: Endpoint,
-        others: Callable[[], list[Endpoint]],
-        deadline: float,
-    ) -> None:
-        """Lay the endpoint's cable, if it is not there. `others`: all endpoints there are, with it."""
-        if endpoint.port in ground.ports:
-            return
-        if self.binding is not None:
-            self.binding.add(ground.bound, network.overlay, endpoint, others)
-        try:
-            self._links.ensure(ground.namespace, shape.veth(network, endpoint), deadline=deadline)
-        except BaseException:
-            # Half of it may be there, or be made after its deadline: this comes behind it in the queue.
-            self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
-            raise
-        ground.ports.add(endpoint.port)
-
-    def look(self, ground: Ground) -> None:
-        """See which cables are still there: a container's namespace that dies takes its cable along."""
-        names = ground.link_names()
-        if self.binding is not None and not ground.ports <= names:
-            self.binding.gone(ground.overlay)
-        ground.ports &= names
-        ground.leaving &= names
-
-    def outside(self, ground: Ground, deadline: float) -> set[str]:
-        """The ports whose far end is in no container: before Join, and where Docker put it back."""
-        return set(self._links.far_ends(ground.namespace, deadline=deadline))
-
-    def without(self, ground: Ground, endpoint: Endpoint, deadline: float) -> None:
-        """Take the endpoint's cable away, by its end in our namespace; Docker does not wait for it."""
-        if endpoint.port in ground.ports:
-            ground.ports.discard(endpoint.port)
-            ground.leaving.add(endpoint.port)
-            if self.binding is not None:
-                self.binding.gone(ground.overlay)
-            self._links.remove(ground.namespace, endpoint.port, deadline=deadline, wait=False)
 
     def peers(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from myoverlay.host.binding import Table
 from myoverlay.kernel import netns
 from myoverlay.kernel.frames import Announcer
+from myoverlay.kernel.links import Asked
 from myoverlay.kernel.linkwork import Memory
 from myoverlay.kernel.neigh import MissSocket, Tables
 from myoverlay.plan import rows, shape
@@ -27,6 +28,8 @@ class Ground:
         self.bound: Table | None = None
         self.ifindex = ifindex
         self.ports = set(ports)
+        #: Cables that are being laid, by their ports, and that nobody has waited for yet.
+        self.coming: dict[str, Asked[tuple[str, ...]]] = {}
         #: Ports that are being taken away because Docker said so: their removal has a cause, and may take a while.
         self.leaving: set[str] = set()
         self.rows = rows.Written()

@@ -138,8 +138,8 @@ class LocalOverlay:
         with self._lock:
             if self._ground is None:
                 return []
-            self._converger.look(self._ground)
-            gone = [one for one in self.endpoints() if one.port not in self._ground.ports]
+            self._converger.cabling.look(self._ground)
+            gone = [one for one in self.endpoints() if one.port not in self._ground.ports | self._ground.coming.keys()]
             dead = [one for one in gone if not self._left.get(one.endpoint)]
             self._left = {one.endpoint: self._left[one.endpoint] - 1 for one in gone if self._left.get(one.endpoint)}
             for endpoint in dead:
@@ -205,7 +205,7 @@ class LocalOverlay:
         deadline: float,
         names: tuple[str, ...] = (),
     ) -> Endpoint:
-        """An endpoint with its cable. The same call again finds it; `now` is the least generation, in ms."""
+        """An endpoint, and its cable begun. The same call again finds it; `now` is the least generation, in ms."""
         with self._locked(deadline):
             known = self._journal.endpoints.get(endpoint)
             new = Endpoint(
@@ -226,7 +226,7 @@ class LocalOverlay:
             self._journal.endpoints.put(endpoint, new)
             try:
                 ground = self._stand(deadline)
-                self._converger.endpoint(ground, self.network, new, self.endpoints, deadline)
+                self._converger.cabling.begin(ground, self.network, new, self.endpoints, deadline)
             except BaseException:
                 if known is None:
                     self._journal.endpoints.drop(endpoint)
@@ -264,9 +264,10 @@ class LocalOverlay:
 
     def join(self, endpoint: str, deadline: float, sandbox: str = "") -> Endpoint:
         """Docker is about to put the endpoint's interface into a container, that of the sandbox."""
+        self._converger.cabling.expect(self._ground, self.endpoint(endpoint), deadline)
         with self._locked(deadline):
             known, ground = self.endpoint(endpoint), self._stand(deadline)
-            self._converger.endpoint(ground, self.network, known, self.endpoints, deadline)
+            self._converger.cabling.finish(ground, self.network, known, self.endpoints, deadline)
             with self._journal.lock:  # the container's other networks must not get the same route
                 known = self.endpoint(endpoint)
                 route = signposts.length_for(known, sandbox, self._journal.endpoints.all()) if self.resolver else 0
@@ -293,14 +294,14 @@ class LocalOverlay:
             known = self._journal.endpoints.get(endpoint)
             if known is not None and self._ground is not None:
                 self._left[endpoint] = LEFT
-                self._converger.without(self._ground, known, deadline)
+                self._converger.cabling.without(self._ground, known, deadline)
 
     def delete_endpoint(self, endpoint: str, deadline: float) -> Endpoint | None:
         """Forget an endpoint, with its cable. Returns what it was, None where it is unknown."""
         with self._locked(deadline):
             known = self._journal.endpoints.drop(endpoint)
             if known is not None and self._ground is not None:
-                self._converger.without(self._ground, known, deadline)
+                self._converger.cabling.without(self._ground, known, deadline)
                 self._programming.own(self._ground, self.view, [known])
                 self._programming.tell_peer(self._ground, self.view, known.address)
             self._on_news()
@@ -312,7 +313,7 @@ class LocalOverlay:
             old = [one for one in self.endpoints() if one.address == address and one.endpoint in self._inherited]
             if not old or self._ground is None:
                 return None
-            idle = self._converger.outside(self._ground, deadline)
+            idle = self._converger.cabling.outside(self._ground, deadline)
             return next((self.delete_endpoint(one.endpoint, deadline) for one in old if one.port in idle), None)
 
     # -- peers -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""The door to links: what may be asked of them from any thread, done on one thread called `links`. The cold path."""
+"""The door to links: what may be asked of them from any thread, done on the thread `links`. The cold path.
+
+Removals that nobody waits for are done on another, `links-idle`, so that nobody waits behind one.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,38 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from myoverlay.errors import Late, MyoverlayError
 from myoverlay.kernel import netns
 from myoverlay.kernel.jobs import Jobs
 from myoverlay.kernel.linkforms import Observed, Thing, form_of
-from myoverlay.kernel.linkwork import Memory, Worker
+from myoverlay.kernel.linkwork import Memory, Worker, remove
 from myoverlay.kernel.netns import Namespace
 from myoverlay.values import Address, Subnet
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+class Asked(Generic[T]):
+    """Work that was asked for, and that may be waited for."""
+
+    def __init__(self, what: str, future: Future[T]) -> None:
+        self._what = what
+        self._future = future
+
+    def is_well(self) -> bool:
+        """Is it done, without an error?"""
+        return self._future.done() and not self._future.cancelled() and self._future.exception() is None
+
+    def wait(self, deadline: float) -> T:
+        """What came of it, or its error. Raises Late when the deadline passes first: it never begins then."""
+        try:
+            return self._future.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            self._future.cancel()
+            raise Late(f"{self._what}: not done in time") from None
 
 
 class Links:
@@ -35,7 +58,7 @@ class Links:
         """`host` is where containers' ends and VXLAN sockets are born: by default the calling thread's namespace."""
         self._host = host.dup() if host is not None else netns.current()
         self._jobs = Jobs()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()  # guards _open
         self._open = False
         self._worker = Worker(self._host)  # the links thread's alone
@@ -48,21 +71,24 @@ class Links:
         return self._host
 
     def start(self) -> None:
-        """Start the thread. Once per object."""
+        """Start the threads. Once per object."""
         with self._lock:
-            self._thread = threading.Thread(target=self._serve, name="links", daemon=True)
             self._open = True
-            self._thread.start()
+            for name, serve in (("links", self._serve), ("links-idle", self._serve_idle)):
+                self._threads.append(threading.Thread(target=serve, name=name, daemon=True))
+                self._threads[-1].start()
 
     def stop(self, timeout: float) -> None:
-        """Finish what was asked, then end the thread. Raises Late where that takes over `timeout` seconds."""
+        """Finish what was asked, then end the threads. Raises Late where that takes over `timeout` seconds."""
+        until = time.monotonic() + timeout
         with self._lock:
-            if not self._open or self._thread is None:
+            if not self._open:
                 return
             self._open = False
             self._jobs.end()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
             raise Late(f"links were still being worked on after {timeout:g} s")
         self._host.close()
 
@@ -83,17 +109,24 @@ class Links:
         A Veth's container end is born in the host's namespace, down, and is not sought when it has moved from there.
         A Vxlan that differs in VNI, port or local address is made anew and loses its rows.
         """
+        return self._begin_ensure(ns, thing, deadline, ipv6).wait(deadline)
+
+    def begin(self, ns: Namespace, thing: Thing, *, deadline: float) -> Asked[tuple[str, ...]]:
+        """As `ensure`, to be waited for later."""
+        return self._begin_ensure(ns, thing, deadline, False)
+
+    def _begin_ensure(self, ns: Namespace, thing: Thing, deadline: float, ipv6: bool) -> Asked[tuple[str, ...]]:
         work = lambda own: self._worker.ensure(own, thing, ipv6)  # noqa: E731
-        return self._ask(f"{thing!r}", deadline, ns, work, form_of(thing).name)
+        return self._begin(f"{thing!r}", deadline, ns, work, form_of(thing).name)
 
     def remove(self, ns: Namespace, name: str, *, deadline: float, wait: bool = True) -> None:
         """Delete a link by name, a veth with its other end. Absent is success.
 
-        With `wait` off it is done when nobody waits for anything else (18 ms a veth), though before the next thing that
-        is asked of that link; the deadline is moot, and a failure is logged and counted.
+        With `wait` off it is done beside what others wait for (18 ms a veth), though before the next thing that is
+        asked of that link; the deadline is moot, and a failure is logged and counted.
         """
         if wait:
-            self._ask(f"removing {name}", deadline, ns, lambda own: self._worker.remove(own, name), name)
+            self._ask(f"removing {name}", deadline, ns, lambda own: remove(own, name), name)
             return
         held = ns.dup()
         try:
@@ -198,10 +231,13 @@ class Links:
     def _ask(
         self, what: str, deadline: float, ns: Namespace | None, work: Callable[[Namespace], T], name: str | None = None
     ) -> T:
-        """Have the work done on the thread, in `ns` or the host's namespace, and wait for it until the deadline.
+        """Have the work done on the thread, in `ns` or the host's namespace, and wait for it until the deadline."""
+        return self._begin(what, deadline, ns, work, name).wait(deadline)
 
-        `name`: the link that it is about, which an earlier removal of that link must not come after.
-        """
+    def _begin(
+        self, what: str, deadline: float, ns: Namespace | None, work: Callable[[Namespace], T], name: str | None = None
+    ) -> Asked[T]:
+        """`name`: the link that it is about, which an earlier removal of that link must not come after."""
         future: Future[T] = Future()
         # Its own fd: abandoned work may still run when the caller's is closed and its number is another's.
         held = (ns or self._host).dup()
@@ -216,11 +252,7 @@ class Links:
         except BaseException:
             held.close()
             raise
-        try:
-            return future.result(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            future.cancel()
-            raise Late(f"{what}: not done in time") from None
+        return Asked(what, future)
 
     def _fulfil(self, future: Future[T], what: str, deadline: float, work: Callable[[], T]) -> None:
         try:
@@ -234,15 +266,19 @@ class Links:
 
     def _serve(self) -> None:
         try:
-            while (job := self._jobs.take()) is not None:
-                job()
+            while self._jobs.work():
+                pass
         finally:
             self._worker.close()
+
+    def _serve_idle(self) -> None:
+        while self._jobs.work_idle():
+            pass
 
     def _remove_unseen(self, ns: Namespace, name: str) -> None:
         with ns:
             try:
-                self._worker.remove(ns, name)
+                remove(ns, name)
             except MyoverlayError as error:
                 self.failed_removals += 1
                 log.warning("%s", error)

@@ -64,6 +64,12 @@ class Memory:
         return found
 
 
+def remove(ns: Namespace, name: str) -> None:
+    """Delete a link, a veth with its other end; absent is success. For any thread."""
+    with contextlib.closing(Channel(ns)) as channel:
+        channel.delete(name)
+
+
 class Worker:
     """Not for more than one thread. `host` is where containers' ends and VXLAN sockets are born."""
 
@@ -92,14 +98,17 @@ class Worker:
     def ensure(self, ns: Namespace, thing: Thing, ipv6: bool) -> tuple[str, ...]:
         form = linkforms.form_of(thing)
         with self._at(ns) as channel:
+            if isinstance(thing, Veth) and thing.link is not None and channel.index_of(form.name) is None:
+                self._lay(channel, thing, form)
+                return ()
             bridge = channel.need(form.master) if form.master else None
             master = bridge.index if bridge else None
             link = channel.find(form.name)
             if link is not None and _must_go(thing, form, link):
                 channel.delete(form.name)
                 link = None
-            if link is None and bridge is not None and isinstance(thing, Veth) and thing.link is not None:
-                self._lay(channel, thing, form, bridge.index)
+            if link is None and isinstance(thing, Veth) and thing.link is not None:
+                self._lay(channel, thing, form)
                 return ()
             fresh = link is None
             if link is None:
@@ -139,20 +148,19 @@ class Worker:
         with attempt(f"creating {thing!r}"):
             channel.ipr.link("add", **given)
 
-    def _lay(self, channel: Channel, veth: Veth, form: Form, bridge: int) -> None:
+    def _lay(self, channel: Channel, veth: Veth, form: Form) -> None:
         """A new cable: a port is born silent (`_set_sysctls`), so that its link and its row are all there is to do."""
-        self._refuse_taken(veth.link or "")
+        link = veth.link or ""
+        if self._at_home().index_of(link) is not None:
+            # The kernel would say "file exists" without saying which of the two names it means.
+            raise KernelRefused(f"creating {link}", errno.EEXIST, "the host's namespace has a link of that name")
+        bridge = channel.need_index(form.master or "")
         for failure in channel.wire.commit([cables.laid(veth, form, bridge, self._host.fd)]):
             raise KernelRefused(f"creating {veth!r}", failure.code, failure.reason)
-        index = channel.need(form.name).index
+        index = channel.need_index(form.name)
         attempts = f"setting up {form.name}", f"tying {veth.mac} to {veth.port}"
         for failure in channel.wire.commit([cables.fitted(form, index), static_row(veth.mac, index)]):
             raise KernelRefused(attempts[failure.place], failure.code, failure.reason)
-
-    def _refuse_taken(self, name: str) -> None:
-        """The kernel would say "file exists" without saying which of the two names it means."""
-        if self._at_home().find(name) is not None:
-            raise KernelRefused(f"creating {name}", errno.EEXIST, "the host's namespace has a link of that name")
 
     def _correct_far_end(self, veth: Veth, port: Seen) -> None:
         """Mend the container's end while it is still in the host's namespace; elsewhere it is no more ours."""
@@ -189,10 +197,6 @@ class Worker:
     def forwards(self, ns: Namespace, name: str) -> bool:
         with self._at(ns) as channel:
             return bool(channel.need(name).port.get("IFLA_BRPORT_STATE") == BR_STATE_FORWARDING)
-
-    def remove(self, ns: Namespace, name: str) -> None:
-        with self._at(ns) as channel:
-            channel.delete(name)
 
     def ifindex(self, ns: Namespace, name: str) -> int | None:
         with self._at(ns) as channel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -172,6 +173,10 @@ class Wire:
 
     def close(self) -> None:
         self._socket.close()
+
+    def ioctl(self, request: int, argument: bytes) -> bytes:
+        """One of the calls that any socket takes for its namespace (netdevice(7)). Raises OSError."""
+        return fcntl.ioctl(self._socket, request, argument)
 
     def commit(self, requests: Sequence[Request]) -> list[Failure]:
         """Send all in the order given and tell which were refused; the others are done.

@@ -63,9 +63,9 @@ FAULTS = {
         "        guard.admit(self.network.overlay, self._live)\n",
     ),
     "a container is bound after its cable": Fault(
-        "host.converge",
-        "            self.binding.add(ground.bound, network.overlay, endpoint, others)\n",
-        "            self.binding.gone(network.overlay)\n",
+        "host.cabling",
+        "            self._binding.add(ground.bound, network.overlay, endpoint, others)\n",
+        "            self._binding.gone(network.overlay)\n",
     ),
     "an address in use is given again": Fault(
         "host.leases",
@@ -82,7 +82,6 @@ FAULTS = {
         "        left = (gone - self._remaining(gone) if gone else gone) | (lost & known)\n",
         "        left = gone | (lost & known)\n",
     ),
-    "an old list is believed": Fault("plan.believe", "    if not incarnation:\n", "    if True:\n"),
     "a changed record is passed over": Fault(
         "plan.claims",
         "        if winner == best:\n",

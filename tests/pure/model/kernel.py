@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -256,6 +257,31 @@ class FakePins:
         return set(self._kernel.pins)
 
 
+class Coming:
+    """`kernel.links.Asked`, done when somebody looks: whoever ends before that has not laid it."""
+
+    def __init__(self, work: Callable[[], tuple[str, ...]]) -> None:
+        self._work = work
+        self._unset: tuple[str, ...] | None = None
+        self._refused: KernelRefused | None = None
+
+    def is_well(self) -> bool:
+        with suppress(KernelRefused):
+            self.wait(0.0)
+        return self._refused is None
+
+    def wait(self, deadline: float) -> tuple[str, ...]:
+        if self._refused is not None:
+            raise self._refused
+        if self._unset is None:
+            try:
+                self._unset = self._work()
+            except KernelRefused as error:
+                self._refused = error
+                raise
+        return self._unset
+
+
 class FakeLinks:
     """`kernel.links.Links`."""
 
@@ -275,6 +301,9 @@ class FakeLinks:
         self._kernel.ensure(ns.space, thing)
         self._guard("")
         return ()
+
+    def begin(self, ns: Any, thing: Thing, *, deadline: float) -> Coming:
+        return Coming(lambda: self.ensure(ns, thing, deadline=deadline))
 
     def remove(self, ns: Any, name: str, *, deadline: float, wait: bool = True) -> None:
         self._guard(f"remove {name}")
@@ -412,6 +441,7 @@ class FakeGround:
         self.namespace = namespace
         self.ifindex = ifindex
         self.ports = set(ports)
+        self.coming: dict[str, Coming] = {}
         self.leaving: set[str] = set()
         self.memory = None
         self.rows, self.born = plan.Written(), False
