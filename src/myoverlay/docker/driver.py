@@ -88,13 +88,15 @@ class NetworkDriver:
     def join(self, call: wire.Join, deadline: float) -> Answer:
         """Hand over the interface. No gateway is named, so Docker gives the container its own bridge for the outside.
 
-        Waits, bounded, until the others can know of the endpoint and this host knows of them. Only then the address
-        is this host's: a refused claim disturbs nobody who talks to its owner.
+        Waits, bounded, until this host knows of the others. Where the address is not leased by us, or another host is
+        known to have it, also until they can know of the endpoint: a refused claim disturbs nobody who talks to its
+        owner.
         """
         local = self._overlays.of(call.network)
         ticket = self._publisher.offer(local.network.overlay)
         address = local.endpoint(call.endpoint).address
-        self._publisher.wait(local.network.overlay, ticket, address, PATIENCE)
+        if not self._overlays.is_sure(local, address):
+            self._publisher.wait(local.network.overlay, ticket, address, PATIENCE)
         endpoint = local.join(call.endpoint, deadline, call.sandbox)
         local.listed.wait(PATIENCE)
         answer: Answer = {"InterfaceName": {"SrcName": endpoint.link, "DstPrefix": "eth"}}

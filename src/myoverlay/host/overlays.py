@@ -113,6 +113,11 @@ class Overlays:
     def named(self, overlay: OverlayName) -> LocalOverlay | None:
         return next((one for one in self.all() if one.network.overlay == overlay), None)
 
+    def is_sure(self, local: LocalOverlay, address: Address) -> bool:
+        """Is the address a container's of this host, whatever the store says next? Leased, and nobody else has it."""
+        lease, view = self._journal.leases.get(f"{local.network.subnet.key}/{address}"), local.view
+        return lease is not None and lease.use == "endpoint" and view.complete and address not in view.peers
+
     def _local(self, network: Network) -> LocalOverlay:
         on_news, dead = lambda: self.on_news(), lambda: self.dead_hosts()
         return LocalOverlay(network, self._journal, self._converger, self._eager, on_news, dead)

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 ROUND = 3.0
 #: How often the store is settled with when nothing hurries, seconds.
 SETTLE = 5.0
+#: What is wanted is done so much later, seconds: what comes meanwhile goes along, and Docker's next call about the same
+#: container does not wait behind it for the disk.
+_LULL = 0.1
 #: A container's end that nobody has taken for so long, seconds, is nobody's: Docker forgot its endpoint.
 ABANDONED = 300.0
 _DEADLINE = 20.0
@@ -54,7 +57,8 @@ class Settler(Loop):
         self._leases.wanted.set()
 
     def round(self) -> None:
-        self._leases.wanted.wait(SETTLE)
+        if self._leases.wanted.wait(SETTLE):
+            self.stopping.wait(_LULL)
         if not self.stopping.is_set():
             with self.rounds.counted():
                 self.step()
