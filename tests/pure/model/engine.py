@@ -51,7 +51,6 @@ class Container:
         self.asked: Address | None = None
         self.promised = False
         self.live = False
-        self.joining = False
         self.going = False
 
     def __repr__(self) -> str:
@@ -239,7 +238,6 @@ class Engine:
 
     def _join(self, wish: wire.Join, container: Container, daemon: Any) -> None:
         """Join, and the move of the interface into the container that follows at once."""
-        container.joining = True
         answer = daemon.driver.join(wish, self._deadline())
         self.machine.run.check()  # type: ignore[union-attr]
         if not self.machine.kernel.take(answer["InterfaceName"]["SrcName"]):

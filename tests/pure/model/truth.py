@@ -161,17 +161,15 @@ class Truth:
         return row == fdb and space.neigh.get(container.address) == container.mac
 
     def _may_go(self, machine: Machine, container: Container) -> bool:
-        """Two have it, or one that is about to join there; or nobody there could know that its host lives."""
-        joining = any(
-            c.address == container.address or c.mac == container.mac
-            for c in self._world.engine(machine).containers.values()
-            if c.overlay is container.overlay and c.joining
-        )
+        """Two have it, or one that has joined there; or nobody there could know that its host lives.
+
+        One that has not joined yet takes nothing from anybody: its claim may be refused.
+        """
+        journal = machine.daemon.journal.endpoints.all() if machine.daemon is not None else ()
+        # Docker may have given up on one that the plugin has: it stays until that is found out.
+        joining = any(one.joined and (one.address == container.address or one.mac == container.mac) for one in journal)
         # One that two hosts were given counts as had by both from the moment that the second is about to start.
         promised = (container.overlay.name, container.address) in self.promised
-        # Docker gave up on one that the plugin has: it stays until that is found out.
-        journal = machine.daemon.journal.endpoints.all() if machine.daemon is not None else ()
-        joining = joining or any(one.address == container.address or one.mac == container.mac for one in journal)
         joining = joining or (promised and self._is_started_elsewhere(container))
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
         # A row of a former container with the same address says nothing of one that its host could not publish yet, or

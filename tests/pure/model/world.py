@@ -87,8 +87,6 @@ KINDS = {
     "run together": 5,
     "rescue": 4,
 }
-#: Kinds that only make sense once hosts find each other dead and doubt the store.
-HARD = ("wipe", "roll back", "doom", "power off")
 
 
 def draw(seed: int, kinds: dict[str, int] | None = None, count: int = EVENTS) -> list[Event]:
@@ -547,6 +545,12 @@ class World:
         self.foreign.clear()
         self._note_loss()
         self.store.wipe()
+        self._restart_into_it(random)
+
+    def _restart_into_it(self, random: Random) -> None:
+        """A host's plugin may be started into the doubt: all that it knows of the others is what its kernel holds."""
+        if random.random() < 0.4:
+            self.scheduler.after(random.choice((0.0, 0.2, 2.0)), partial(self._restart, random))
 
     def _note_loss(self) -> None:
         """A host that could not write again what it lost before goes on being lost since then."""
@@ -571,6 +575,7 @@ class World:
             self.rolled_back_to = msgspec.json.decode(held.value)["id"] if held is not None else ""
             theirs = {key: there[key] for key in self.ever_foreign if key in there and there[key].flags != MARK}
             self.foreign = {key: entry.value for key, entry in theirs.items()}
+            self._restart_into_it(random)
 
 
 def _graces() -> dict[str, str]:
