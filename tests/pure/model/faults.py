@@ -134,9 +134,6 @@ FAULTS = {
         "        return read if read.serial >= known.serial else known\n",
         "        return read\n",
     ),
-    "an old identity is taken for a new one": Fault(
-        "host.epoch", " or current.id == self._id or current.born <= self._born:\n", " or current.id == self._id:\n"
-    ),
     "a withdrawal is not published": Fault(
         "docker.driver",
         "                self._publisher.offer(local.network.overlay)\n        return {}\n\n    def endpoint_info",
