@@ -56,8 +56,9 @@ FAULTS = [
 TIMEOUT, SLACK = 0.5, 1.0
 #: Seconds that a fault holds at least, and questions a second that a host in trouble may ask in that time.
 HELD, RATE = 1.0, 60
-#: The same where reads find nothing and writes meet everything: each is tried a few times at once.
-LIED_TO = 250
+#: The same where reads find nothing and writes meet everything: each is tried a few times at once, and a start asks
+#: some 150 questions more.
+LIED_TO = 400
 
 
 @pytest.fixture(scope="module")
