@@ -397,11 +397,16 @@ class Leases:
         return lease.owed and 0 <= self._now() - lease.at < OWED
 
     def mark(self, lease: LocalLease, kind: str, owed: bool = False) -> LocalLease:
-        """Give a lease another use in the journal, if it is still as it was."""
-        new = msgspec.structs.replace(lease, use=kind, at=self._now(), promised=False, owed=owed)
-        self._journal.leases.change(lease_key(lease), lambda now: new if now == lease else now)
+        """Give a lease another use in the journal, if it is the same; the store may have been told of it since."""
+
+        def marked(now: LocalLease | None) -> LocalLease | None:
+            if now is None or (now.use, now.at) != (lease.use, lease.at):
+                return now
+            return msgspec.structs.replace(now, use=kind, at=self._now(), promised=False, owed=owed)
+
+        new = self._journal.leases.change(lease_key(lease), marked)
         self.wanted.set()
-        return new
+        return new or lease
 
     # -- what is here ----------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.pooled import MARK
 from myoverlay.store.records import Changes, Member
 from myoverlay.store.sqlite import SqliteStore
-from myoverlay.values import Address, HostId, Lease, Network, OverlayName, Pool, PoolUse, Subnet, encode
+from myoverlay.values import Address, HostId, Lease, LocalLease, Network, OverlayName, Pool, PoolUse, Subnet, encode
 from tests.pure.kit import DEMO, EVE, PREFIX, Clock, Host, definition, every, put, soon, together, until
 
 
@@ -470,6 +470,37 @@ def test_an_address_of_the_reserve_is_given_before_the_store_is_told(host: Make,
     assert not any(one.promised for one in ann.journal.leases.all())
     with pytest.raises(Clash, match=f"{address} is in use by a container on host ann"):
         bob.claim(other, address)
+
+
+def test_a_release_is_not_lost_while_the_store_is_being_told(
+    host: Make, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The promise is written between the moment when the release looks at its lease and when it marks it."""
+    ann = host("ann")
+    use, _ = ready(ann)
+    ann.settle()
+    before = leased(store)
+    address = ann.claim(use)
+    key, get = f"{use.subnet.key}/{address}", ann.journal.leases.get
+    told: list[bool] = []
+
+    def looked(asked: str) -> LocalLease | None:
+        found = get(asked)
+        if asked == key and not told:
+            told.append(True)
+            ann.settle()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ann.journal.leases, "get", looked)
+        ann.leases.release(use.pool, address)
+    assert told
+    lease = ann.journal.leases.get(key)
+    assert lease is not None
+    assert lease.use == "releasing"
+    ann.settle()
+    assert ann.journal.leases.get(key) is None
+    assert len(leased(store)) == len(before)
 
 
 def test_what_the_others_are_told_of_is_not_free_yet(host: Make, store: SqliteStore) -> None:
