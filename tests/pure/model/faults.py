@@ -72,11 +72,6 @@ FAULTS = {
         '        if mine is not None and mine.use == "endpoint" and self._is_used(network, asked):\n',
         "        if False:\n",
     ),
-    "an address is freed while it may be used": Fault(
-        "host.overlays",
-        "            if endpoint.joined:\n                self._leases.free",
-        "            if True:\n                self._leases.free",
-    ),
     "an absent list withdraws": Fault(
         "host.discover",
         "        left = (gone - self._remaining(gone) if gone else gone) | (lost & known)\n",
