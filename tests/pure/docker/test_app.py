@@ -33,6 +33,7 @@ class FakeOverlays:
         self.asked: list[tuple[str, Any]] = []
         self.failure: Exception | None = None
         self.local = FakeLocal(self)
+        self.sure = False
 
     def note(self, what: str, *details: Any) -> None:
         self.asked.append((what, details))
@@ -58,6 +59,9 @@ class FakeOverlays:
 
     def find(self, network: str) -> FakeLocal | None:
         return self.local if network == "n1" else None
+
+    def is_sure(self, local: FakeLocal, address: Address) -> bool:
+        return self.sure
 
 
 class FakeLocal:
@@ -451,6 +455,13 @@ def test_an_address_that_is_anothers_is_not_joined(docker: Docker) -> None:
     docker.publisher.clash = Clash("10.5.0.3 of overlay demo is in use on host bob")
     assert "host bob" in docker.refusal("NetworkDriver.Join", 409, **E1)
     assert [what for what, _ in docker.overlays.asked] == []
+
+
+def test_nobody_waits_for_the_store_where_an_address_is_sure(docker: Docker) -> None:
+    """Leased here, and nobody else has it: the record is offered, and Docker is answered."""
+    docker.overlays.sure = True
+    assert docker.call("NetworkDriver.Join", **E1, SandboxKey="/x")["InterfaceName"]
+    assert docker.publisher.said == ["offer"]
 
 
 def test_deleting_what_is_unknown_succeeds(docker: Docker) -> None:
