@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -42,7 +42,7 @@ class Asked(Generic[T]):
         """What came of it, or its error. Raises Late when the deadline passes first: it never begins then."""
         try:
             return self._future.result(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
+        except (TimeoutError, CancelledError):  # another one's deadline may have passed first
             self._future.cancel()
             raise Late(f"{self._what}: not done in time") from None
 
@@ -109,13 +109,10 @@ class Links:
         A Veth's container end is born in the host's namespace, down, and is not sought when it has moved from there.
         A Vxlan that differs in VNI, port or local address is made anew and loses its rows.
         """
-        return self._begin_ensure(ns, thing, deadline, ipv6).wait(deadline)
+        return self.begin(ns, thing, deadline=deadline, ipv6=ipv6).wait(deadline)
 
-    def begin(self, ns: Namespace, thing: Thing, *, deadline: float) -> Asked[tuple[str, ...]]:
+    def begin(self, ns: Namespace, thing: Thing, *, deadline: float, ipv6: bool = False) -> Asked[tuple[str, ...]]:
         """As `ensure`, to be waited for later."""
-        return self._begin_ensure(ns, thing, deadline, False)
-
-    def _begin_ensure(self, ns: Namespace, thing: Thing, deadline: float, ipv6: bool) -> Asked[tuple[str, ...]]:
         work = lambda own: self._worker.ensure(own, thing, ipv6)  # noqa: E731
         return self._begin(f"{thing!r}", deadline, ns, work, form_of(thing).name)
 
