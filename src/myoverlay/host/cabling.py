@@ -47,16 +47,8 @@ class Cabling:
             with suppress(MyoverlayError):  # told to whoever finishes it
                 coming.wait(deadline)
 
-    def finish(
-        self,
-        ground: Ground,
-        network: Network,
-        endpoint: Endpoint,
-        others: Callable[[], list[Endpoint]],
-        deadline: float,
-    ) -> None:
-        """The endpoint's cable is there when this returns. Raises KernelRefused or Late."""
-        self.begin(ground, network, endpoint, others, deadline)
+    def finish(self, ground: Ground, endpoint: Endpoint, deadline: float) -> None:
+        """A cable that was begun is there when this returns. Raises KernelRefused or Late."""
         coming = ground.coming.pop(endpoint.port, None)
         if coming is None:
             return

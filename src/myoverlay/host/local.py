@@ -267,7 +267,8 @@ class LocalOverlay:
         self._converger.cabling.expect(self._ground, self.endpoint(endpoint), deadline)
         with self._locked(deadline):
             known, ground = self.endpoint(endpoint), self._stand(deadline)
-            self._converger.cabling.finish(ground, self.network, known, self.endpoints, deadline)
+            self._converger.cabling.begin(ground, self.network, known, self.endpoints, deadline)
+            self._converger.cabling.finish(ground, known, deadline)
             with self._journal.lock:  # the container's other networks must not get the same route
                 known = self.endpoint(endpoint)
                 route = signposts.length_for(known, sandbox, self._journal.endpoints.all()) if self.resolver else 0
