@@ -92,7 +92,7 @@ class Switch:
     """A host's way to the store, which can be cut: then every call raises Unavailable.
 
     `calls` are the calls that reached the store, by name and first argument; `before` is told of each beforehand.
-    With `unheard` writes are done, and their answers are lost. `patience` bounds what waits may take, so that nothing
+    With `unheard` writes are done, and their answers are lost; `blind` finds no single key. `patience` bounds what waits may take, so that nothing
     blocks for a minute.
     """
 
@@ -100,6 +100,7 @@ class Switch:
         self.inner = inner
         self.off = False
         self.unheard = False
+        self.blind = False
         self.calls: list[tuple[str, Any]] = []
         self.before: Callable[[str, Any], None] = lambda _name, _what: None
         self.patience = 5.0
@@ -113,6 +114,8 @@ class Switch:
             self.before(name, what)
             if name.startswith("wait"):
                 kwargs["timeout"] = min(self.patience, kwargs["timeout"])
+            if self.blind and name == "get":
+                return None
             done = getattr(self.inner, name)(*args, **kwargs)
             if self.unheard and name == "commit":
                 raise Unavailable("the store did it, and its answer was lost")

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
-from myoverlay.errors import Clash, Refused, Unavailable, Unknown
+from myoverlay.errors import Clash, Refused, Unavailable, Unknown, Unreadable
 from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import STORE, check, left
@@ -27,7 +27,7 @@ from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, Lease, LocalLease, Network, PoolUse, Subnet
+from myoverlay.values import Address, Definition, HostId, Lease, LocalLease, Network, PoolUse, Subnet
 
 log = logging.getLogger(__name__)
 
@@ -363,27 +363,36 @@ class Leases:
         Nobody else can have it, and nobody waits for a write of which no other host could know better. It is written
         first where an outsider may have come to have it, and where the store does not say that it is kept here.
         """
+        besides = network.definition if network is not None and network.outsiders else None
         with self.claiming.alone(lease.subnet, lease.address) as alone:
             if not alone or self._journal.leases.get(lease_key(lease)) != lease:
                 return False
-            promised = True
             try:
-                held = self._records.lease(lease.subnet, lease.address, timeout=min(1.0, left(deadline)))
-                if held is not None and held.value.hosts != (self._records.me,):
-                    self._journal.leases.drop(lease_key(lease))  # another host took it under pressure
-                    return False
-                besides = network.definition if network is not None and network.outsiders else None
-                promised = besides is None and held is not None and held.value.use == "reserve"
-                new = Lease(address=lease.address, use="endpoint", hosts=(self._records.me,))
-                if not promised and not self._records.write_lease(
-                    lease.subnet, held, new, besides, timeout=min(1.0, left(deadline))
-                ):
-                    return False
+                written = self._is_written(lease, besides, deadline)
+            except Unreadable:
+                return False
             except Unavailable as error:
                 log.warning("%s is given out from the reserve of %s: %s", lease.address, lease.subnet, error)
-                promised = True
-            self._enter(lease.subnet, lease.address, "endpoint", promised=promised)
-            return True
+                written = False
+            if written is not None:
+                self._enter(lease.subnet, lease.address, "endpoint", promised=not written)
+            return written is not None
+
+    def _is_written(self, lease: LocalLease, besides: Definition | None, deadline: float) -> bool | None:
+        """Was an address of the reserve written as used? False: it is still kept here; None: another may have it."""
+        new = Lease(address=lease.address, use="endpoint", hosts=(self._records.me,))
+        for _ in range(2):
+            held = self._records.lease(lease.subnet, lease.address, strict=True, timeout=min(1.0, left(deadline)))
+            if held is not None and held.value.hosts != new.hosts:
+                self._journal.leases.drop(lease_key(lease))  # another host took it under pressure
+                return None
+            if besides is None and held is not None and held.value.use == "reserve":
+                return False
+            if self._records.write_lease(lease.subnet, held, new, besides, timeout=min(1.0, left(deadline))):
+                return True
+            if besides is not None or held is not None:
+                return None
+        raise Unavailable(f"the store finds no lease of {lease.address}, and does not let it be written")
 
     def _enter(self, subnet: Subnet, address: Address, kind: str, promised: bool = False, unsure: bool = False) -> None:
         self._chosen.discard((subnet, address))

@@ -655,6 +655,35 @@ def test_a_reserve_the_store_lost_is_not_given_out(host: Make, store: SqliteStor
     assert ann.claim(use) == ann.held("endpoint")[0] != first
 
 
+def test_a_store_that_finds_nothing_does_not_take_the_reserve(host: Make, store: SqliteStore) -> None:
+    """Reads find nothing and writes find everything: that is no answer, and a reserved address is given out."""
+    ann = host("ann")
+    use, _ = ready(ann)
+    ann.settle()
+    reserve = ann.held("reserve")
+    ann.wire.blind = True
+    ann.leases.elsewhere = Elsewhere(lambda _: "the store lost what it held")
+    given = [ann.claim(use) for _ in reserve]
+    assert sorted(given) == sorted(reserve)
+    with pytest.raises(Unavailable, match="left in this host's reserve, and the store lost"):
+        ann.claim(use)
+    ann.wire.blind = False
+    ann.settle()
+    assert leased(store) == set(given)
+
+
+def test_a_reserved_address_with_garbage_at_its_key_is_left_alone(host: Make, store: SqliteStore) -> None:
+    """Nobody can tell whose it is: another one is given out, and `--ip` names the key."""
+    ann = host("ann")
+    use, _ = ready(ann)
+    ann.settle()
+    first, *others = sorted(ann.held("reserve"), key=lambda address: address.number)
+    put(store, f"{PREFIX}/pools/10.5.0.0-24/{first}", b"garbage")
+    assert ann.claim(use) == others[0]
+    with pytest.raises(Unreadable, match=r"pools/10\.5\.0\.0-24/"):
+        ann.claim(use, first)
+
+
 def test_a_full_pool_takes_the_reserve_of_living_hosts(host: Make, store: SqliteStore) -> None:
     """Under pressure what others keep free is given back, one by one, until really nothing is free."""
     ann, bob = host("ann"), host("bob")
