@@ -23,11 +23,19 @@ class At(NamedTuple):
     vtep: Address
 
 
+class Way(NamedTuple):
+    """A tunnel's end on this host: the VTEP, and the interface that it lies on."""
+
+    pair: Pair
+    vtep: Address
+    door: str
+
+
 class Fence(msgspec.Struct, frozen=True):
     """The guard's sets.
 
     `ports` and `pairs` are ours to judge, `doors` the interfaces that VTEPs of this host lie on, `own` this host's
-    VTEPs, and `live` those that may send to them.
+    VTEPs, `live` those that may send to them, and `ways` VTEP and interface as they belong together.
     """
 
     ports: frozenset[int] = frozenset()
@@ -35,23 +43,24 @@ class Fence(msgspec.Struct, frozen=True):
     doors: frozenset[str] = frozenset()
     own: frozenset[At] = frozenset()
     live: frozenset[At] = frozenset()
+    ways: frozenset[Way] = frozenset()
 
     def without(self, other: Fence) -> Fence:
         """What is here and not there."""
         return Fence(
             self.ports - other.ports, self.pairs - other.pairs, self.doors - other.doors, self.own - other.own,
-            self.live - other.live,
+            self.live - other.live, self.ways - other.ways,
         )  # fmt: skip
 
     def beside(self, other: Fence) -> Fence:
         """Both together."""
         return Fence(
             self.ports | other.ports, self.pairs | other.pairs, self.doors | other.doors, self.own | other.own,
-            self.live | other.live,
+            self.live | other.live, self.ways | other.ways,
         )  # fmt: skip
 
     def __len__(self) -> int:
-        return sum(map(len, (self.ports, self.pairs, self.doors, self.own, self.live)))
+        return sum(map(len, (self.ports, self.pairs, self.doors, self.own, self.live, self.ways)))
 
     def __bool__(self) -> bool:
         return len(self) > 0

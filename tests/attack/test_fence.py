@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
-from myoverlay.fence import At, Fence, Pair
+from myoverlay.fence import At, Fence, Pair, Way
 from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.path import rules
@@ -28,7 +29,10 @@ FENCE = Fence(
     frozenset({"eth0"}),
     frozenset({At(PAIR, Address(HOST)), At(PAIR, Address(HOST6))}),
     frozenset({At(PAIR, Address(FRIEND)), At(PAIR, Address(FRIEND6))}),
+    frozenset({Way(PAIR, Address(HOST), "eth0"), Way(PAIR, Address(HOST6), "eth0")}),
 )
+#: Every datagram is asked about one by one.
+ASKED = msgspec.structs.replace(FENCE, ways=frozenset())
 
 
 class Scene:
@@ -52,8 +56,8 @@ class Scene:
         ip(ns, f"addr add {v4}/24 dev eth0", f"addr add {v6}/64 dev eth0 nodad", "link set eth0 up", "link set lo up")
         return ns
 
-    def guard(self) -> None:
-        self.table.lay(FENCE)
+    def guard(self, fence: Fence = FENCE) -> None:
+        self.table.lay(fence)
 
 
 @pytest.fixture
@@ -70,19 +74,21 @@ def gets(scene: Scene, version: int, act: Callable[[], object]) -> bool:
         return ear.hears(0.4)
 
 
+@pytest.mark.parametrize("fence", [FENCE, ASKED], ids=["straight", "asked"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_who_is_heard(scene: Scene, board: Board, version: int) -> None:
+def test_who_is_heard(scene: Scene, board: Board, version: int, fence: Fence) -> None:
     """A friend's of our pair, and anybody's with another VNI, are got; a stranger's and our own process's are not."""
     _, host, _, _ = FAMILIES[version]
     other = vxlan(OTHERS, b"frame of Swarm's")
     until(lambda: gets(scene, version, lambda: send(scene.stranger, host, other)), 10, "the way")
     for name, ns in (("an unknown machine", scene.stranger), ("a process, to its own host", scene.host)):
         assert gets(scene, version, lambda ns=ns: send(ns, host, OURS))
-        scene.guard()
+        scene.guard(fence)
         assert not gets(scene, version, lambda ns=ns: send(ns, host, OURS))
-        board.write(f"VXLAN over IPv{version} from {name}", "got", "dropped")
+        if fence is FENCE:
+            board.write(f"VXLAN over IPv{version} from {name}", "got", "dropped")
         scene.table.remove()
-    scene.guard()
+    scene.guard(fence)
     assert gets(scene, version, lambda: send(scene.friend, host, OURS))
     for ns in (scene.friend, scene.stranger, scene.host):
         assert gets(scene, version, lambda ns=ns: send(ns, host, other))
@@ -91,6 +97,25 @@ def test_who_is_heard(scene: Scene, board: Board, version: int) -> None:
     until(lambda: scene.table.dropped().unknown, 5, "the count")
     counted = scene.table.dropped()
     assert (counted.unknown, counted.local) == (3, 1)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_straight_way(scene: Scene, version: int) -> None:
+    """Who is live passes to this host's VTEP by its interface, without another question; not a stranger, nor else."""
+    _, host, friend, _ = FAMILIES[version]
+    bare = msgspec.structs.replace(FENCE, own=frozenset(), doors=frozenset())
+
+    def passes(sender: Namespace, *ways: Way) -> bool:
+        scene.guard(msgspec.structs.replace(bare, ways=frozenset(ways)))
+        return gets(scene, version, lambda: send(sender, host, OURS))
+
+    until(lambda: gets(scene, version, lambda: send(scene.friend, host, OURS)), 10, "the way")
+    right = Way(PAIR, Address(host), "eth0")
+    assert passes(scene.friend, right)
+    assert not passes(scene.stranger, right)
+    assert not passes(scene.friend, right._replace(door="eth1"))
+    assert not passes(scene.friend, right._replace(vtep=Address(friend)))
+    assert not passes(scene.friend, right._replace(pair=Pair(PAIR.port, OTHERS)))
 
 
 def test_what_hides_its_vni_is_dropped(scene: Scene, board: Board) -> None:

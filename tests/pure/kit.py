@@ -92,8 +92,8 @@ class Switch:
     """A host's way to the store, which can be cut: then every call raises Unavailable.
 
     `calls` are the calls that reached the store, by name and first argument; `before` is told of each beforehand.
-    With `unheard` writes are done, and their answers are lost; `blind` finds no single key. `patience` bounds what waits may take, so that nothing
-    blocks for a minute.
+    With `unheard` writes are done, and their answers are lost; with `blind` no single key is found. `patience` bounds
+    what waits may take, so that nothing blocks for a minute.
     """
 
     def __init__(self, inner: Store) -> None:

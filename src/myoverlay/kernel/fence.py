@@ -1,8 +1,10 @@
 """The guard's table in the host's namespace: VXLAN of our (port, VNI) pairs comes only from live VTEPs of that overlay.
 
-    prerouting, before connection tracking: a datagram to one of the ports whose VNI is ours must go from a live VTEP to
-    this host's, by an interface that VTEPs lie on or that leads back to its source; what merely passes this host on its
-    way between others is no business of ours unless a container sent it. output: no process sends such a datagram.
+    prerouting, before connection tracking: what a live VTEP sends to this host's by the interface which that one lies
+    on passes after two look-ups. All else is asked one by one: a datagram to one of the ports whose VNI is ours must go
+    from a live VTEP to this host's, by an interface that VTEPs lie on or that leads back to its source; what merely
+    passes this host on its way between others is no business of ours unless a container sent it. output: no process
+    sends such a datagram.
 
 The VNI is read where VXLAN has it, behind the UDP header. A datagram, or a first fragment, that is too short to have
 one is dropped: the rest of it may follow in fragments, which nobody looks into. The kernel's own VXLAN has no user and
@@ -16,7 +18,7 @@ import struct
 from collections.abc import Iterator
 from functools import lru_cache
 
-from myoverlay.fence import At, Dropped, Fence, Pair
+from myoverlay.fence import At, Dropped, Fence, Pair, Way
 from myoverlay.kernel import nft
 from myoverlay.kernel.kept import Kept
 from myoverlay.values import Address
@@ -27,6 +29,8 @@ PRIORITY = -310
 _UDP = bytes((socket.IPPROTO_UDP,))
 _PORT = (nft.TRANSPORT, 2, 2)
 _VNI = (nft.TRANSPORT, 12, 3)
+#: With the byte behind it, which a sender of ours leaves 0: four bytes are read quicker than three.
+_VNI_WORD = (nft.TRANSPORT, 12, 4)
 #: Family, where source and destination are in the IP header, and how long an address is.
 _V4, _V6 = (2, 12, 16, 4), (10, 8, 24, 16)
 _FAMILIES = ((_V4, 4), (_V6, 6))
@@ -54,14 +58,18 @@ def _field(protocol: int, field: int) -> bytes:
 _RAW = _user(0, 0) + _user(1, 0) + _user(2, 3) + _user(3, 96) + _user(4, 24)
 _SHOWN_VNI = _user(0, 7) + bytes((1, len(_RAW))) + _RAW
 _SHOWN_PORT, _SHOWN_V4, _SHOWN_V6 = _field(6, 2), (_field(12, 11), _field(12, 12)), (_field(13, 8), _field(13, 9))
+_PORT_AND_VNI, _SHOWN_PAIR = 13 << 6 | 4, (_SHOWN_PORT, _SHOWN_VNI)
+_SHOWN_DOOR = _user(0, 9) + bytes((1, 6)) + _user(0, nft.IIFNAME)
 _SETS = {
     "ports": nft.Form(13, 2, _user(0, 2)),
-    "pairs": nft.Form(13 << 6 | 4, 8, _shown(_SHOWN_PORT, _SHOWN_VNI)),
+    "pairs": nft.Form(_PORT_AND_VNI, 8, _shown(*_SHOWN_PAIR)),
     "doors": nft.Form(41, 16, _user(0, 1)),
-    "own4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[1], _SHOWN_PORT, _SHOWN_VNI)),
-    "own6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[1], _SHOWN_PORT, _SHOWN_VNI)),
-    "live4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[0], _SHOWN_PORT, _SHOWN_VNI)),
-    "live6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[0], _SHOWN_PORT, _SHOWN_VNI)),
+    "own4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[1], *_SHOWN_PAIR)),
+    "own6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[1], *_SHOWN_PAIR)),
+    "ways4": nft.Form((_PORT_AND_VNI << 6 | 7) << 6 | 41, 28, _shown(*_SHOWN_PAIR, _SHOWN_V4[1], _SHOWN_DOOR)),
+    "ways6": nft.Form((_PORT_AND_VNI << 6 | 8) << 6 | 41, 40, _shown(*_SHOWN_PAIR, _SHOWN_V6[1], _SHOWN_DOOR)),
+    "live4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[0], *_SHOWN_PAIR)),
+    "live6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[0], *_SHOWN_PAIR)),
 }
 
 
@@ -74,11 +82,18 @@ def _keys(fence: Fence) -> Iterator[tuple[str, list[bytes]]]:
     """What is in each set, as the kernel has it."""
     yield "ports", [port.to_bytes(2, "big") for port in fence.ports]
     yield "pairs", [_pair(pair) for pair in fence.pairs]
-    yield "doors", [name.encode().ljust(16, b"\0") for name in fence.doors]
+    yield "doors", [_name(name) for name in fence.doors]
     for kind, ats in (("own", fence.own), ("live", fence.live)):
         keys = [vtep.packed + _pair(pair) for pair, vtep in ats]
         yield f"{kind}4", [key for key in keys if len(key) == 12]
         yield f"{kind}6", [key for key in keys if len(key) == 24]
+    ways = [_pair(pair) + vtep.packed + _name(door) for pair, vtep, door in fence.ways]
+    yield "ways4", [key for key in ways if len(key) == 28]
+    yield "ways6", [key for key in ways if len(key) == 40]
+
+
+def _name(name: str) -> bytes:
+    return name.encode().ljust(16, b"\0")
 
 
 def _is_ours(which: str, register: int) -> tuple[bytes, ...]:
@@ -92,12 +107,30 @@ def _address(family: tuple[int, int, int, int], source: bool, which: str) -> tup
     return (nft.payload(nft.NETWORK, here if source else there, length), *_is_ours(which, nft.R32 + words))
 
 
+def _straight(family: tuple[int, int, int, int], version: int) -> tuple[bytes, ...]:
+    """From a live VTEP to this host's, by its interface. Port and VNI end the first key and begin the second."""
+    number, here, there, length = family
+    shared, words = nft.R32 + length // 4, length // 4
+    return (
+        nft.meta(nft.NFPROTO),
+        nft.compare(bytes((number,))),
+        nft.payload(nft.NETWORK, here, length, nft.R32),
+        nft.payload(*_PORT, shared),
+        nft.payload(*_VNI_WORD, shared + 1),
+        nft.lookup(f"live{version}"),
+        nft.payload(nft.NETWORK, there, length, shared + 2),
+        nft.meta(nft.IIFNAME, shared + 2 + words),
+        nft.lookup(f"ways{version}", register=shared),
+        nft.verdict(nft.ACCEPT),
+    )
+
+
 def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
     udp = (nft.meta(nft.L4PROTO), nft.compare(_UDP))
     at_port = (*udp, nft.payload(*_PORT), nft.lookup("ports"))
     others = (*udp, nft.payload(*_PORT), nft.payload(*_VNI, nft.R32 + 1), nft.lookup("pairs", inverted=True))
     local = (nft.destination_type(), nft.compare(_LOCAL))
-    kinds = [(nft.meta(nft.IIFKIND), nft.compare(kind.encode().ljust(16, b"\0"))) for kind in _KINDS]
+    kinds = [(nft.meta(nft.IIFKIND), nft.compare(_name(kind))) for kind in _KINDS]
     known = {
         version: (
             nft.meta(nft.NFPROTO),
@@ -107,6 +140,9 @@ def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
         )
         for family, version in _FAMILIES
     }
+    yield "arrives", (nft.meta(nft.L4PROTO), nft.compare(_UDP, nft.UNEQUAL), nft.verdict(nft.ACCEPT))
+    for family, version in _FAMILIES:
+        yield "arrives", _straight(family, version)
     yield "arrives", (*at_port, nft.verdict(nft.GOTO, "vxlan"))
     for family, version in _FAMILIES:
         yield "vxlan", (*known[version], *_address(family, False, f"own{version}"), nft.verdict(nft.GOTO, "door"))
@@ -157,6 +193,10 @@ class FenceTable(Kept[Fence]):
             doors=frozenset(nft.word(key) for key in keys["doors"]),
             own=ats["own"],
             live=ats["live"],
+            ways=frozenset(
+                Way(_read_pair(key[:8]), Address.unpack(key[8:-16]), nft.word(key[-16:]))
+                for key in keys["ways4"] + keys["ways6"]
+            ),
         )
 
 

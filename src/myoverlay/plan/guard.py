@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from myoverlay.fence import At, Bound, Fence, Pair
+from myoverlay.fence import At, Bound, Fence, Pair, Way
 from myoverlay.values import Address, Endpoint, Fdb, HostId, HostList, Network, Peer
 
 #: How a host without nf_tables, or one that is told so, is treated.
@@ -44,14 +44,17 @@ def cover(network: Network, live: Iterable[Address] = ()) -> Cover:
 def fence_of(covers: Iterable[Cover]) -> Fence:
     """All that the guard should hold. A host's own VTEP sends nothing to itself."""
     ports, pairs, doors = set[int](), set[Pair](), set[str]()
-    own, live = set[At](), set[At]()
+    own, ways, live = set[At](), set[Way](), set[At]()
     for one in covers:
         ports.add(one.pair.port)
         pairs.add(one.pair)
         doors.add(one.door)
         own.add(At(one.pair, one.vtep))
+        ways.add(Way(one.pair, one.vtep, one.door))
         live.update(At(one.pair, vtep) for vtep in one.live if vtep != one.vtep)
-    return Fence(frozenset(ports), frozenset(pairs), frozenset(doors), frozenset(own), frozenset(live))
+    return Fence(
+        frozenset(ports), frozenset(pairs), frozenset(doors), frozenset(own), frozenset(live), frozenset(ways)
+    )  # fmt: skip
 
 
 def bound(endpoints: Iterable[Endpoint]) -> frozenset[Bound]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import KernelRefused
-from myoverlay.fence import At, Fence, Pair
+from myoverlay.fence import At, Fence, Pair, Way
 from myoverlay.plan import shape
 from myoverlay.values import Address, Bridge, Fdb, Mac, Neigh, Veth, Vxlan
 
@@ -32,6 +32,7 @@ FENCE = Fence(
     frozenset({"eth0"}),
     frozenset({At(PAIR, Address("192.0.2.1"))}),
     frozenset({At(PAIR, Address("192.0.2.2")), At(PAIR, Address("2001:db8::2"))}),
+    frozenset({Way(PAIR, Address("192.0.2.1"), "eth0"), Way(PAIR, Address("2001:db8::1"), "a-name-of-15-by")}),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from myoverlay.fence import At, Bound, Fence, Pair
+from myoverlay.fence import At, Bound, Fence, Pair, Way
 from myoverlay.plan import guard
 from myoverlay.plan.guard import Cover
 from myoverlay.store.typed import Held
@@ -24,6 +24,7 @@ def test_each_overlay_has_its_own_friends() -> None:
         frozenset({"eth0", "eth1"}),
         frozenset({At(ONE, ME), At(TWO, ME)}),
         frozenset({At(ONE, A), At(TWO, B)}),
+        frozenset({Way(ONE, ME, "eth0"), Way(TWO, ME, "eth1")}),
     )
     assert guard.live_on(fence, ONE) == {A}
     assert not guard.live_on(fence, Pair(4789, 0x700002))
