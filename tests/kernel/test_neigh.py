@@ -290,11 +290,12 @@ def test_failures_of_a_vanished_device_are_all_told(tables: Tables, links: Links
     assert tables.dump() == (set(), set())
 
 
-def test_lost_answers_are_asked_for_again(tables: Tables, links: Links, overlay: Namespace) -> None:
-    """With a receive buffer too small for a batch's errors the batch is halved until every answer arrives."""
+@pytest.mark.parametrize("count", [200, 1100])
+def test_lost_answers_are_asked_for_again(tables: Tables, links: Links, overlay: Namespace, count: int) -> None:
+    """With a receive buffer too small for a batch's errors it is halved until every answer arrives, as is the next."""
     links.remove(overlay, "vxlan0", deadline=soon())
     tables._wire._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    wanted = many(200)
+    wanted = many(count)
     assert [row for row, _ in tables.set(wanted)] == wanted
 
 

@@ -337,11 +337,10 @@ class Converger:
 
     def _apply(self, ground: Ground, steps: Sequence[rows.Set | rows.Unset]) -> None:
         """In the order given: all writes, then all removals, each in one batch."""
-        written = [step.row for step in steps if isinstance(step, rows.Set)]
-        removed = [step.row for step in steps if isinstance(step, rows.Unset)]
-        self.on_write(ground, frozenset(written), False)
-        self.on_write(ground, frozenset(removed), True)
-        self._admit(ground, (row for row in written if isinstance(row, Fdb)))
+        written, removed = rows.parted(steps)
+        self.on_write(ground, written, False)
+        self.on_write(ground, removed, True)
+        self._admit(ground, (row for row in written if type(row) is Fdb))
         refused = [*ground.tables.set(written), *ground.tables.unset(removed)]
         for row, error in refused:
             self._tally.add("row_failures", type(row).__name__.lower())

@@ -164,7 +164,7 @@ class KernelWatch(Loop):
     def wrote(self, ground: Ground, rows: Collection[Row], gone: bool) -> None:
         """These are about to be written, or taken away (`gone`). From any thread."""
         if rows and ground in self._ears:
-            self._written.append((self._now(), ground, rows, gone))
+            self._written.append((self._now(), ground, frozenset(rows), gone))
 
     def round(self) -> None:
         for key, _ in self._selector.select(_ROUND):

@@ -118,12 +118,12 @@ def pack_rows(rows: Sequence[Row], ifindex: int, number: int) -> list[bytes]:
     packed: list[bytes] = []
     for at, row in enumerate(rows, number):
         mac = unhex(row.mac.replace(":", ""))
-        if isinstance(row, Fdb):
+        if type(row) is Fdb:  # `isinstance` takes ten times as long to say no
             remote = _remote(row.vtep)
             if len(remote) == 8:
                 packed.append(pack_fdb(begin, at, fdb, mac, remote))
                 continue
-        elif ":" not in row.address:
+        elif type(row) is Neigh and ":" not in row.address:
             packed.append(pack_neigh(begin, at, neigh, aton(row.address), hardware, mac))
             continue
         packed.append(whole(new_row(row, ifindex), at))

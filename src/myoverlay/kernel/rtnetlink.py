@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 from myoverlay.errors import KernelRefused, Late
@@ -149,6 +150,25 @@ def packing(requests: Sequence[Request]) -> Pack:
     return lambda start, stop, number: [whole(one, number + at) for at, one in enumerate(requests[start:stop])]
 
 
+class _Ahead:
+    """Makes the messages of the next batch while the kernel takes those before, for which it needs no interpreter."""
+
+    def __init__(self, pack: Pack, count: int, other: Executor) -> None:
+        self._pack = pack
+        self._count = count
+        self._other = other
+        #: What is likely asked for next, and is being made. Another is, after a batch that is sent again in halves.
+        self._next: tuple[tuple[int, int, int], Future[list[bytes]]] | None = None
+
+    def __call__(self, start: int, stop: int, number: int) -> list[bytes]:
+        asked, making = self._next or (None, None)
+        made = making.result() if making is not None else []  # never two at once
+        packed = made if asked == (start, stop, number) else self._pack(start, stop, number)
+        after = (stop, min(stop + BATCH, self._count), number + stop - start)
+        self._next = (after, self._other.submit(self._pack, *after)) if stop < self._count else None
+        return packed
+
+
 class Wire:
     """A netlink socket inside a namespace, route netlink's. For one thread at a time: its owner locks."""
 
@@ -187,7 +207,13 @@ class Wire:
         return self.commit_packed(packing(requests), len(requests))
 
     def commit_packed(self, pack: Pack, count: int) -> list[Failure]:
-        """The same for so many messages, made as they are sent."""
+        """The same for so many messages, made as they are sent: on another thread where there are several batches."""
+        if count <= BATCH:
+            return self._commit_packed(pack, count)
+        with ThreadPoolExecutor(1, "packing") as other:
+            return self._commit_packed(_Ahead(pack, count, other), count)
+
+    def _commit_packed(self, pack: Pack, count: int) -> list[Failure]:
         failures: list[Failure] = []
         for start in range(0, count, BATCH):
             for reply in self._collect_in_halves(pack, start, min(start + BATCH, count)):

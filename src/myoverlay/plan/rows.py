@@ -62,13 +62,22 @@ class Written(msgspec.Struct, frozen=True):
 
     def after(self, steps: Iterable[Set | Unset]) -> Written:
         """What is there when these steps were taken: what is set first, as `diff` has it."""
-        steps, neigh, fdb = list(steps), self.neigh.edit(), self.fdb.edit()
-        written = [step.row for step in steps if isinstance(step, Set)]
-        neigh.put({row.address: row for row in written if isinstance(row, Neigh)})
-        fdb.put({row.mac: row for row in written if isinstance(row, Fdb)})
-        for row in (step.row for step in steps if isinstance(step, Unset)):
+        neigh, fdb = self.neigh.edit(), self.fdb.edit()
+        written, removed = parted(steps)
+        neigh.put({row.address: row for row in written if type(row) is Neigh})
+        fdb.put({row.mac: row for row in written if type(row) is Fdb})
+        for row in removed:
             neigh.drop(row.address) if isinstance(row, Neigh) else fdb.drop(row.mac)
         return Written(neigh.done(), fdb.done())
+
+
+def parted(steps: Iterable[Set | Unset]) -> tuple[list[Neigh | Fdb], list[Neigh | Fdb]]:
+    """What is to be written, and what is to be taken away."""
+    written, removed = list[Neigh | Fdb](), list[Neigh | Fdb]()
+    for step in steps:
+        # `isinstance` with a msgspec class takes ten times as long to say no, and there may be 20,000.
+        (written if type(step) is Set else removed).append(step.row)
+    return written, removed
 
 
 def newest(peers: Iterable[Peer]) -> dict[Address, Peer]:
