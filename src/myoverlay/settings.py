@@ -122,6 +122,12 @@ def _overlays(text: str) -> tuple[str, ...]:
     return tuple(name if name == "*" else OverlayName(name) for name in names)
 
 
+def _nice(text: str) -> int:
+    if not text.removeprefix("-").isdecimal() or not -20 <= int(text) <= 19:
+        raise ValueError(f"{text!r} is no whole number from -20 to 19")
+    return int(text)
+
+
 def _format(text: str) -> str:
     if text.lower() not in ("text", "json"):
         raise ValueError(f"{text!r} is neither text nor json")
@@ -155,6 +161,7 @@ SETTINGS = (
     Setting("docker_socket", "MYOVERLAY_DOCKER_SOCKET", _maybe_absolute, "", "Docker's own socket, to follow, and for aliases, service names, and names on engines before 29; empty: not asked"),
     Setting("host_name", "MYOVERLAY_HOST_NAME", check_shown, "", "what this host is called; empty: its hostname"),
     Setting("recorder", "MYOVERLAY_RECORDER", _kilobytes, "1024", "kB of memory for the flight recorder: the last calls, misses, kernel events and store changes; 0: nothing is recorded"),
+    Setting("nice", "MYOVERLAY_NICE", _nice, "-10", "the plugin's share of a processor beside others, as nice(1) has it, -20 to 19, where it may (CAP_SYS_NICE); 0: as it was started"),
     Setting("log_level", "MYOVERLAY_LOG_LEVEL", _level, "info", "debug, info, warning or error"),
     Setting("log_format", "MYOVERLAY_LOG_FORMAT", _format, "text", "text, or json: an object a line, with the fields of each Docker call"),
     Setting("log_kept", "MYOVERLAY_LOG_KEPT", _kilobytes, "512", "kB of memory for the log's last lines, for `myoverlay report`; 0: none are kept"),
@@ -195,6 +202,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     docker_socket: str
     host_name: str
     recorder: int
+    nice: int
     log_level: str
     log_format: str
     log_kept: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import socket
 import stat
@@ -21,6 +22,8 @@ from myoverlay.errors import Clash
 if TYPE_CHECKING:
     from myoverlay.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _BACKLOG = 64
 #: Docker's calls at once: at boot all containers of a host start together.
 _THREADS = 16
@@ -29,6 +32,7 @@ _CONNECTIONS = 256
 #: After so many seconds a thread gives way to another: a call of Docker's takes a few ms, and waits behind each other.
 _TURN = 0.0005
 _STOP = 20
+_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 class Door(NamedTuple):
@@ -106,6 +110,7 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
     from myoverlay.cli.logs import begin_log
 
     kept = begin_log(settings)
+    go_ahead(settings.nice)
 
     def load() -> Any:
         from myoverlay.daemon import begin
@@ -118,6 +123,23 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
         return daemon.app
 
     listen(doors, load)
+
+
+def go_ahead(nice: int) -> None:
+    """Take precedence over containers that start at the same time, and over their engine, which waits for our answers.
+
+    For this thread and those that it begins. Where the scheduler groups processes by their sessions (sched(7),
+    autogroup) it is the group's number that counts; a shell's group is left alone. A managed plugin may do neither, and
+    has a control group of its own.
+    """
+    if not nice:
+        return
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        if os.getsid(0) == os.getpid() and _AUTOGROUP.exists():
+            _AUTOGROUP.write_text(str(nice))
+    except OSError as error:
+        log.info("MYOVERLAY_NICE=%d has no effect here: %s", nice, error)
 
 
 def listen(doors: list[Door], make: Callable[[], Any]) -> None:

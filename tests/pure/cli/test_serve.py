@@ -54,6 +54,36 @@ def test_a_door_that_another_run_made_since_is_left_alone(tmp_path: Path) -> Non
     new.listener.close()
 
 
+def after_going_ahead(first: str = "") -> tuple[str, int, str]:
+    """What a process of its own session says, and the numbers that it and its session's group have then."""
+    code = (
+        "import logging, os, sys; logging.basicConfig(level='INFO', stream=sys.stdout, format='%(message)s')\n"
+        "from myoverlay.cli.serve import go_ahead\n"
+        f"{first}\n"
+        "go_ahead(-7)\n"
+        "print(os.getpriority(os.PRIO_PROCESS, 0), open('/proc/self/autogroup').read().split()[-1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, start_new_session=True
+    )
+    assert done.returncode == 0, done.stderr
+    *said, numbers = done.stdout.splitlines()
+    return " ".join(said), int(numbers.split()[0]), numbers.split()[1]
+
+
+def test_it_goes_ahead_of_others() -> None:
+    """Its threads and its session's group; not the group of a session that others began."""
+    assert after_going_ahead() == ("", -7, "-7")
+    assert after_going_ahead("if os.fork(): os._exit(os.waitstatus_to_exitcode(os.wait()[1]))") == ("", -7, "0")
+
+
+def test_who_may_not_go_ahead_says_so() -> None:
+    """And goes on as it was started."""
+    said, *numbers = after_going_ahead("os.setuid(65534)")
+    assert said == "MYOVERLAY_NICE=-7 has no effect here: [Errno 13] Permission denied"
+    assert numbers == [0, "0"]
+
+
 def test_the_environment_keeps_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is started from here would have it in its own, where `ps e` shows it; the settings have it."""
     seen: list[tuple[Settings, str | None]] = []
