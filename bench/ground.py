@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ SUBNET = "10.5.0.0/16"
 PIN = f"/run/docker/plugins/myoverlay/netns/{OVERLAY}"
 _CREATE = ("-d", "myoverlay", "--ipam-driver", "myoverlay", "--subnet", SUBNET, "-o", f"overlay={OVERLAY}")
 _THEIR_POOL, _THEIR_SUBNET, _LOCAL_SUBNET = "10.20.0.0/16", "10.21.0.0/16", "10.22.0.0/24"
+_RESTORE = ("iptables-restore",)
 _ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
 
 
@@ -89,6 +91,7 @@ class Ground:
                 HAND: self.by_hand(HAND),
                 UNDERLAY: Path(*(End(host, "", host.address) for host in self.hosts)),
             }
+            self._give_rules(HAND)
             self._must_talk()
         except BaseException:
             self.lab.down()
@@ -167,6 +170,17 @@ class Ground:
     def remove(self, host: EngineHost, *names: str) -> None:
         """`docker rm -f`."""
         host.docker("rm", "-f", *names)
+
+    def _give_rules(self, contestant: str) -> None:
+        """The rules that Docker puts into each container on a network, for its resolver: they track every connection.
+
+        What is compared is what lies between two containers, and no network is to gain by having none.
+        """
+        bare, docked = self.paths[contestant], self.paths[OURS]
+        for end, like in ((bare.near, docked.near), (bare.far, docked.far)):
+            end.host.run(["sh", "-c", f"nsenter --net={like.netns} iptables-save | {shlex.join(end.argv(_RESTORE))}"])
+            if "127.0.0.11" not in end.run(["iptables-save"]):
+                raise LabError(f"a container on {NETWORKS[OURS]} of {end.host.name} has no rules for Docker's resolver")
 
     def _must_talk(self) -> None:
         for contestant, path in self.paths.items():
