@@ -31,7 +31,7 @@ SUBNET = "10.5.0.0/16"
 PIN = f"/run/docker/plugins/myoverlay/netns/{OVERLAY}"
 _CREATE = ("-d", "myoverlay", "--ipam-driver", "myoverlay", "--subnet", SUBNET, "-o", f"overlay={OVERLAY}")
 _THEIR_POOL, _THEIR_SUBNET, _LOCAL_SUBNET = "10.20.0.0/16", "10.21.0.0/16", "10.22.0.0/24"
-_RESTORE = ("iptables-restore",)
+_LISTED, _LOAD = ("nft", "list", "ruleset"), ("nft", "-f", "-")
 _ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
 
 
@@ -178,8 +178,8 @@ class Ground:
         """
         bare, docked = self.paths[contestant], self.paths[OURS]
         for end, like in ((bare.near, docked.near), (bare.far, docked.far)):
-            end.host.run(["sh", "-c", f"nsenter --net={like.netns} iptables-save | {shlex.join(end.argv(_RESTORE))}"])
-            if "127.0.0.11" not in end.run(["iptables-save"]):
+            end.host.run(["sh", "-c", f"{shlex.join(like.argv(_LISTED))} | {shlex.join(end.argv(_LOAD))}"])
+            if "127.0.0.11" not in end.run(_LISTED):
                 raise LabError(f"a container on {NETWORKS[OURS]} of {end.host.name} has no rules for Docker's resolver")
 
     def _must_talk(self) -> None:
