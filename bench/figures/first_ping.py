@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from bench import hands, readings
@@ -23,6 +23,8 @@ KNOWN = f'myoverlay_remote_endpoints{{overlay="{OVERLAY}"}}'
 _numbers = itertools.count(1)
 #: Rounds behind a held watch; of two containers each, some 3 s.
 _BEFORE_THE_WATCH_ENDS = 8
+#: Containers of ours on the other host that stay for the whole run.
+RESIDENTS = 1
 
 
 def ping(near: End, address: str, interval: float = 0.2, patience: int = 2) -> Quantities:
@@ -52,6 +54,12 @@ def fresh(ground: Ground, host: EngineHost, contestant: str) -> Iterator[End]:
         ground.remove(host, name)
 
 
+def wait_until_known(hosts: Iterable[EngineHost], peers: int) -> None:
+    """Until each host's watch knows so many: what was removed is told of after Docker was answered."""
+    for host in hosts:
+        wait_for(f"{host.name} to know {peers} peers", 10, lambda: readings.metrics(host)[KNOWN] == peers)  # noqa: B023
+
+
 def pin_of(contestant: str, host: EngineHost) -> str:
     """The overlay namespace of a network on a host."""
     if contestant == OURS:
@@ -79,10 +87,9 @@ def _memory(ground: Ground, extent: Extent) -> list[Round]:
     """Above the eager limit (0 here) rows are pulled by misses, from what the watch has brought."""
 
     def once() -> Quantities:
-        before = {host.name: readings.metrics(host)[KNOWN] for host in ground.hosts}
+        wait_until_known(ground.hosts, RESIDENTS)
         with fresh(ground, ground.h1, OURS) as near, fresh(ground, ground.h2, OURS) as far:
-            for host in ground.hosts:
-                wait_for("the watch", 10, lambda: readings.metrics(host)[KNOWN] > before[host.name])  # noqa: B023
+            wait_until_known(ground.hosts, RESIDENTS + 1)
             _must_miss(ground, near, far)
             return ping(near, far.address)
 

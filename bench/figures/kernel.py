@@ -6,7 +6,7 @@ import json
 
 from bench import readings
 from bench.figures.figure import Extent, Figure
-from bench.figures.first_ping import KNOWN, fresh
+from bench.figures.first_ping import RESIDENTS, fresh, wait_until_known
 from bench.goals import FIRST
 from bench.ground import Ground
 from bench.inside import start
@@ -31,9 +31,9 @@ def _storm(ground: Ground, extent: Extent) -> list[Round]:
     host, asker = ground.h1, ground.paths[OURS].near
 
     def once() -> Quantities:
-        known = readings.metrics(host)[KNOWN]
+        wait_until_known([host], RESIDENTS)
         with fresh(ground, ground.h2, OURS) as far:
-            wait_for("the watch", 10, lambda: readings.metrics(host)[KNOWN] > known)
+            wait_until_known([host], RESIDENTS + 1)
             before = readings.metrics(host)
             said = json.loads(start.run(host, "storm", _NOBODYS, QUESTIONS, far.address, 1.0, netns=asker.netns))
             if said["answer ms"] is None:

@@ -49,18 +49,18 @@ class Watch(Loop):
         tally: Tally,
         now: Callable[[], float] = time.monotonic,
         settled: Callable[[HostId], bool] = lambda _: False,
-        cut_off: Callable[[HostId], bool] = lambda _: False,
+        away: Callable[[HostId], bool] = lambda _: False,
         on_asked: Callable[[Subnet], None] = lambda _: None,
         on_learned: Learned = lambda *_: None,
     ) -> None:
         """`lost`: hosts that are dead; `settled`: has the host been there long enough to have published all it has?
-        `cut_off`: does it live, and not reach the store?
+        `away`: does it not reach the store?
 
         `on_asked`: called where another host wants an address that this one keeps in reserve.
         """
         super().__init__(f"watch-{local.network.overlay}", tally)
         self._settled = settled
-        self._cut_off = cut_off
+        self._away = away
         self._on_asked = on_asked
         self._on_learned = on_learned
         self._asked = Ring()
@@ -228,9 +228,10 @@ class Watch(Loop):
         """Is it the host's own doing that it has no list, and not the store's loss?
 
         It is where its list was seen in the store as it is now, and where the host has been there long enough since.
-        One that does not reach the store did not do it: somebody who does not hear it has buried it.
+        One that does not reach the store did not do it: the store lost it, or somebody who does not hear it has buried
+        it. If it is dead, its rows go when the grace is over.
         """
-        if self._cut_off(host):
+        if self._away(host):
             return False
         if self._settled(host):
             return True
@@ -285,12 +286,12 @@ class Discovery:
         now: Callable[[], float] = time.monotonic,
         begin: Callable[[Loop], None] = Loop.start,
         settled: Callable[[HostId], bool] = lambda _: False,
-        cut_off: Callable[[HostId], bool] = lambda _: False,
+        away: Callable[[HostId], bool] = lambda _: False,
         on_asked: Callable[[Subnet], None] = lambda _: None,
     ) -> None:
         self._on_asked = on_asked
         self._settled = settled
-        self._cut_off = cut_off
+        self._away = away
         self._records = records
         self._epoch = epoch
         self._lost = lost
@@ -310,7 +311,7 @@ class Discovery:
             if local.network.network in self._loops:
                 return
             watch = Watch(
-                local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled, self._cut_off,
+                local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled, self._away,
                 self._on_asked, self._tell,
             )  # fmt: skip
             loops: list[Loop] = [watch]

@@ -298,10 +298,10 @@ class Fates(Loop):
         fate = self.fate(host)
         return fate is not None and fate.state is State.ALIVE and self._now() - fate.since >= SETTLED
 
-    def is_cut_off(self, host: HostId) -> bool:
-        """Does it answer the heartbeat, and has no session?"""
+    def is_away(self, host: HostId) -> bool:
+        """Has it no session, whatever became of it?"""
         fate = self.fate(host)
-        return fate is not None and fate.state is State.CUT_OFF
+        return fate is not None and fate.state is not State.ALIVE
 
     def dead(self) -> frozenset[HostId]:
         """Hosts that are dead, for however short a time: nobody is told their names."""

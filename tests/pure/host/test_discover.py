@@ -560,6 +560,19 @@ def test_who_has_been_there_since_the_loss_and_lists_nothing_has_left(
     assert "10.5.0.55" not in ann.local.addresses()
 
 
+def test_who_does_not_reach_the_store_has_not_left(ann: Watcher, others: list[Host], store: SqliteStore) -> None:
+    """A list without incarnation is believed in any store; but its host did not take it away, and lives perhaps."""
+    ann.round()
+    define(others, *others[1:])
+    delete(store, f"{PREFIX}/hosts/{others[0].me}/overlays/{DEMO}")
+    ann.watch._away = lambda host: host == others[0].me
+    ann.watch.fetch([others[0].me])
+    assert ann.local.addresses() == ALL
+    ann.watch._away = lambda _: False
+    ann.watch.fetch([others[0].me])
+    assert ann.local.addresses() == ALL - {"10.5.0.11"}
+
+
 @pytest.mark.parametrize("quiet", [True, False])
 def test_whose_list_is_missing_is_looked_at_again(
     ann: Watcher, others: list[Host], store: SqliteStore, monkeypatch: pytest.MonkeyPatch, quiet: bool

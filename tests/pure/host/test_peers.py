@@ -296,12 +296,14 @@ def test_a_host_whose_kernel_answers_is_cut_off(ann: Watcher, bob: Host) -> None
         ann.beat.pulse(bob.me).heard = ann.clock.now
         ann.fates.step()
     assert ann.fates.cut_off() == {bob.me}
+    assert ann.fates.is_away(bob.me)
     assert ann.fates.lost() == frozenset()
     assert ann.fates.expired() == set()
     assert ann.news() == []
     ann.beat.pulse(bob.me).silent = True
     ann.after(1.0)
     assert ann.fates.is_dead(bob.me)
+    assert ann.fates.is_away(bob.me)
     assert ann.fates.fate(bob.me) == Fate(State.DEAD, ann.clock.now)
 
 
