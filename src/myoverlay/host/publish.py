@@ -324,6 +324,7 @@ class Publisher(Loop):
         if drops or known.listed is None or known.listed.value != new:
             new = self._numbered(new)
             self.told.expect(new)
+            self._known.pop(local.network.overlay, None)  # the next round is not to compare with what was there before
             if isinstance(self._records.publish(definition, new, known.listed, known.ring, (), drops), Published):
                 self.told.note(new)
 

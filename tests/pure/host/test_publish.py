@@ -528,6 +528,24 @@ def test_what_has_not_joined_is_not_told_while_it_is_contested(writer: Make, sto
     assert told == {runs}
 
 
+def test_what_was_told_while_it_was_contested_goes_when_it_is_lost(
+    writer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others tell is judged before anything is written: the list is compared with what was told meanwhile."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    bob.publish(record("10.5.0.5"), address="10.5.0.5")
+    stays, lost = record("10.5.0.9"), record("10.5.0.5", generation=2)
+    ann.publish(stays, address="10.5.0.9")
+    monkeypatch.setattr(ann.publisher._holders, "told_elsewhere", lambda _, one: one == lost)
+    ann.doubt, ann.local.alive, ann.local.entries = True, [stays, lost], [stays, lost]
+    ticket = ann.publisher.offer(DEMO)
+    until(lambda: lost in ann.listed())
+    ann.doubt = False
+    with pytest.raises(Clash, match=r"10\.5\.0\.5 of overlay demo is in use on host bob"):
+        ann.publisher.wait(DEMO, ticket, lost.address, 8.0)
+    until(lambda: ann.listed() == (stays,))
+
+
 def test_what_is_distrusted_is_read_anew(writer: Make, store: SqliteStore) -> None:
     """The store lost list and index without our knowing: after `distrust` they are there again."""
     ann = writer("ann")

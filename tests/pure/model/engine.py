@@ -34,8 +34,8 @@ class GaveUp(Exception):
 
 
 class DockerNetwork:
-    def __init__(self, network: str, overlay: Overlay, pool: str | None) -> None:
-        self.id, self.overlay, self.pool = network, overlay, pool
+    def __init__(self, network: str, overlay: Overlay, pool: str | None, since: float) -> None:
+        self.id, self.overlay, self.pool, self.since = network, overlay, pool, since
         self.going = False
 
 
@@ -140,7 +140,7 @@ class Engine:
 
     def create_network(self, overlay: Overlay) -> Steps:
         self.busy.add(overlay.name)
-        network = DockerNetwork(self.world.hex(64), overlay, None)
+        network = DockerNetwork(self.world.hex(64), overlay, None, self.world.scheduler.now)
         done: list[Callable[[], Steps]] = []
         try:
             if overlay.ours:

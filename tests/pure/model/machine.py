@@ -376,7 +376,7 @@ class Machine:
         self.kernel = Kernel(self.vtep)
         self.kernel.on_rows = lambda space, gone, why: world.truth.rows_gone(self, space, gone, why)
         self.kernel.on_hole = self._hole
-        self.powered = True
+        self.powered, self.off_since = True, 0.0
         self.doomed = False
         #: Since when its daemon has had answers from the store, without a failure; since when it has run.
         self.reaching_since: float | None = None
@@ -521,7 +521,7 @@ class Machine:
 
     def power_off(self) -> None:
         self.kill("loses power")
-        self.powered = False
+        self.powered, self.off_since = False, self.world.scheduler.now
         self.kernel.power_off()
 
     def power_on(self) -> None:

@@ -212,7 +212,9 @@ class Truth:
         world, now = self._world, self._world.scheduler.now
         place = f"/overlays/{container.overlay.name}"
         for machine in world.machines:
-            gone = not machine.powered or world.unheard(observer, machine) >= world.grace
+            # That it lost its power a moment ago nobody knows yet.
+            off = not machine.powered and now - machine.off_since >= IN_TIME
+            gone = off or world.unheard(observer, machine) >= world.grace
             if machine is container.machine or gone:
                 continue
             if container.address in self._last_word.get(f"{machine.id}{place}", ()):
@@ -299,9 +301,14 @@ class Truth:
                 self._owners[key] = tuple(_JSON(entries[key].value)["hosts"]) if key in entries else ()
 
     def _is_beyond_reach(self, host: Machine, overlay: Overlay) -> bool:
-        others = [e.machine for e in self._world.engines if e.machine is not host and e.machine.writes()]
-        sharing = [one for one in others if self._world.engine(one).network_of(overlay) is not None]
-        return all(self._world.unheard(one, host) >= self._world.lease_grace for one in sharing)
+        world, sharing = self._world, list[Machine]()
+        for engine in world.engines:
+            network = engine.network_of(overlay)
+            # Who came to share it a moment ago had no time to say whom he hears.
+            if network is not None and world.scheduler.now - network.since >= world.lease_grace / 4:
+                sharing.append(engine.machine)
+        others = [one for one in sharing if one is not host and one.writes()]
+        return all(world.unheard(one, host) >= world.lease_grace for one in others)
 
     # -- when everything has healed --------------------------------------------------------------------------------
 
