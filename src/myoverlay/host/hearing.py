@@ -32,7 +32,7 @@ from myoverlay.values import Address, Fdb, Neigh
 
 log = logging.getLogger(__name__)
 
-_ROUND, _DEADLINE = 1.0, 2.0
+_ROUND, _DEADLINE, _LOOKS = 1.0, 2.0, 5
 #: What the kernel tells of a row within so many seconds after we wrote it or took it away is our own doing.
 OURS = 5.0
 Row = Neigh | Fdb
@@ -54,14 +54,30 @@ class Hears(Protocol):
 
 
 def listen(namespace: Namespace) -> tuple[Hears, dict[str, Seen]]:
-    """Begin to listen; and which links are there by then. Raises KernelRefused."""
+    """Begin to listen; and which links are there by then. Raises KernelRefused.
+
+    What was told before the look is older than it, and would be taken for a change back: it is looked until nothing is.
+    """
     changes = Changes(namespace)
     try:
         with contextlib.closing(Wire(namespace)) as wire:
-            return changes, observe.links(wire)
+            there = observe.links(wire)
+            for _ in range(_LOOKS):
+                if not _is_told(changes):
+                    break
+                there = observe.links(wire)
+            return changes, there
     except BaseException:
         changes.close()
         raise
+
+
+def _is_told(changes: Changes) -> bool:
+    """Was anything told of links since? It is read then, and rows with it."""
+    try:
+        return bool(changes.read(0))
+    except Overrun:
+        return True
 
 
 class _Ear:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from myoverlay.host.hearing import listen
+from myoverlay.kernel import observe
+from myoverlay.kernel.linkforms import Seen
+from myoverlay.kernel.netns import Namespace
+from myoverlay.kernel.rtnetlink import Wire
 from tests.kernel.host.hosts import Container, Host, Hosts
-from tests.kernel.host.tools import run_in, until
+from tests.kernel.host.tools import ip, run_in, until
 from tests.kernel.host.tracing import WRONG_MAC, WRONG_VTEP
 
 
@@ -69,6 +75,28 @@ def test_what_we_do_ourselves_is_no_event(hosts: Hosts) -> None:
         (ear,) = host.daemon.insight._hearing._ears.values()
         until(lambda ear=ear: ear._links.keys() == {"br0", "vxlan1"}, 5)
         assert {"br0", "vxlan1"} <= set(ear._names.values()) <= {"lo", "br0", "vxlan1"}, "what went is forgotten"
+
+
+def test_what_was_told_before_the_look_is_not_heard(
+    spaces: Callable[[str], Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cable that is laid between the beginning to listen and the look at the links is seen once, as it is."""
+    ns, look, laid = spaces("ns"), observe.links, []
+
+    def late(wire: Wire) -> dict[str, Seen]:
+        if not laid:
+            laid.append(
+                ip(ns, "link add br0 type bridge", "link add v type veth peer name w", "link set v up master br0")
+            )
+        return look(wire)
+
+    monkeypatch.setattr(observe, "links", late)
+    heard, there = listen(ns)
+    with contextlib.closing(heard):
+        assert there["v"].up
+        assert heard.read(0) == []
+        ip(ns, "link set v down")
+        until(lambda: heard.read(0), 5)
 
 
 ROWS: dict[str, tuple[Callable[[Host, Container, Container], None], str, str, str]] = {
