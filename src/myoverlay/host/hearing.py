@@ -61,11 +61,10 @@ def listen(namespace: Namespace) -> tuple[Hears, dict[str, Seen]]:
     changes = Changes(namespace)
     try:
         with contextlib.closing(Wire(namespace)) as wire:
-            there = observe.links(wire)
             for _ in range(_LOOKS):
+                there = observe.links(wire)
                 if not _is_told(changes):
                     break
-                there = observe.links(wire)
             return changes, there
     except BaseException:
         changes.close()

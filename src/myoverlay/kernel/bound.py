@@ -40,10 +40,6 @@ _SETS = {
 }
 
 
-def _name(name: str) -> bytes:
-    return name.encode().ljust(16, b"\0")
-
-
 def _is(mac: tuple[int, int, int], which: str, address: tuple[int, int, int] | None = None) -> tuple[bytes, ...]:
     """Port, this MAC and, if any, this address are an endpoint's."""
     more = (nft.payload(*address, _ADDRESS_AT),) if address is not None else ()
@@ -56,7 +52,7 @@ def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
     known = _is(_SOURCE, "macs")
     discovery = (*ip6, nft.meta(nft.L4PROTO), nft.compare(_ICMPV6), nft.payload(*_KIND))
     advertised = (*discovery, nft.compare(bytes((_ADVERTISEMENT,))))
-    yield "enters", (nft.meta(nft.IIFNAME), nft.compare(_name(TUNNEL)), accept)
+    yield "enters", (nft.meta(nft.IIFNAME), nft.compare(nft.name(TUNNEL)), accept)
     yield "enters", (*ip, *_is(_SOURCE, "bound4", _SOURCE4), accept)
     yield "enters", (*arp, *_is(_SENDER, "bound4", _SENDER4), *known, accept)
     # Who asks whether an address is free has none yet (RFC 5227).
@@ -85,7 +81,7 @@ class BoundTable(Kept[frozenset[Bound]]):
     rules = tuple(_rules())
 
     def _keys(self, held: frozenset[Bound]) -> Iterator[tuple[str, list[bytes]]]:
-        keys = [(_name(one.port) + one.mac.packed + b"\0\0", one.address.packed) for one in held]
+        keys = [(nft.name(one.port) + one.mac.packed + b"\0\0", one.address.packed) for one in held]
         yield "macs", [port for port, _ in keys]
         yield "bound4", [port + address for port, address in keys if len(address) == 4]
         yield "bound6", [port + address for port, address in keys if len(address) == 16]

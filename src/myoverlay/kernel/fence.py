@@ -82,18 +82,14 @@ def _keys(fence: Fence) -> Iterator[tuple[str, list[bytes]]]:
     """What is in each set, as the kernel has it."""
     yield "ports", [port.to_bytes(2, "big") for port in fence.ports]
     yield "pairs", [_pair(pair) for pair in fence.pairs]
-    yield "doors", [_name(name) for name in fence.doors]
+    yield "doors", [nft.name(name) for name in fence.doors]
     for kind, ats in (("own", fence.own), ("live", fence.live)):
         keys = [vtep.packed + _pair(pair) for pair, vtep in ats]
         yield f"{kind}4", [key for key in keys if len(key) == 12]
         yield f"{kind}6", [key for key in keys if len(key) == 24]
-    ways = [_pair(pair) + vtep.packed + _name(door) for pair, vtep, door in fence.ways]
+    ways = [_pair(pair) + vtep.packed + nft.name(door) for pair, vtep, door in fence.ways]
     yield "ways4", [key for key in ways if len(key) == 28]
     yield "ways6", [key for key in ways if len(key) == 40]
-
-
-def _name(name: str) -> bytes:
-    return name.encode().ljust(16, b"\0")
 
 
 def _is_ours(which: str, register: int) -> tuple[bytes, ...]:
@@ -110,7 +106,8 @@ def _address(family: tuple[int, int, int, int], source: bool, which: str) -> tup
 def _straight(family: tuple[int, int, int, int], version: int) -> tuple[bytes, ...]:
     """From a live VTEP to this host's, by its interface. Port and VNI end the first key and begin the second."""
     number, here, there, length = family
-    shared, words = nft.R32 + length // 4, length // 4
+    words = length // 4
+    shared = nft.R32 + words
     return (
         nft.meta(nft.NFPROTO),
         nft.compare(bytes((number,))),
@@ -130,7 +127,7 @@ def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
     at_port = (*udp, nft.payload(*_PORT), nft.lookup("ports"))
     others = (*udp, nft.payload(*_PORT), nft.payload(*_VNI, nft.R32 + 1), nft.lookup("pairs", inverted=True))
     local = (nft.destination_type(), nft.compare(_LOCAL))
-    kinds = [(nft.meta(nft.IIFKIND), nft.compare(_name(kind))) for kind in _KINDS]
+    kinds = [(nft.meta(nft.IIFKIND), nft.compare(nft.name(kind))) for kind in _KINDS]
     known = {
         version: (
             nft.meta(nft.NFPROTO),

@@ -233,5 +233,10 @@ class Door:
         return [body for body in bodies if len(body) >= HEAD.size]
 
 
+def name(text: str) -> bytes:
+    """A name as keys and comparisons have it; `word` reads one."""
+    return text.encode().ljust(16, b"\0")
+
+
 def word(raw: bytes | None) -> str:
     return (raw or b"").split(b"\0", 1)[0].decode("utf-8", "replace")
