@@ -4,7 +4,8 @@ The store carries a random id and a counter (`incarnation`), and each host remem
 gone, or the counter lower than remembered, or a watch saw the store's index go backwards, something was lost. The first
 host that sees it gives the store a new id; every other one learns of it by that. Then each host writes what it holds
 again, under the new id. Until the others have done so too, or the grace ended, nothing that is merely missing counts as
-withdrawn, and no address is given out but from the reserve.
+withdrawn, and no address is given out but from the reserve. While the store is away nobody can write: that time does
+not count as grace.
 
 An incarnation that cannot be read tells of no loss: somebody wrote over it. It is written again from memory.
 """
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 RAISE = 30.0
 #: A counter that is written from memory is ahead of any that another host may remember: the raises of a year.
 LEAP = 1 << 20
+#: A look is made every few seconds; one that is longer ago than this, seconds, says that the store is away.
+LAPSE = 10.0
 _NOBODY = "?"
 
 
@@ -85,14 +88,22 @@ class Epoch:
                 self._went_back = True
 
     def in_doubt(self) -> bool:
-        """Did the store lose something less than the grace ago? (Before it was looked at nobody can tell.)"""
+        """Has the store been there for less than the grace since it lost something? (Before a look nobody can tell.)"""
         if not self.looked.is_set():
             return True
         with self._lock:
             return self._went_back or self._is_young()
 
     def _is_young(self) -> bool:
-        return self._doubt_since is not None and self._now() - self._doubt_since < self._grace
+        if self._doubt_since is None:
+            return False
+        return self._now() - self._unread() - self._doubt_since < self._grace
+
+    def _unread(self) -> float:
+        """Seconds of the doubt for which the store has been away by now."""
+        assert self._doubt_since is not None
+        seen = self._doubt_since if self._read_at is None else self._read_at
+        return max(0.0, self._now() - seen - LAPSE)
 
     @property
     def believed(self) -> str:
@@ -149,7 +160,7 @@ class Epoch:
         if held is not None and held.value is GARBLED and reason is None:
             self._rewrite(held)
             return
-        self._read_at, self._garbled_since = self._now(), None
+        self._read()
         if reason is not None:
             self._begin(held, reason)
         elif held is None:
@@ -163,6 +174,13 @@ class Epoch:
         self.looked.set()
         if self._journal.doubted and not self.in_doubt():
             self._journal.doubted = ""
+
+    def _read(self) -> None:
+        """It was read just now: for how long it could not be before is no part of the grace."""
+        with self._lock:
+            if self._doubt_since is not None:
+                self._doubt_since += self._unread()
+            self._read_at, self._garbled_since = self._now(), None
 
     def _loss(self, held: Held[Incarnation] | None) -> str | None:
         """What tells that something was lost since this host last looked; None where nothing does."""
