@@ -5,6 +5,8 @@ from __future__ import annotations
 OURS = "myoverlay"
 #: The same network once more: the noise.
 AGAIN = "myoverlay again"
+#: With the guard alone: containers may speak under any address (`MYOVERLAY_SPOOF=*`).
+UNBOUND = "myoverlay unbound"
 #: Without guard and binding: `MYOVERLAY_GUARD=off`.
 UNGUARDED = "myoverlay unguarded"
 DOCKER = "Docker's overlay"

@@ -1,4 +1,4 @@
-"""What guard and binding cost a packet: our own network with them, and without."""
+"""What guard and binding cost a packet: our own network with both, with the guard alone, and without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.figures.figure import Extent, Figure
 from bench.goals import PER_PACKET
 from bench.ground import PIN, Ground
 from bench.ground import Path as Way
-from bench.names import AGAIN, OURS, UNGUARDED
+from bench.names import AGAIN, OURS, UNBOUND, UNGUARDED
 from bench.results import Quantities, Round
 from lab.processes import wait_for
 
@@ -21,26 +21,30 @@ _TICK = 10_000
 
 
 class _Switch:
-    """Puts guard and binding of both hosts on and off, by starting their plugins with another setting."""
+    """Puts guard and binding of both hosts on and off, by starting their plugins with other settings."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._on = True
+        self._are = (True, True)
 
-    def turn(self, on: bool) -> None:
-        if on == self._on:
+    def turn(self, guarded: bool, bound: bool) -> None:
+        if (guarded, bound) == self._are:
             return
         self._ground.stop_plugins()
-        self._ground.start_plugins(MYOVERLAY_GUARD="on" if on else "off")
-        self._on = on
+        self._ground.start_plugins(MYOVERLAY_GUARD="on" if guarded else "off", MYOVERLAY_SPOOF="" if bound else "*")
+        self._are = guarded, bound
         for host in self._ground.hosts:
-            for inside, family in (([], "inet"), (["nsenter", f"--net={PIN}"], "bridge")):
-                argv = [*inside, "nft", "list", "table", family, "myoverlay"]
+            inside = ["nsenter", f"--net={PIN}"]
+            for argv, on in ((_listed("inet"), guarded), ([*inside, *_listed("bridge")], bound)):
                 wait_for(
-                    f"the guard of {host.name} to be {'on' if on else 'off'}",
+                    f"{' '.join(argv)} on {host.name} to {'find something' if on else 'fail'}",
                     10,
-                    lambda host=host, argv=argv: (host.complete(argv).returncode == 0) == on,  # type: ignore[misc]
+                    lambda host=host, argv=argv, on=on: (host.complete(argv).returncode == 0) == on,  # type: ignore[misc]
                 )
+
+
+def _listed(family: str) -> list[str]:
+    return ["nft", "list", "table", family, "myoverlay"]
 
 
 def _busy() -> int:
@@ -62,14 +66,14 @@ def _figure(name: str, once: Callable[[Way], Quantities]) -> Figure:
         switch = _Switch(ground)
 
         def one(contestant: str) -> Quantities:
-            switch.turn(contestant != UNGUARDED)
+            switch.turn(contestant != UNGUARDED, contestant in (OURS, AGAIN))
             return once(ground.paths[OURS])
 
         try:
             with traffic.servers({OURS: ground.paths[OURS]}):
-                return extent.rounds(name, (OURS, UNGUARDED, AGAIN), one)
+                return extent.rounds(name, (OURS, UNBOUND, UNGUARDED, AGAIN), one)
         finally:
-            switch.turn(True)
+            switch.turn(True, True)
 
     return Figure(name, measure)
 

@@ -24,9 +24,10 @@ class At(NamedTuple):
 
 
 class Way(NamedTuple):
-    """A tunnel's end on this host: the VTEP, and the interface that it lies on."""
+    """How nearly all datagrams come: from a live VTEP to this host's, by the interface that this one lies on."""
 
     pair: Pair
+    source: Address
     vtep: Address
     door: str
 
@@ -35,7 +36,7 @@ class Fence(msgspec.Struct, frozen=True):
     """The guard's sets.
 
     `ports` and `pairs` are ours to judge, `doors` the interfaces that VTEPs of this host lie on, `own` this host's
-    VTEPs, `live` those that may send to them, and `ways` VTEP and interface as they belong together.
+    VTEPs, `live` those that may send to them, and `ways` the same in one: who to whom, and by what.
     """
 
     ports: frozenset[int] = frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,10 +14,10 @@ from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.path import rules
 from myoverlay.plan.firewall import Blocked, Gate, Packet, Ruleset
-from myoverlay.values import Address
+from myoverlay.values import Address, Mac
 from tests.attack.board import Board
-from tests.attack.datagrams import Ear, packet, send, send_raw, udp, vxlan
-from tests.kernel.host.tools import ip, until
+from tests.attack.datagrams import Ear, frame, packet, send, send_raw, udp, vxlan
+from tests.kernel.host.tools import ip, run_in, until
 
 PAIR, OTHERS = Pair(4789, 0x700001), 4097
 HOST, FRIEND, STRANGER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
@@ -29,8 +30,15 @@ FENCE = Fence(
     frozenset({"eth0"}),
     frozenset({At(PAIR, Address(HOST)), At(PAIR, Address(HOST6))}),
     frozenset({At(PAIR, Address(FRIEND)), At(PAIR, Address(FRIEND6))}),
-    frozenset({Way(PAIR, Address(HOST), "eth0"), Way(PAIR, Address(HOST6), "eth0")}),
+    frozenset({Way(PAIR, Address(FRIEND), Address(HOST), "eth0"), Way(PAIR, Address(FRIEND6), Address(HOST6), "eth0")}),
 )
+#: Who asks for the state of connections makes the kernel track them.
+TRACKING = """
+table inet tracking {
+    chain arrives { type filter hook input priority 0; ct state new counter; }
+    chain leaves { type filter hook output priority 0; ct state new counter; }
+}
+"""
 #: Every datagram is asked about one by one.
 ASKED = msgspec.structs.replace(FENCE, ways=frozenset())
 
@@ -67,9 +75,9 @@ def scene(spaces: Callable[[str], Namespace]) -> Iterator[Scene]:
     made.table.close()
 
 
-def gets(scene: Scene, version: int, act: Callable[[], object]) -> bool:
+def gets(scene: Scene, version: int, act: Callable[[], object], port: int = PAIR.port) -> bool:
     family, host, *_ = FAMILIES[version]
-    with Ear(scene.host, host, PAIR.port, family) as ear:
+    with Ear(scene.host, host, port, family) as ear:
         act()
         return ear.hears(0.4)
 
@@ -102,7 +110,7 @@ def test_who_is_heard(scene: Scene, board: Board, version: int, fence: Fence) ->
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_straight_way(scene: Scene, version: int) -> None:
     """Who is live passes to this host's VTEP by its interface, without another question; not a stranger, nor else."""
-    _, host, friend, _ = FAMILIES[version]
+    _, host, friend, stranger = FAMILIES[version]
     bare = msgspec.structs.replace(FENCE, own=frozenset(), doors=frozenset())
 
     def passes(sender: Namespace, *ways: Way) -> bool:
@@ -110,12 +118,66 @@ def test_the_straight_way(scene: Scene, version: int) -> None:
         return gets(scene, version, lambda: send(sender, host, OURS))
 
     until(lambda: gets(scene, version, lambda: send(scene.friend, host, OURS)), 10, "the way")
-    right = Way(PAIR, Address(host), "eth0")
+    right = Way(PAIR, Address(friend), Address(host), "eth0")
     assert passes(scene.friend, right)
     assert not passes(scene.stranger, right)
+    assert not passes(scene.friend, right._replace(source=Address(stranger)))
     assert not passes(scene.friend, right._replace(door="eth1"))
     assert not passes(scene.friend, right._replace(vtep=Address(friend)))
     assert not passes(scene.friend, right._replace(pair=Pair(PAIR.port, OTHERS)))
+
+
+def _connections(ns: Namespace) -> int:
+    """Those to our port that the kernel tracks."""
+    listed = ns.call(lambda: Path("/proc/thread-self/net/nf_conntrack").read_text())
+    return sum(f" dport={PAIR.port} " in line for line in listed.splitlines())
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_passes_is_not_tracked(scene: Scene, version: int) -> None:
+    """A live VTEP's datagrams fill no table of connections; those of a VNI of others, and before the guard, do."""
+    _, host, _, _ = FAMILIES[version]
+    run_in(scene.host, "nft", "-f", "-", text=TRACKING)
+
+    def tracked(data: bytes) -> int:
+        """Each time from another port, so it is another connection."""
+        before = _connections(scene.host)
+        assert gets(scene, version, lambda: send(scene.friend, host, data))
+        return _connections(scene.host) - before
+
+    until(lambda: gets(scene, version, lambda: send(scene.friend, host, OURS)), 10, "the way")
+    assert tracked(OURS) == 1
+    scene.guard()
+    assert tracked(OURS) == 0
+    assert tracked(vxlan(OTHERS, b"frame of Swarm's")) == 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_the_kernel_sends_is_not_tracked(scene: Scene, version: int) -> None:
+    """Neither are the datagrams of this host's own VXLAN device; those of another's VNI are."""
+    _, host, friend, _ = FAMILIES[version]
+    run_in(scene.host, "nft", "-f", "-", text=TRACKING)
+    for name, vni in (("ours", PAIR.vni), ("theirs", OTHERS)):
+        ip(
+            scene.host,
+            f"link add {name} type vxlan id {vni} local {host} remote {friend} dstport {PAIR.port} nolearning",
+        )
+        scene.host.sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")  # it speaks of itself
+        ip(scene.host, f"link set {name} up")
+
+    def tracked(name: str, number: int) -> int:
+        """A frame of another flow each time, for which VXLAN takes another port."""
+        before = _connections(scene.host)
+        with scene.host.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind((name, 0))
+            sock.send(frame(Mac("02:00:00:00:00:01"), f"198.51.100.{number}", Address("198.51.100.200")))
+        return _connections(scene.host) - before
+
+    until(lambda: gets(scene, version, lambda: send(scene.friend, host, b"way", port=7000), 7000), 10, "the way")
+    assert tracked("ours", 1) == 1
+    scene.guard()
+    assert tracked("ours", 2) == 0
+    assert tracked("theirs", 3) == 1
 
 
 def test_what_hides_its_vni_is_dropped(scene: Scene, board: Board) -> None:

@@ -207,8 +207,10 @@ class Guard:
         """What differs, in one step: of an overlay with a thousand hosts the one that came."""
         now = _frame(self._covers.values())
         was, there = plan.fence_of([old] if old else ()), plan.fence_of([new] if new else ())
-        more = msgspec.structs.replace(now.without(before), live=there.live - was.live)
-        less = msgspec.structs.replace(before.without(now.beside(self._inherited)), live=was.live - there.live)
+        came, went = there.without(was), was.without(there)
+        more = msgspec.structs.replace(now.without(before), live=came.live, ways=came.ways)
+        less = before.without(now.beside(self._inherited))
+        less = msgspec.structs.replace(less, live=went.live, ways=went.ways)
         try:
             self._table.change(more, less)
         except KernelRefused as error:

@@ -1,10 +1,11 @@
 """The guard's table in the host's namespace: VXLAN of our (port, VNI) pairs comes only from live VTEPs of that overlay.
 
     prerouting, before connection tracking: what a live VTEP sends to this host's by the interface which that one lies
-    on passes after two look-ups. All else is asked one by one: a datagram to one of the ports whose VNI is ours must go
+    on passes after one look-up, and is not tracked: a VXLAN flow has no answers, and would fill the table of
+    connections. All else is asked one by one: a datagram to one of the ports whose VNI is ours must go
     from a live VTEP to this host's, by an interface that VTEPs lie on or that leads back to its source; what merely
     passes this host on its way between others is no business of ours unless a container sent it. output: no process
-    sends such a datagram.
+    sends such a datagram; the kernel's own are not tracked.
 
 The VNI is read where VXLAN has it, behind the UDP header. A datagram, or a first fragment, that is too short to have
 one is dropped: the rest of it may follow in fragments, which nobody looks into. The kernel's own VXLAN has no user and
@@ -66,8 +67,8 @@ _SETS = {
     "doors": nft.Form(41, 16, _user(0, 1)),
     "own4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[1], *_SHOWN_PAIR)),
     "own6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[1], *_SHOWN_PAIR)),
-    "ways4": nft.Form((_PORT_AND_VNI << 6 | 7) << 6 | 41, 28, _shown(*_SHOWN_PAIR, _SHOWN_V4[1], _SHOWN_DOOR)),
-    "ways6": nft.Form((_PORT_AND_VNI << 6 | 8) << 6 | 41, 40, _shown(*_SHOWN_PAIR, _SHOWN_V6[1], _SHOWN_DOOR)),
+    "ways4": nft.Form((7 << 6 | 7) << 18 | _PORT_AND_VNI << 6 | 41, 32, _shown(*_SHOWN_V4, *_SHOWN_PAIR, _SHOWN_DOOR)),
+    "ways6": nft.Form((8 << 6 | 8) << 18 | _PORT_AND_VNI << 6 | 41, 56, _shown(*_SHOWN_V6, *_SHOWN_PAIR, _SHOWN_DOOR)),
     "live4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[0], *_SHOWN_PAIR)),
     "live6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[0], *_SHOWN_PAIR)),
 }
@@ -87,9 +88,9 @@ def _keys(fence: Fence) -> Iterator[tuple[str, list[bytes]]]:
         keys = [vtep.packed + _pair(pair) for pair, vtep in ats]
         yield f"{kind}4", [key for key in keys if len(key) == 12]
         yield f"{kind}6", [key for key in keys if len(key) == 24]
-    ways = [_pair(pair) + vtep.packed + nft.name(door) for pair, vtep, door in fence.ways]
-    yield "ways4", [key for key in ways if len(key) == 28]
-    yield "ways6", [key for key in ways if len(key) == 40]
+    ways = [source.packed + vtep.packed + _pair(pair) + nft.name(door) for pair, source, vtep, door in fence.ways]
+    yield "ways4", [key for key in ways if len(key) == 32]
+    yield "ways6", [key for key in ways if len(key) == 56]
 
 
 def _is_ours(which: str, register: int) -> tuple[bytes, ...]:
@@ -104,20 +105,20 @@ def _address(family: tuple[int, int, int, int], source: bool, which: str) -> tup
 
 
 def _straight(family: tuple[int, int, int, int], version: int) -> tuple[bytes, ...]:
-    """From a live VTEP to this host's, by its interface. Port and VNI end the first key and begin the second."""
+    """From a live VTEP to this host's, by its interface: one look-up. What was told apart here is not tracked."""
     number, here, there, length = family
     words = length // 4
-    shared = nft.R32 + words
+    port = nft.R32 + 2 * words
     return (
         nft.meta(nft.NFPROTO),
         nft.compare(bytes((number,))),
         nft.payload(nft.NETWORK, here, length, nft.R32),
-        nft.payload(*_PORT, shared),
-        nft.payload(*_VNI_WORD, shared + 1),
-        nft.lookup(f"live{version}"),
-        nft.payload(nft.NETWORK, there, length, shared + 2),
-        nft.meta(nft.IIFNAME, shared + 2 + words),
-        nft.lookup(f"ways{version}", register=shared),
+        nft.payload(nft.NETWORK, there, length, nft.R32 + words),
+        nft.payload(*_PORT, port),
+        nft.payload(*_VNI_WORD, port + 1),
+        nft.meta(nft.IIFNAME, port + 2),
+        nft.lookup(f"ways{version}", register=nft.R32),
+        nft.untracked(),
         nft.verdict(nft.ACCEPT),
     )
 
@@ -155,6 +156,7 @@ def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
         yield "door", (*away, nft.count("door"), nft.verdict(nft.DROP))
     process = (nft.meta(nft.SKUID), nft.network_order(), nft.compare(bytes(4), nft.AT_LEAST))
     yield "leaves", (*process, *at_port, nft.verdict(nft.GOTO, "mine"))
+    yield "leaves", (*udp, nft.payload(*_PORT), nft.payload(*_VNI, nft.R32 + 1), nft.lookup("pairs"), nft.untracked())
     yield "mine", (*others, nft.verdict(nft.ACCEPT))
     yield "mine", (nft.count("local"), nft.verdict(nft.DROP))
 
@@ -191,10 +193,16 @@ class FenceTable(Kept[Fence]):
             own=ats["own"],
             live=ats["live"],
             ways=frozenset(
-                Way(_read_pair(key[:8]), Address.unpack(key[8:-16]), nft.word(key[-16:]))
+                Way(_read_pair(key[-24:-16]), *_both(key[:-24]), nft.word(key[-16:]))
                 for key in keys["ways4"] + keys["ways6"]
             ),
         )
+
+
+def _both(key: bytes) -> tuple[Address, Address]:
+    """Source and destination."""
+    half = len(key) // 2
+    return Address.unpack(key[:half]), Address.unpack(key[half:])
 
 
 @lru_cache(maxsize=1024)

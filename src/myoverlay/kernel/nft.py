@@ -95,6 +95,11 @@ def count(name: str) -> bytes:
     return expression("objref", number(1, 1), text(2, name))
 
 
+def untracked() -> bytes:
+    """Connection tracking, which comes later, lets the packet pass as it is."""
+    return expression("notrack")
+
+
 def verdict(code: int, chain: str = "") -> bytes:
     said = nested(2, number(1, code), *([text(2, chain)] if chain else []))
     return expression("immediate", number(1, 0), nested(2, said))

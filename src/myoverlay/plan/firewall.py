@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 #: True, False, or None for what cannot be told.
 Told: TypeAlias = bool | None
+#: A VXLAN flow's answers have other ports: to connection tracking each packet of it is new.
+NEW, UNTRACKED = "new", "untracked"
 #: How deep chains are followed, and how many rules are looked at: a ruleset of somebody's may be a loop or endless.
 DEPTH, RULES = 16, 20_000
 _NUMBERS = {"tcp": 6, "udp": 17, "icmp": 1, "ip": 0x0800, "ip6": 0x86DD, "arp": 0x0806, "ipv4": 2, "ipv6": 10}
@@ -95,9 +97,12 @@ class Ruleset:
     def blocks(self, packet: Packet, gates: Sequence[Gate]) -> Blocked | None:
         """What takes the packet away first on its way through these gates; what is sure before what may be."""
         unsure: Blocked | None = None
+        state: str | None = NEW
         for gate in gates:
             for chain in self._at(gate):
-                found = _Walk(self._chains, self._sets, packet).through(chain, self._elsewhere(chain, gate))
+                walk = _Walk(self._chains, self._sets, packet, state)
+                found = walk.through(chain, self._elsewhere(chain, gate))
+                state = walk.state
                 if found is not None and found.sure:
                     return found
                 unsure = unsure or found
@@ -147,8 +152,12 @@ def _devices(listed: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
 class _Walk:
     """One packet's way through one base chain and those it calls."""
 
-    def __init__(self, chains: Mapping[Any, _Chain], sets: Mapping[Any, Any], packet: Packet) -> None:
+    def __init__(
+        self, chains: Mapping[Any, _Chain], sets: Mapping[Any, Any], packet: Packet, state: str | None
+    ) -> None:
         self._chains, self._sets, self._packet = chains, sets, packet
+        #: What it is to connection tracking; None where a rule that may match takes it out of that.
+        self.state = state
         self._left = RULES
         #: A rule that may have let the packet pass, or may have dropped it, and could not be judged.
         self._doubt = ""
@@ -190,6 +199,8 @@ class _Walk:
                 if told is False:
                     return "", ""
                 sure = sure and told is True
+                if kind == "notrack":
+                    self.state = UNTRACKED if sure else None
                 if verdict:
                     return self._decided(chain, verdict, target, sure, f"{name}: {_text(rule)}", depth)
         return "", ""
@@ -304,7 +315,7 @@ class _Walk:
                 return self._packet.meta.get("fib daddr type")
             return None
         if "ct" in left and left["ct"].get("key") == "state":
-            return "new"  # a VXLAN flow's answers have other ports: to conntrack each packet of it is new
+            return self.state
         return None
 
     def _payload(self, said: Mapping[str, Any]) -> str | int | bool | None:

@@ -50,8 +50,9 @@ def fence_of(covers: Iterable[Cover]) -> Fence:
         pairs.add(one.pair)
         doors.add(one.door)
         own.add(At(one.pair, one.vtep))
-        ways.add(Way(one.pair, one.vtep, one.door))
-        live.update(At(one.pair, vtep) for vtep in one.live if vtep != one.vtep)
+        others = [vtep for vtep in one.live if vtep != one.vtep]
+        live.update(At(one.pair, vtep) for vtep in others)
+        ways.update(Way(one.pair, vtep, one.vtep, one.door) for vtep in others if vtep.version == one.vtep.version)
     return Fence(
         frozenset(ports), frozenset(pairs), frozenset(doors), frozenset(own), frozenset(live), frozenset(ways)
     )  # fmt: skip

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from myoverlay.errors import Clash, KernelRefused, Refused
-from myoverlay.fence import At, Dropped, Fence, Pair
+from myoverlay.fence import At, Dropped, Fence, Pair, Way
 from myoverlay.host.converge import Converger
 from myoverlay.host.guard import HEARTBEAT, Guard, Standing
 from myoverlay.host.leftovers import Leftovers
@@ -88,10 +88,12 @@ def test_one_that_comes_is_one_element(site: Site) -> None:
     site.guard.keep("web", [A, C])
     site.guard.keep("web", [C, A])
     pair = Pair(WEB.definition.port, 0x700001)
-    assert site.table.changes == [
-        (Fence(live=frozenset({At(pair, C)})), Fence()),
-        (Fence(), Fence(live=frozenset({At(pair, B)}))),
-    ]
+
+    def only(vtep: Address) -> Fence:
+        way = Way(pair, vtep, WEB.vtep, WEB.underlay)
+        return Fence(live=frozenset({At(pair, vtep)}), ways=frozenset({way}))
+
+    assert site.table.changes == [(only(C), Fence()), (Fence(), only(B))]
     assert (site.live(WEB), site.live(DB)) == ({A, C}, frozenset())
 
 

@@ -32,7 +32,12 @@ FENCE = Fence(
     frozenset({"eth0"}),
     frozenset({At(PAIR, Address("192.0.2.1"))}),
     frozenset({At(PAIR, Address("192.0.2.2")), At(PAIR, Address("2001:db8::2"))}),
-    frozenset({Way(PAIR, Address("192.0.2.1"), "eth0"), Way(PAIR, Address("2001:db8::1"), "a-name-of-15-by")}),
+    frozenset(
+        {
+            Way(PAIR, Address("192.0.2.2"), Address("192.0.2.1"), "eth0"),
+            Way(PAIR, Address("2001:db8::2"), Address("2001:db8::1"), "a-name-of-15-by"),
+        }
+    ),
 )
 
 

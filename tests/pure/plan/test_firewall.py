@@ -169,6 +169,27 @@ def test_order_and_hooks() -> None:
     assert found.sure
 
 
+STATE = {"ct": {"key": "state"}}
+SPARED = [match(PORT, 4789), {"notrack": None}]
+
+
+def test_what_is_not_tracked_is_not_new() -> None:
+    """A rule spares it connection tracking: later chains let nothing in as new; where it may do so, it is unsure."""
+    let_in = {"rules": [[match(STATE, ["new", "established"], "in"), ACCEPT]], "policy": "drop"}
+
+    def both(first: list[dict[str, Any]], rules: list[list[dict[str, Any]]], policy: str) -> Blocked | None:
+        later = listed(*rules, policy=policy, hook="postrouting").replace('"t"', '"later"')
+        return judge(json.dumps({"nftables": json.loads(listed(first))["nftables"] + json.loads(later)["nftables"]}))
+
+    assert both([match(PORT, 53), {"notrack": None}], **let_in) is None
+    assert both(SPARED, **let_in) == Blocked("inet later", "chain c: policy drop", True)
+    assert both(SPARED, [[match(STATE, ["new", "untracked"], "in"), ACCEPT]], "drop") is None
+    assert both(SPARED, [[match(STATE, "untracked"), DROP]], "accept") is not None
+    found = both([match(PORT, 4789), ODD, {"notrack": None}], **let_in)
+    assert found is not None
+    assert not found.sure
+
+
 def test_whose_a_chain_is_is_read_from_the_other_list() -> None:
     """nft 1.0.6 leaves the device out of its JSON: it is taken from its own language, and unknown it is unsure."""
     text = listed([DROP], family="netdev", hook="egress")

@@ -24,7 +24,7 @@ def test_each_overlay_has_its_own_friends() -> None:
         frozenset({"eth0", "eth1"}),
         frozenset({At(ONE, ME), At(TWO, ME)}),
         frozenset({At(ONE, A), At(TWO, B)}),
-        frozenset({Way(ONE, ME, "eth0"), Way(TWO, ME, "eth1")}),
+        frozenset({Way(ONE, A, ME, "eth0")}),  # to B there is no way from an address of the other family
     )
     assert guard.live_on(fence, ONE) == {A}
     assert not guard.live_on(fence, Pair(4789, 0x700002))
