@@ -212,6 +212,7 @@ class Daemon:
             self.epoch.believes,
             now=parts.now,
             in_doubt=self.epoch.in_doubt,
+            look=self.epoch.look,
             has_left=lambda: self.liveness.has_left,
         )
         self.discovery = Discovery(

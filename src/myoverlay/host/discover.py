@@ -243,20 +243,33 @@ class OutsiderWatch(Loop):
     """Follows the tutorial's keys of one overlay, where outsiders are on."""
 
     def __init__(
-        self, local: LocalOverlay, records: Records, tally: Tally, on_learned: Learned = lambda *_: None
+        self,
+        local: LocalOverlay,
+        records: Records,
+        tally: Tally,
+        on_learned: Learned = lambda *_: None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(f"outsiders-{local.network.overlay}", tally)
         self._on_learned = on_learned
         self._local = local
         self._records = records
+        self._now = now
         self._index = 0
+        self._anew, self._listed_at = False, now()
 
     def round(self) -> None:
         if self.step():
             self.stopping.wait(COALESCE)
 
+    def begin_anew(self) -> None:
+        """List everything at the next answer: the store lost something, and may tell of no change."""
+        self._anew = True
+
     def step(self) -> bool:
         """One answer of the store; True where it told of a change. Raises Unavailable."""
+        if self._anew or self._now() - self._listed_at > RELIST:
+            self._anew, self._index = False, 0
         fresh = self._index == 0
         seen = self._records.outsiders(self._local.network.definition, self._index, timeout=3.0 if fresh else WAIT)
         if isinstance(seen, Reset):
@@ -270,6 +283,7 @@ class OutsiderWatch(Loop):
             self._local.learn_outsiders(seen.peers)
             self._on_learned(self._local, before, self._local.view)
             self._index = seen.index
+            self._listed_at = self._now()
             return not fresh
         return False
 
@@ -299,7 +313,7 @@ class Discovery:
         self._now = now
         self._begin = begin
         self._lock = threading.Lock()
-        self._loops: dict[str, tuple[Watch, list[Loop]]] = {}
+        self._loops: dict[str, tuple[Watch, list[Watch | OutsiderWatch]]] = {}
         #: Called with an overlay, and what was known of it before the store told of it and after.
         self.on_learned: Learned = lambda *_: None
         #: Called with an overlay where somebody claims what another host has: it is to be told to others.
@@ -314,9 +328,9 @@ class Discovery:
                 local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled, self._away,
                 self._on_asked, self._tell,
             )  # fmt: skip
-            loops: list[Loop] = [watch]
+            loops: list[Watch | OutsiderWatch] = [watch]
             if local.network.outsiders:
-                loops.append(OutsiderWatch(local, self._records, self._tally, self._tell))
+                loops.append(OutsiderWatch(local, self._records, self._tally, self._tell, self._now))
             self._loops[local.network.network] = (watch, loops)
         for loop in loops:
             self._begin(loop)
@@ -353,14 +367,14 @@ class Discovery:
         with self._lock:
             return [watch for watch, _ in self._loops.values()]
 
-    def loops(self) -> list[Loop]:
+    def loops(self) -> list[Watch | OutsiderWatch]:
         with self._lock:
             return [loop for _, group in self._loops.values() for loop in group]
 
     def begin_anew(self) -> None:
         """Have everything listed again: the store lost something."""
-        for watch in self._watches():
-            watch.begin_anew()
+        for loop in self.loops():
+            loop.begin_anew()
 
     def judge(self) -> None:
         """Other hosts are dead than were: what is claimed of theirs is judged anew."""

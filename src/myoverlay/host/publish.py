@@ -19,10 +19,10 @@ from myoverlay.host.at_work import AtWork
 from myoverlay.host.holders import Holder, Holders, is_ours
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
-from myoverlay.host.told import Known, Own, Told
-from myoverlay.store import MAX_OPS, Entry
+from myoverlay.host.told import Known, Own, Told, first_chunk
+from myoverlay.store import Entry
 from myoverlay.store.pooled import MARK
-from myoverlay.store.records import MAX_CLAIMS, Claim, Published, Records
+from myoverlay.store.records import Claim, Published, Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Definition, HostId, HostList, OverlayName, Record
 
@@ -62,11 +62,12 @@ class Publisher(Loop):
         contest: float = CONTEST,
         now: Callable[[], float] = time.monotonic,
         in_doubt: Callable[[], bool] = lambda: False,
+        look: Callable[[], None] = lambda: None,
         has_left: Callable[[], bool] = lambda: False,
     ) -> None:
         """`serial` numbers this host's lists, above what it is given; `latest`: what a list says, known so and read so.
 
-        `has_left`: nothing is written any more.
+        `look`: find out whether the store lost something just now; `has_left`: nothing is written any more.
         """
         super().__init__("publish", tally)
         self._may_write = may_write
@@ -76,6 +77,7 @@ class Publisher(Loop):
         self._holders = Holders(records, host_name, is_gone, latest, believes)
         self._contest_time = contest
         self._in_doubt = in_doubt
+        self._look_for_loss = look
         self._now = now
         self._records = records
         self._find = find
@@ -250,7 +252,7 @@ class Publisher(Loop):
                 if contested:
                     return self._put_off(local)
                 continue
-            claims, drops, later = _first_chunk(claims, drops)
+            claims, drops, later = first_chunk(claims, drops)
             untold = tuple(one.record.address for one in later if (one.record.address, one.record.mac) not in mine)
             new = self._numbered(msgspec.structs.replace(new, tentative=untold))
             self.told.expect(new)
@@ -320,7 +322,7 @@ class Publisher(Loop):
         mine, records = known.granted, tuple(record for record in new.records if record in agreed)
         untold = tuple(record.address for record in records if (record.address, record.mac) not in mine)
         new = msgspec.structs.replace(new, records=records, tentative=untold)
-        _, drops, _ = _first_chunk([], self._drops(definition, new, known))
+        _, drops, _ = first_chunk([], self._drops(definition, new, known))
         if drops or known.listed is None or known.listed.value != new:
             new = self._numbered(new)
             self.told.expect(new)
@@ -375,6 +377,10 @@ class Publisher(Loop):
         """
         overlay = local.network.overlay
         holder = self._holders.of(local, record)
+        with self._turn:
+            since = self._contested.get((overlay, record.address))
+        if holder is not None and since is not None and self._now() - since >= self._contest_time:
+            self._look_for_loss()  # what runs here is not given up to a snapshot of a moment ago
         spared = (self._in_doubt() or (holder is not None and not holder.sure)) and record in local.present()
         with self._turn:
             if holder is None:
@@ -439,9 +445,3 @@ class Publisher(Loop):
         with self._turn:
             for key in [key for key in self._contested if key[0] == overlay]:
                 del self._contested[key]
-
-
-def _first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], list[Entry], list[Claim]]:
-    """As much of the index as fits into one commit beside the list and the ring, and the claims that come later."""
-    now = claims[:MAX_CLAIMS]
-    return now, drops[: (MAX_OPS - 2 - 2 * len(now)) // 2], claims[MAX_CLAIMS:]  # a delete counts twice

@@ -6,8 +6,8 @@ import threading
 
 import msgspec
 
-from myoverlay.store import Entry
-from myoverlay.store.records import Published
+from myoverlay.store import MAX_OPS, Entry
+from myoverlay.store.records import MAX_CLAIMS, Claim, Published
 from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostList, Mac, OverlayName
@@ -80,3 +80,9 @@ class Told:
 
 def _addresses(listed: HostList) -> frozenset[Address]:
     return frozenset(record.address for record in listed.records)
+
+
+def first_chunk(claims: list[Claim], drops: list[Entry]) -> tuple[list[Claim], list[Entry], list[Claim]]:
+    """As much of the index as fits into one commit beside the list and the ring, and the claims that come later."""
+    now = claims[:MAX_CLAIMS]
+    return now, drops[: (MAX_OPS - 2 - 2 * len(now)) // 2], claims[MAX_CLAIMS:]  # a delete counts twice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -430,6 +431,29 @@ def test_outsiders_follow_their_keys(host: Make, store: SqliteStore) -> None:
     assert local.addresses() == set()
     assert tally.get("watch_rounds", "change") == 3
     assert tally.get("watch_rounds", "unchanged") == 1
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told of a loss", "for long"])
+def test_outsiders_are_listed_again(host: Make, store: SqliteStore, tmp_path: Path, told: bool) -> None:
+    """A store rolled back unseen, and written to since, tells of no change: what it lost goes by listing it all again."""
+    one, clock = host("ann"), Clock(0.0)
+    one.wire.patience = 0.02
+    local = Overlay(one, outsiders=True, definition=definition(records="demo-1"))
+    watch = OutsiderWatch(local, one.records, Tally(), now=clock)
+    put(store, "demo-1/arp/10.5.0.9", "02:42:0a:05:00:09")
+    put(store, "demo-1/fib/02:42:0a:05:00:09", "192.0.2.9")
+    watch.round()
+    with contextlib.closing(SqliteStore(tmp_path / "older.db")) as older:
+        for number in range(10):
+            put(older, "another", str(number))
+        one.wire.inner = older
+        watch.round()
+        assert local.addresses() == {"10.5.0.9"}
+        clock.now += RELIST + 1 if not told else 0.0
+        if told:
+            watch.begin_anew()
+        watch.round()
+        assert local.addresses() == set()
 
 
 def test_an_overlay_is_followed_once(host: Make, others: list[Host], store: SqliteStore) -> None:

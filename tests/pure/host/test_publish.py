@@ -59,6 +59,7 @@ class Writer:
         self.latest: Callable[[HostList, HostList], HostList] = lambda _, read: read
         self.dead: set[HostId] = set()
         self.doubt = False
+        self.look: Callable[[], None] = lambda: None
         names[host.me] = host.name
         self.tally = Tally()
         count = itertools.count(0)
@@ -75,6 +76,7 @@ class Writer:
             lambda listed: listed.incarnation == self.vouched,
             CONTEST,
             in_doubt=lambda: self.doubt,
+            look=lambda: self.look(),
         )
         self.publisher.start()
 
@@ -526,6 +528,22 @@ def test_what_has_not_joined_is_not_told_while_it_is_contested(writer: Make, sto
         ann.publish(runs, starts)
     told = {record for entry in seen if entry is not None for record in decoder(HostList)(entry.value).records}
     assert told == {runs}
+
+
+def test_nothing_is_given_up_to_a_snapshot_of_a_moment_ago(writer: Make) -> None:
+    """Before what runs here clashes the store is looked at: it lost something, and all that is told stays so."""
+    ann, bob = writer("ann"), writer("bob", "192.0.2.2")
+    bob.publish(record("10.5.0.5"), address="10.5.0.5")
+    runs = record("10.5.0.5", generation=2)
+
+    def look() -> None:
+        ann.doubt = True
+
+    ann.look, ann.local.alive, ann.local.entries = look, [runs], [runs]
+    ann.publisher.offer(DEMO)
+    until(lambda: ann.host.records.lists(DEMO, [ann.host.me]) and ann.listed() == (runs,))
+    assert ann.doubt
+    assert ann.tally.get("published", "clash") == 0
 
 
 def test_what_was_told_while_it_was_contested_goes_when_it_is_lost(
