@@ -15,6 +15,7 @@ from myoverlay.errors import Unavailable, Unreadable
 from myoverlay.networks import Answer, HeldNetwork, NetworkPlan, Question
 from myoverlay.outlook import Look, Outlook
 from myoverlay.path import PathAnswer, PathQuestion, Seek, Sought
+from myoverlay.plan.believe import believed
 from myoverlay.store import Check, Delete, Entry, Keys, Listing, Put
 from myoverlay.store import wire as wire_module
 from myoverlay.store.allowed import asked as rights
@@ -27,7 +28,7 @@ from myoverlay.store.outsiders import Outsider
 from myoverlay.store.paths import PathRecords, SeekRecords
 from myoverlay.store.pooled import MARK
 from myoverlay.store.presence import Incarnation, Presence
-from myoverlay.store.records import Member, Records, VniHolder, believed
+from myoverlay.store.records import Member, Records, VniHolder
 from myoverlay.store.rings import Ring
 from myoverlay.values import (
     Address,

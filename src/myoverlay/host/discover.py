@@ -12,7 +12,7 @@ import bisect
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
@@ -32,6 +32,8 @@ Learned = Callable[[LocalOverlay, View, View], None]
 
 #: It is looked again at who there is after this, seconds, and so many lists are read again: a transaction of reads.
 RELIST, AT_ONCE = 300.0, 64
+#: Hosts and records of an overlay that is read whole with any question about it: some 25 kB at most.
+FEW_HOSTS, FEW_RECORDS = 4, 256
 #: And after this where somebody's list is missing, seconds.
 SOON = 10.0
 _FIRST_LOOK = 3.0
@@ -198,6 +200,20 @@ class Watch(Loop):
         gone = (hosts - lost - found.keys()) & known
         left = (gone - self._remaining(gone) if gone else gone) | (lost & known)
         self._missing = (self._missing - hosts) | (gone - left)
+        self._take(found, anew, left)
+
+    def at_hand(self) -> frozenset[HostId]:
+        """The hosts of a small overlay, whose lists are read along with any question; none of a large one."""
+        lists = self._local.view.lists or {}
+        few = len(lists) <= FEW_HOSTS and sum(len(held.value.records) for held in lists.values()) <= FEW_RECORDS
+        return frozenset(lists) - frozenset(self._lost()) if few else frozenset()
+
+    def learn(self, found: Mapping[HostId, Held[HostList]]) -> None:
+        """Program what lists say that were read along."""
+        if found:
+            self._take(found, False, set())
+
+    def _take(self, found: Mapping[HostId, Held[HostList]], anew: bool, left: set[HostId]) -> None:
         doubt = self._epoch.in_doubt()
         before = self._local.view
         self._local.learn(found, anew, left, self._epoch.believed, doubt)

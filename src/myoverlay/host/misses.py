@@ -193,13 +193,7 @@ class Lookup(Loop):
         local, ask = question.local, question.ask
         definition = local.network.definition
         if ask.address is not None:
-            found = self._records.lookup(definition, ask.address, timeout=_DEADLINE)
-            if found is None:
-                return None
-            peer, marked = found
-            if marked:
-                return self._from_owner(local, peer.vtep, lambda: local.view.peers.get(peer.address))
-            return peer if local.network.outsiders else None
+            return self._find_address(local, ask.address)
         if ask.mac is None:
             return None
         behind = self._records.lookup_mac(definition, ask.mac, timeout=_DEADLINE)
@@ -207,6 +201,20 @@ class Lookup(Loop):
             return None  # an outsider's MAC without an address is of no use: its pair comes with the watch
         mac = ask.mac
         return self._from_owner(local, behind[0], lambda: local.view.macs.get(mac))
+
+    def _find_address(self, local: LocalOverlay, address: Address) -> Peer | None:
+        """In a small overlay one question is enough: all lists come with the index."""
+        watch = self._discovery.watch_of(local)
+        near = watch.at_hand() if watch is not None else frozenset()
+        found = self._records.lookup(local.network.definition, address, near, timeout=_DEADLINE)
+        if watch is not None:
+            watch.learn(found.lists)
+        known, peer = local.view.peers.get(address), found.peer
+        if known is not None or peer is None:
+            return known
+        if found.marked:
+            return self._from_owner(local, peer.vtep, lambda: local.view.peers.get(address))
+        return peer if local.network.outsiders else None
 
     def _from_owner(self, local: LocalOverlay, vtep: Address, known: Callable[[], Peer | None]) -> Peer | None:
         """What the hosts with that VTEP say themselves, at first those of them that are known here."""

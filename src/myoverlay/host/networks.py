@@ -14,11 +14,12 @@ from myoverlay.host.deadline import check, left
 from myoverlay.host.preflight import Asked, Asker
 from myoverlay.networks import HeldNetwork, NetworkPlan, Question, fresh_id, plain
 from myoverlay.plan import blueprint, following, preflight
+from myoverlay.plan.believe import believed
 from myoverlay.plan.blueprint import Known, Wish
 from myoverlay.plan.definition import Options
 from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.presence import Presence
-from myoverlay.store.records import Records, believed
+from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostId, Mac, OverlayName, Subnet
 

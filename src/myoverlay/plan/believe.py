@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from myoverlay.values import HostList, Record
+from myoverlay.values import Definition, HostId, HostList, Peer, Record
 
 
 def withdraws(read: HostList, incarnation: str, doubt: bool) -> bool:
@@ -39,3 +41,16 @@ def united(known: HostList, read: HostList) -> HostList:
             best[record.address] = record
     records = tuple(sorted(best.values(), key=lambda record: record.address.number))
     return msgspec.structs.replace(known, records=records)
+
+
+def believed(definition: Definition, lists: Mapping[HostId, HostList]) -> list[Peer]:
+    """The peers that hosts' own lists tell of; a record that cannot be in the overlay is passed over."""
+    peers = []
+    for host, listed in lists.items():
+        if not listed.vtep.is_unicast:
+            continue
+        for r in listed.records:
+            if definition.subnet.is_host(r.address) and r.address != definition.gateway:
+                vtep = listed.vtep
+                peers.append(Peer(address=r.address, mac=r.mac, vtep=vtep, host=host, generation=r.generation))
+    return peers

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -85,6 +85,14 @@ class Changes(msgspec.Struct, frozen=True):
     rings: dict[str, Ring]
     asked: Ring
     index: int
+
+
+class LookedUp(NamedTuple):
+    """The peer that the index names, whether its keys carry our mark, and what was read along."""
+
+    peer: Peer | None
+    marked: bool
+    lists: Mapping[HostId, Held[HostList]]
 
 
 class Outsiders(msgspec.Struct, frozen=True):
@@ -265,12 +273,13 @@ class Records(Pooled):
     ) -> dict[HostId, Held[HostList]]:
         """The hosts' own lists; a host that has none, or a bad one, is absent."""
         keys = {self._list_key(host, overlay): host for host in hosts}
-        found = {}
-        for key, entry in self.store.get_many(tuple(keys), timeout=timeout).items():
-            held = self._read_list(entry, keys[key], overlay)
-            if held is not None:
-                found[keys[key]] = held
-        return found
+        return self._lists_among(self.store.get_many(tuple(keys), timeout=timeout), keys, overlay)
+
+    def _lists_among(
+        self, entries: Mapping[str, Entry], keys: Mapping[str, HostId], overlay: OverlayName
+    ) -> dict[HostId, Held[HostList]]:
+        read = {host: self._read_list(entries[key], host, overlay) for key, host in keys.items() if key in entries}
+        return {host: held for host, held in read.items() if held is not None}
 
     def own_list(self, overlay: OverlayName, vtep: Address, *, timeout: float = 3.0) -> Held[HostList] | None:
         """This host's own list. One that is bad is to be written over: it is read as an empty one of schema 0."""
@@ -408,18 +417,23 @@ class Records(Pooled):
             self.distrust(entry.key, str(error))
             return None
 
-    def lookup(self, definition: Definition, address: Address, *, timeout: float = 1.0) -> tuple[Peer, bool] | None:
-        """Who has the address, by the index: the peer, and whether the keys carry our mark."""
+    def lookup(
+        self, definition: Definition, address: Address, hosts: Iterable[HostId] = (), *, timeout: float = 1.0
+    ) -> LookedUp:
+        """Who has the address, by the index; and the lists of these hosts, read in the same moment."""
         # A packet waits for it: the key of the MAC that nearly all have is read along.
         arp, fib = self.arp(definition, address), self.fib(definition, Mac.of(address))
-        both = self.store.get_many((arp, fib), timeout=timeout)
-        row = self._row(definition, both[arp]) if arp in both else None
+        keys = {self._list_key(host, definition.overlay): host for host in hosts}
+        found = self.store.get_many((arp, fib, *keys), timeout=timeout)
+        lists = self._lists_among(found, keys, definition.overlay)
+        row = self._row(definition, found[arp]) if arp in found else None
         if row is None:
-            return None
+            return LookedUp(None, False, lists)
         mac = Mac(row[1])
         usual = mac == Mac.of(address)
-        held = self._behind(definition, both.get(fib)) if usual else self.lookup_mac(definition, mac, timeout=timeout)
-        return (Peer(address=address, mac=mac, vtep=held[0]), both[arp].flags == MARK) if held is not None else None
+        held = self._behind(definition, found.get(fib)) if usual else self.lookup_mac(definition, mac, timeout=timeout)
+        peer = Peer(address=address, mac=mac, vtep=held[0]) if held is not None else None
+        return LookedUp(peer, found[arp].flags == MARK, lists)
 
     def lookup_mac(self, definition: Definition, mac: Mac, *, timeout: float = 1.0) -> tuple[Address, bool] | None:
         """Behind which VTEP a MAC is, by the index, and whether the key carries our mark."""
@@ -457,16 +471,3 @@ def _vtep(text: str) -> Address:
     if not address.is_unicast:
         raise ValueError(f"{address} cannot be a VTEP")
     return address
-
-
-def believed(definition: Definition, lists: Mapping[HostId, HostList]) -> list[Peer]:
-    """The peers that hosts' own lists tell of; a record that cannot be in the overlay is passed over."""
-    peers = []
-    for host, listed in lists.items():
-        if not listed.vtep.is_unicast:
-            continue
-        for r in listed.records:
-            if definition.subnet.is_host(r.address) and r.address != definition.gateway:
-                vtep = listed.vtep
-                peers.append(Peer(address=r.address, mac=r.mac, vtep=vtep, host=host, generation=r.generation))
-    return peers

@@ -435,7 +435,7 @@ def test_outsiders_follow_their_keys(host: Make, store: SqliteStore) -> None:
 
 @pytest.mark.parametrize("told", [True, False], ids=["told of a loss", "for long"])
 def test_outsiders_are_listed_again(host: Make, store: SqliteStore, tmp_path: Path, told: bool) -> None:
-    """A store rolled back unseen, and written to since, tells of no change: what it lost goes by listing it all again."""
+    """A store rolled back unseen, and written to since, tells of no change: what it lost goes by a listing."""
     one, clock = host("ann"), Clock(0.0)
     one.wire.patience = 0.02
     local = Overlay(one, outsiders=True, definition=definition(records="demo-1"))
@@ -536,6 +536,21 @@ def test_an_absent_list_in_a_doubt_is_no_leaving(ann: Watcher, others: list[Host
     ann.watch.begin_anew()
     ann.round()
     assert ann.local.addresses() == ALL
+
+
+def test_a_small_overlay_is_at_hand(ann: Watcher, others: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its living hosts, while they are few and have little; what they say is programmed, and withdraws nobody else."""
+    ann.round()
+    ann.lost.add(others[2].me)
+    near = {one.me for one in others[:2]}
+    assert ann.watch.at_hand() == near
+    write(others[0], "10.5.0.11", "10.5.0.21")
+    ann.watch.learn(ann.host.records.lists(DEMO, near))
+    assert ann.local.addresses() == ALL | {"10.5.0.21"}
+    for name, most in (("FEW_HOSTS", 2), ("FEW_RECORDS", 3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"myoverlay.host.discover.{name}", most)
+            assert ann.watch.at_hand() == frozenset()
 
 
 def test_a_dead_hosts_rows_go_and_come(ann: Watcher, others: list[Host]) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.plan import answers
+from myoverlay.store.records import LookedUp
 from myoverlay.tally import Tally
-from myoverlay.values import Address, Mac, Miss, Peer, Subnet
+from myoverlay.values import Address, HostId, Mac, Miss, Peer, Subnet
 
 PEER = Peer(address=Address("10.5.9.9"), mac=Mac("02:42:0a:05:09:09"), vtep=Address("192.0.2.2"))
 
@@ -109,10 +110,35 @@ def test_the_list_of_a_known_host_is_read_without_asking_who_is_a_member(known: 
     answered: list[Peer] = []
     network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
     local: Any = SimpleNamespace(view=view, network=network, answer=answered.append)
-    records: Any = SimpleNamespace(lookup=lambda *_, **__: (PEER, True), members=members)
-    discovery: Any = SimpleNamespace(watch_of=lambda _: SimpleNamespace(fetch=fetch))
+    records: Any = SimpleNamespace(lookup=lambda *_, **__: LookedUp(PEER, True, {}), members=members)
+    watch = SimpleNamespace(fetch=fetch, at_hand=frozenset, learn=lambda _: None)
+    discovery: Any = SimpleNamespace(watch_of=lambda _: watch)
     lookup = Lookup(records, discovery, Tally())
     assert lookup.ask(local, answers.Ask(address=PEER.address))
     lookup.round()
     assert answered == [PEER]
     assert fetched == ([{"h2"}] if known else [{"h2"}, {"members"}, {"h3"}])
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_in_a_small_overlay_one_question_is_enough(listed: bool) -> None:
+    """All lists come with the index: who is in one is answered whatever the index says, who is in none is unknown."""
+    answered: list[Peer] = []
+    asked: list[Any] = []
+    view = SimpleNamespace(peers={}, macs={}, lists={})
+
+    def lookup(_definition: object, address: Address, hosts: object, **_: object) -> LookedUp:
+        asked.append((address, hosts))
+        return LookedUp(None, False, {HostId("a" * 32): PEER} if listed else {})  # type: ignore[dict-item]
+
+    def learn(lists: dict[str, Peer]) -> None:
+        view.peers.update({peer.address: peer for peer in lists.values()})
+
+    network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
+    local: Any = SimpleNamespace(view=view, network=network, answer=answered.append)
+    watch = SimpleNamespace(at_hand=lambda: {"a"}, learn=learn)
+    one = Lookup(SimpleNamespace(lookup=lookup), SimpleNamespace(watch_of=lambda _: watch), Tally())  # type: ignore[arg-type]
+    assert one.ask(local, answers.Ask(address=PEER.address))
+    one.round()
+    assert asked == [(PEER.address, {"a"})]
+    assert answered == ([PEER] if listed else [])

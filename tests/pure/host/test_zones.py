@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from myoverlay.host.view import View
 from myoverlay.host.zones import Known, change_of, zone_of
 from myoverlay.plan import rows
+from myoverlay.plan.believe import believed
 from myoverlay.plan.zone import A, Addresses, Directory, End, Nobody, Question
-from myoverlay.store.records import believed
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, Endpoint, HostId, HostList, Mac, Peer, Record
 from tests.pure.kit import ANN, BOB, EVE, definition, endpoint, network

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from myoverlay.plan import rows
+from myoverlay.plan.believe import believed
 from myoverlay.plan.claims import (
     WITNESSES,
     Accused,
@@ -20,7 +21,6 @@ from myoverlay.plan.claims import (
     said_outside,
 )
 from myoverlay.plan.rows import Rows, Set, Unset, Written
-from myoverlay.store.records import believed
 from myoverlay.values import COUNT_LIMIT, Address, Fdb, HostId, HostList, Mac, Neigh, Peer, Record
 from tests.pure.kit import ANN, BOB, EVE, definition, record
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from myoverlay.plan.believe import believed
 from myoverlay.store import Conflict, Delete, Put, Reset, Unchanged
 from myoverlay.store.pooled import MARK
 from myoverlay.store.presence import Presence
@@ -26,7 +27,6 @@ from myoverlay.store.records import (
     Records,
     Stale,
     VniHolder,
-    believed,
 )
 from myoverlay.store.rings import RING_LENGTH, RINGS, Ring
 from myoverlay.store.sqlite import SqliteStore
@@ -444,7 +444,7 @@ def test_outsiders_are_read_as_people_write_them(store: SqliteStore, ann: Record
     address, known = Address("10.5.0.9"), Mac("02:42:0a:05:00:09")
     assert seen.peers == (Peer(address=address, mac=known, vtep=Address("192.0.2.9")),)
     assert seen.addresses == {address}
-    assert ann.lookup(definition(), address) == (seen.peers[0], False)
+    assert ann.lookup(definition(), address) == (seen.peers[0], False, {})
     assert ann.lookup_mac(definition(), known) == ("192.0.2.9", False)
     assert ann.quarantine == {}
 
@@ -455,7 +455,7 @@ def test_what_is_ours_is_no_outsider(store: SqliteStore, ann: Records) -> None:
     seen = ann.outsiders(definition(), 0, timeout=1.0)
     assert isinstance(seen, Outsiders)
     assert (seen.peers, seen.addresses) == ((), frozenset())
-    assert ann.lookup(definition(), ADDRESS) == (Peer(address=ADDRESS, mac=RECORD.mac, vtep=VTEP), True)
+    assert ann.lookup(definition(), ADDRESS) == (Peer(address=ADDRESS, mac=RECORD.mac, vtep=VTEP), True, {})
     put(store, f"{PLACE}/arp/10.5.0.3", "02:42:0a:05:00:03")
     again = ann.outsiders(definition(), 0, timeout=1.0)
     assert isinstance(again, Outsiders)
@@ -475,8 +475,16 @@ def test_a_look_up_is_one_read_for_the_usual_mac(
         monkeypatch.setattr(store, name, lambda *a, real=real, **k: asked.append(a) or real(*a, **k))
     assert ann.store is store
     found = ann.lookup(definition(), Address("10.5.0.9"))
-    assert found == (Peer(address=Address("10.5.0.9"), mac=Mac(mac), vtep=Address("192.0.2.9")), False)
+    assert found == (Peer(address=Address("10.5.0.9"), mac=Mac(mac), vtep=Address("192.0.2.9")), False, {})
     assert len(asked) == reads
+
+
+def test_lists_are_read_along_with_the_index(ann: Records) -> None:
+    """In one read, and what is nobody's, or bad, is left out."""
+    publish(ann, RECORD)
+    found = ann.lookup(definition(), Address("10.5.0.9"), [ann.me, BOB])
+    assert (found.peer, found.marked) == (None, False)
+    assert found.lists == ann.lists(DEMO, [ann.me])
 
 
 def test_half_an_outsider_has_its_address_taken(store: SqliteStore, ann: Records) -> None:
@@ -485,7 +493,7 @@ def test_half_an_outsider_has_its_address_taken(store: SqliteStore, ann: Records
     seen = ann.outsiders(definition(), 0, timeout=1.0)
     assert isinstance(seen, Outsiders)
     assert (seen.peers, seen.addresses) == ((), {Address("10.5.0.9")})
-    assert ann.lookup(definition(), Address("10.5.0.9")) is None
+    assert ann.lookup(definition(), Address("10.5.0.9")).peer is None
 
 
 @pytest.mark.parametrize(
@@ -631,7 +639,7 @@ def test_hostile_index_keys_are_left_out_and_counted(store: SqliteStore, value: 
     assert isinstance(seen, Outsiders)
     assert [peer.address for peer in seen.peers] == ["10.5.0.8"]
     assert set(records.quarantine) == {*keys}
-    assert records.lookup(of, ADDRESS) is None
+    assert records.lookup(of, ADDRESS).peer is None
     assert records.lookup_mac(of, RECORD.mac) is None
 
 
