@@ -32,6 +32,8 @@ _CONNECTIONS = 256
 #: After so many seconds a thread gives way to another: a call of Docker's takes a few ms, and waits behind each other.
 _TURN = 0.0005
 _STOP = 20
+#: M_ARENA_MAX of glibc's malloc.h.
+_ARENA_MAX = -8
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -109,6 +111,7 @@ def _blot_out(name: str) -> None:
 def _serve(settings: Settings, doors: list[Door]) -> None:
     from myoverlay.cli.logs import begin_log
 
+    in_one_arena()
     kept = begin_log(settings)
     go_ahead(settings.nice)
 
@@ -123,6 +126,17 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
         return daemon.app
 
     listen(doors, load)
+
+
+def in_one_arena() -> None:
+    """Have all threads that begin later allocate from one heap (mallopt(3)); another libc than glibc has but one.
+
+    glibc gives a thread an arena of its own, which keeps what was freed there; and only one runs at a time in Python.
+    """
+    import ctypes
+
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def go_ahead(nice: int) -> None:
@@ -165,6 +179,7 @@ def listen(doors: list[Door], make: Callable[[], Any]) -> None:
                 "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # touched each second: no disk
                 "loglevel": "warning",
                 "proc_name": "myoverlay",
+                "pre_fork": lambda _arbiter, _worker: gc.freeze(),  # a collection would write to all that is shared
                 "worker_exit": _stop,
                 "on_exit": lambda _arbiter: [door.remove() for door in doors],
             }

@@ -221,7 +221,17 @@ class Truth:
                 return True
             if now - self._taken_back.get((machine.id, container.overlay.name, container.address), -IN_TIME) < IN_TIME:
                 return True
+            if self._is_brought_back(observer, machine, container):
+                return True
         return False
+
+    def _is_brought_back(self, observer: Machine, machine: Machine, container: Container) -> bool:
+        """Does a snapshot say that a host has it which cannot say otherwise? Who began since knows no better."""
+        name = container.overlay.name
+        records = (self._value(f"hosts/{machine.id}/overlays/{name}") or {}).get("records", ())
+        began = observer.run.listed_at.get(name) if observer.run is not None else None
+        since = began is None or began >= self._world.lost_at
+        return since and not machine.writes() and any(one["address"] == container.address for one in records)
 
     def _is_unknown(self, machine: Machine, container: Container) -> bool:
         """The store lost the list of the container's host longer than a grace ago, the host could not write it again,
