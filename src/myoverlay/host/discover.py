@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import COALESCE, WAIT, Loop
+from myoverlay.host.peers import SETTLED
 from myoverlay.host.view import View
 from myoverlay.plan import believe
 from myoverlay.store import Reset, Unchanged
@@ -243,13 +244,14 @@ class Watch(Loop):
     def _vouched(self, host: HostId) -> bool:
         """Is it the host's own doing that it has no list, and not the store's loss?
 
-        It is where its list was seen in the store as it is now, and where the host has been there long enough since.
+        It is where its list was seen in the store as it is now, and where the host has been there long enough since the
+        store lost something: a session lives on for 2 × TTL without its host.
         One that does not reach the store did not do it: the store lost it, or somebody who does not hear it has buried
         it. If it is dead, its rows go when the grace is over.
         """
         if self._away(host):
             return False
-        if self._settled(host):
+        if self._settled(host) and self._epoch.lost_for() >= SETTLED:
             return True
         held = (self._local.view.lists or {}).get(host)
         return held is not None and believe.withdraws(held.value, self._epoch.believed, doubt=False)

@@ -13,6 +13,7 @@ An incarnation that cannot be read tells of no loss: somebody wrote over it. It 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -94,10 +95,16 @@ class Epoch:
         with self._lock:
             return self._went_back or self._is_young()
 
+    def lost_for(self) -> float:
+        """Seconds that the store has been there since it lost something; without end where it did not in this run."""
+        with self._lock:
+            return self._age()
+
     def _is_young(self) -> bool:
-        if self._doubt_since is None:
-            return False
-        return self._now() - self._unread() - self._doubt_since < self._grace
+        return self._age() < self._grace
+
+    def _age(self) -> float:
+        return math.inf if self._doubt_since is None else self._now() - self._unread() - self._doubt_since
 
     def _unread(self) -> float:
         """Seconds of the doubt for which the store has been away by now."""

@@ -115,6 +115,7 @@ def test_later_hosts_go_by_the_same_id(onlooker: Make2) -> None:
     """Whoever comes takes the id that is there, without doubt, and a plugin that restarts goes on with it."""
     ann, bob = onlooker("ann"), onlooker("bob")
     assert ann.look() == bob.look()
+    assert ann.epoch.lost_for() == float("inf")
     bob.begin()
     assert bob.epoch.id == ann.epoch.id
     assert bob.look() == ann.epoch.id
@@ -436,6 +437,7 @@ def test_while_the_store_is_away_the_grace_stands_still(onlooker: Make2, ticking
     assert ann.epoch.in_doubt()
     ann.look()
     assert ann.epoch.in_doubt()
+    assert ann.epoch.lost_for() == pytest.approx(GRACE - 20 + LAPSE)
     ann.waits(20 - LAPSE - 0.1)
     assert ann.epoch.in_doubt()
     ann.waits(0.2)
