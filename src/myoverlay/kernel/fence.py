@@ -60,15 +60,15 @@ _RAW = _user(0, 0) + _user(1, 0) + _user(2, 3) + _user(3, 96) + _user(4, 24)
 _SHOWN_VNI = _user(0, 7) + bytes((1, len(_RAW))) + _RAW
 _SHOWN_PORT, _SHOWN_V4, _SHOWN_V6 = _field(6, 2), (_field(12, 11), _field(12, 12)), (_field(13, 8), _field(13, 9))
 _PORT_AND_VNI, _SHOWN_PAIR = 13 << 6 | 4, (_SHOWN_PORT, _SHOWN_VNI)
-_SHOWN_DOOR = _user(0, 9) + bytes((1, 6)) + _user(0, nft.IIFNAME)
 _SETS = {
     "ports": nft.Form(13, 2, _user(0, 2)),
     "pairs": nft.Form(_PORT_AND_VNI, 8, _shown(*_SHOWN_PAIR)),
     "doors": nft.Form(41, 16, _user(0, 1)),
     "own4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[1], *_SHOWN_PAIR)),
     "own6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[1], *_SHOWN_PAIR)),
-    "ways4": nft.Form((7 << 6 | 7) << 18 | _PORT_AND_VNI << 6 | 41, 32, _shown(*_SHOWN_V4, *_SHOWN_PAIR, _SHOWN_DOOR)),
-    "ways6": nft.Form((8 << 6 | 8) << 18 | _PORT_AND_VNI << 6 | 41, 56, _shown(*_SHOWN_V6, *_SHOWN_PAIR, _SHOWN_DOOR)),
+    # Of five fields nft 1.0 goes by their types alone, and breaks on one without a length: it shows VNI 42 as 0.0.42.0.
+    "ways4": nft.Form((13 << 6 | 7) << 18 | (7 << 6 | 7) << 6 | 41, 32, b""),
+    "ways6": nft.Form((13 << 6 | 7) << 18 | (8 << 6 | 8) << 6 | 41, 56, b""),
     "live4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[0], *_SHOWN_PAIR)),
     "live6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[0], *_SHOWN_PAIR)),
 }
@@ -88,7 +88,7 @@ def _keys(fence: Fence) -> Iterator[tuple[str, list[bytes]]]:
         keys = [vtep.packed + _pair(pair) for pair, vtep in ats]
         yield f"{kind}4", [key for key in keys if len(key) == 12]
         yield f"{kind}6", [key for key in keys if len(key) == 24]
-    ways = [source.packed + vtep.packed + _pair(pair) + nft.name(door) for pair, source, vtep, door in fence.ways]
+    ways = [_pair(pair) + source.packed + vtep.packed + nft.name(door) for pair, source, vtep, door in fence.ways]
     yield "ways4", [key for key in ways if len(key) == 32]
     yield "ways6", [key for key in ways if len(key) == 56]
 
@@ -108,15 +108,15 @@ def _straight(family: tuple[int, int, int, int], version: int) -> tuple[bytes, .
     """From a live VTEP to this host's, by its interface: one look-up. What was told apart here is not tracked."""
     number, here, there, length = family
     words = length // 4
-    port = nft.R32 + 2 * words
+    source = nft.R32 + 2
     return (
         nft.meta(nft.NFPROTO),
         nft.compare(bytes((number,))),
-        nft.payload(nft.NETWORK, here, length, nft.R32),
-        nft.payload(nft.NETWORK, there, length, nft.R32 + words),
-        nft.payload(*_PORT, port),
-        nft.payload(*_VNI_WORD, port + 1),
-        nft.meta(nft.IIFNAME, port + 2),
+        nft.payload(*_PORT, nft.R32),
+        nft.payload(*_VNI_WORD, nft.R32 + 1),
+        nft.payload(nft.NETWORK, here, length, source),
+        nft.payload(nft.NETWORK, there, length, source + words),
+        nft.meta(nft.IIFNAME, source + 2 * words),
         nft.lookup(f"ways{version}", register=nft.R32),
         nft.untracked(),
         nft.verdict(nft.ACCEPT),
@@ -193,7 +193,7 @@ class FenceTable(Kept[Fence]):
             own=ats["own"],
             live=ats["live"],
             ways=frozenset(
-                Way(_read_pair(key[-24:-16]), *_both(key[:-24]), nft.word(key[-16:]))
+                Way(_read_pair(key[:8]), *_both(key[8:-16]), nft.word(key[-16:]))
                 for key in keys["ways4"] + keys["ways6"]
             ),
         )
