@@ -109,12 +109,14 @@ class Telling:
             if held.value.use == "endpoint" and me not in held.value.hosts:
                 both = msgspec.structs.replace(held.value, hosts=(*held.value.hosts, me))
                 self._records.write_lease(lease.subnet, held, both, timeout=left(deadline))
+            if not lease.unsure:
+                self._note_unsure(lease)  # given back, it is not given out again on this host's word
             self._tell_clash(lease, other)
             return
         self._clashing.pop(lease_key(lease), None)
         new = Lease(address=lease.address, use="endpoint", hosts=(me,))
         if self._records.write_lease(lease.subnet, held, new, timeout=left(deadline)):
-            kept = msgspec.structs.replace(lease, promised=False)
+            kept = msgspec.structs.replace(lease, promised=False, unsure=False)
             self._journal.leases.change(lease_key(lease), lambda now: kept if now == lease else now)
 
     def _tell_clash(self, lease: LocalLease, other: HostId) -> None:

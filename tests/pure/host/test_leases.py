@@ -607,6 +607,29 @@ def test_a_promise_that_cannot_be_kept_is_told(
     assert ann.records.lease(use.subnet, address).value.hosts == (ann.me,)
 
 
+def test_what_clashed_is_not_promised_again(host: Make, store: SqliteStore) -> None:
+    """The host knows that another has it: given back here, it is given out no more while the store cannot be asked."""
+    ann, bob = host("ann"), host("bob")
+    use, on = ready(ann)
+    ann.settle()
+    ann.wire.off = True
+    address = ann.claim(use)
+    mine = ann.container(on, address)
+    taken = Lease(address=address, use="endpoint", hosts=(bob.me,))
+    put(store, f"{PREFIX}/pools/10.5.0.0-24/{address}", encode(taken))
+    ann.wire.off = False
+    ann.settle()
+    ann.wire.off = True
+    ann.journal.endpoints.drop(mine.endpoint)
+    ann.leases.release(use.pool, address)
+    spare = set(ann.held("reserve"))
+    assert {ann.claim(use) for _ in spare} == spare
+    with pytest.raises(Unavailable, match=r"no address of 10\.5\.0\.0/24 is left in this host's reserve"):
+        ann.claim(use)
+    with pytest.raises(Unavailable):
+        ann.claim(use, address)
+
+
 def test_who_stands_behind_the_owner_is_not_passed_over(host: Make, store: SqliteStore) -> None:
     """The owner's Docker asks for the address anew before the lease was given back: another's container has it."""
     ann, bob = host("ann"), host("bob")
