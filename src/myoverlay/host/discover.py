@@ -115,8 +115,8 @@ class Watch(Loop):
         if isinstance(seen, Reset):
             log.warning("overlay %s: the store's index went back to %d; nothing is withdrawn", overlay, seen.index)
             self.tally.add("watch_rounds", "reset")
-            self._epoch.went_back(self._read_at)
             self._index = 0
+            self._went_back()
             return False
         if isinstance(seen, Unchanged):
             self.tally.add("watch_rounds", "unchanged")
@@ -128,7 +128,7 @@ class Watch(Loop):
         follows = all(seen.rings.get(name, Ring()).follows(ring) for name, ring in self._rings.items())
         if not follows:
             log.warning("overlay %s: what the store tells of its changes is not what came of those it told", overlay)
-            self._epoch.went_back(self._read_at)
+            self._went_back()
         self._hear(seen.asked)
         changed = self._changed(seen.rings) if follows else None
         if fresh or changed is None:
@@ -145,6 +145,13 @@ class Watch(Loop):
 
     def _patience(self) -> float:
         return WAIT if not self._missing else min(WAIT, SOON)
+
+    def _went_back(self) -> None:
+        """The store lost something. It gets its new identity at once: until then no host that comes back, and knows no
+        other, can tell that the addresses which are free in it are not. Raises Unavailable.
+        """
+        self._epoch.went_back(self._read_at)
+        self._epoch.look()
 
     def _is_due(self) -> bool:
         return self._now() - self._listed_at > RELIST
