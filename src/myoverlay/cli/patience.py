@@ -13,10 +13,14 @@ from typing import Any, TypeVar
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from myoverlay.cli.heap import give_back
+
 T = TypeVar("T")
 
 #: Seconds for a whole request, head and body, and again for taking the answer. Docker writes its calls at once.
 PATIENCE = 10.0
+#: Memory that lies fallow is given back this often, seconds.
+TRIM = 60.0
 
 
 class Hurried:
@@ -54,6 +58,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """The worker of many threads, each of which is hurried."""
 
     patience = PATIENCE
+    _trim_at = 0.0
+
+    def notify(self) -> None:
+        """Called each second: tell the server that this one lives, and give memory that lies fallow back in time."""
+        super().notify()
+        if time.monotonic() >= self._trim_at:
+            self._trim_at = time.monotonic() + TRIM
+            give_back()
 
     def handle(self, conn: TConn) -> Any:
         """One request, in a thread."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from myoverlay.errors import Clash
+from myoverlay.errors import Clash, MyoverlayError
 
 if TYPE_CHECKING:
     from myoverlay.settings import Settings
@@ -32,8 +32,6 @@ _CONNECTIONS = 256
 #: After so many seconds a thread gives way to another: a call of Docker's takes a few ms, and waits behind each other.
 _TURN = 0.0005
 _STOP = 20
-#: M_ARENA_MAX of glibc's malloc.h.
-_ARENA_MAX = -8
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -92,6 +90,14 @@ def run(environ: MutableMapping[str, str]) -> None:
     _serve(settings, doors)
 
 
+def begin(environ: MutableMapping[str, str]) -> None:
+    """The same for a program of its own: exit code 1 where it cannot begin, in one sentence, as of every command."""
+    try:
+        run(environ)
+    except MyoverlayError as error:
+        sys.exit(f"myoverlay: {error}")
+
+
 def _blot_out(name: str) -> None:
     """Write over a variable in the memory that this process was started with: /proc/PID/environ shows that for ever.
 
@@ -109,6 +115,7 @@ def _blot_out(name: str) -> None:
 
 
 def _serve(settings: Settings, doors: list[Door]) -> None:
+    from myoverlay.cli.heap import in_one_arena
     from myoverlay.cli.logs import begin_log
 
     in_one_arena()
@@ -126,17 +133,6 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
         return daemon.app
 
     listen(doors, load)
-
-
-def in_one_arena() -> None:
-    """Have all threads that begin later allocate from one heap (mallopt(3)); another libc than glibc has but one.
-
-    glibc gives a thread an arena of its own, which keeps what was freed there; and only one runs at a time in Python.
-    """
-    import ctypes
-
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def go_ahead(nice: int) -> None:

@@ -22,6 +22,7 @@ from myoverlay.docker.app import MAX_BODY
 from myoverlay.errors import Clash
 from myoverlay.settings import Settings
 from tests.attack.board import Board, board
+from tests.pure.house.source import PACKAGE
 from tests.pure.kit import until
 
 __all__ = ["board"]
@@ -84,35 +85,16 @@ def test_who_may_not_go_ahead_says_so() -> None:
     assert numbers == [0, "0"]
 
 
-ARENAS = """
-import ctypes, os, threading
-from myoverlay.cli.serve import in_one_arena
-{first}
-libc, kept, all_there = ctypes.CDLL(None), [], threading.Barrier(5)
-def work():
-    kept.append(bytes(5000))
-    all_there.wait(10)
-for _ in range(4):
-    threading.Thread(target=work).start()
-all_there.wait(10)
-libc.fdopen.restype = ctypes.c_void_p
-out = ctypes.c_void_p(libc.fdopen(os.dup(1), b"w"))
-libc.malloc_info(0, out)
-libc.fclose(out)
-"""
-
-
-@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="malloc_info is glibc's")
-def test_all_threads_allocate_from_one_heap() -> None:
-    """Without it each of them has its own, which keeps what is freed there."""
-
-    def arenas(first: str) -> int:
-        code = [sys.executable, "-c", ARENAS.format(first=first)]
-        done = subprocess.run(code, capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.count("<heap nr=")
-
-    assert arenas("") > 1
-    assert arenas("in_one_arena()") == 1
+def test_it_begins_without_the_library_of_the_words() -> None:
+    """What the server's first process loads it keeps; who cannot begin is told in one sentence all the same."""
+    code = [sys.executable, "-X", "importtime", "-m", "myoverlay", "serve"]
+    environ = {**os.environ, "MYOVERLAY_GRACE": "soon", "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(code, capture_output=True, text=True, timeout=20, check=False, env=environ)
+    lines = done.stderr.splitlines()
+    assert (done.returncode, lines[-1]) == (1, "myoverlay: MYOVERLAY_GRACE: 'soon' is no whole number")
+    loaded = {line.rpartition("|")[2].strip() for line in lines}
+    assert "myoverlay.settings" in loaded
+    assert "click" not in loaded
 
 
 def test_the_environment_keeps_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -339,8 +339,10 @@ def test_after_an_emptied_store_hosts_are_believed_again(
 def test_a_snapshot_younger_than_the_counter_is_recognised(
     ann: Watcher, others: list[Host], store: SqliteStore
 ) -> None:
-    """A ring that is older than it was tells of a restore: from then on nothing is withdrawn, and the store is another one at
-    once: who comes back a moment later must not take for free what is free in the snapshot (model, 840454827).
+    """A ring that is older than it was tells of a restore: from then on nothing is withdrawn, and the doubt begins.
+
+    The store is another one at once: who comes back a moment later must not take for free what is free in the snapshot
+    (model, 840454827).
     """
     write(others[0], "10.5.0.11", incarnation=ann.epoch.id)
     ring, listed = (others[0].records.ring(DEMO), others[0].records.lists(DEMO, [others[0].me])[others[0].me])
