@@ -217,7 +217,7 @@ class Daemon:
         )
         self.discovery = Discovery(
             self.records, self.epoch, self.fates.lost, self.tally, parts.now, parts.begin, self.fates.is_settled,
-            self.fates.is_away, self.ceding.asked,
+            self.fates.is_away, self.fates.is_dead, self.ceding.asked,
         )  # fmt: skip
         self.lookup = Lookup(self.records, self.discovery, self.tally, parts.now)
         self.misses = MissLoop(self.overlays, self.lookup, self.tally)

@@ -53,17 +53,18 @@ class Watch(Loop):
         now: Callable[[], float] = time.monotonic,
         settled: Callable[[HostId], bool] = lambda _: False,
         away: Callable[[HostId], bool] = lambda _: False,
+        dead: Callable[[HostId], bool] = lambda _: False,
         on_asked: Callable[[Subnet], None] = lambda _: None,
         on_learned: Learned = lambda *_: None,
     ) -> None:
         """`lost`: hosts that are dead; `settled`: has the host been there long enough to have published all it has?
-        `away`: does it not reach the store?
+        `away`: does it not reach the store? `dead`: does it not answer either?
 
         `on_asked`: called where another host wants an address that this one keeps in reserve.
         """
         super().__init__(f"watch-{local.network.overlay}", tally)
         self._settled = settled
-        self._away = away
+        self._away, self._dead = away, dead
         self._on_asked = on_asked
         self._on_learned = on_learned
         self._asked = Ring()
@@ -249,18 +250,18 @@ class Watch(Loop):
         return {host for host in hosts if host in held.value.holders or not self._vouched(host)}
 
     def _vouched(self, host: HostId) -> bool:
-        """Is it the host's own doing that it has no list, and not the store's loss?
+        """Was its list taken away, and not lost by the store: by the host itself, or by who buried it?
 
-        It is where its list was seen in the store as it is now, and where the host has been there long enough since the
+        It was where it was seen in the store as it is now, and where the host has been there long enough since the
         store lost something: a session lives on for 2 × TTL without its host.
         One that does not reach the store did not do it: the store lost it, or somebody who does not hear it has buried
-        it. If it is dead, its rows go when the grace is over.
+        it. If it is dead here too that somebody was right, and its addresses are given to others.
         """
+        held = (self._local.view.lists or {}).get(host)
         if self._away(host):
-            return False
+            return held is not None and held.value.incarnation == self._epoch.believed and self._dead(host)
         if self._settled(host) and self._epoch.lost_for() >= SETTLED:
             return True
-        held = (self._local.view.lists or {}).get(host)
         return held is not None and believe.withdraws(held.value, self._epoch.believed, doubt=False)
 
 
@@ -326,11 +327,12 @@ class Discovery:
         begin: Callable[[Loop], None] = Loop.start,
         settled: Callable[[HostId], bool] = lambda _: False,
         away: Callable[[HostId], bool] = lambda _: False,
+        dead: Callable[[HostId], bool] = lambda _: False,
         on_asked: Callable[[Subnet], None] = lambda _: None,
     ) -> None:
         self._on_asked = on_asked
         self._settled = settled
-        self._away = away
+        self._away, self._dead = away, dead
         self._records = records
         self._epoch = epoch
         self._lost = lost
@@ -351,7 +353,7 @@ class Discovery:
                 return
             watch = Watch(
                 local, self._records, self._epoch, self._lost, self._tally, self._now, self._settled, self._away,
-                self._on_asked, self._tell,
+                self._dead, self._on_asked, self._tell,
             )  # fmt: skip
             loops: list[Watch | OutsiderWatch] = [watch]
             if local.network.outsiders:

@@ -630,6 +630,27 @@ def test_who_does_not_reach_the_store_has_not_left(ann: Watcher, others: list[Ho
     assert ann.local.addresses() == ALL - {"10.5.0.11"}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_who_is_dead_here_too_was_buried_rightly(
+    ann: Watcher, others: list[Host], store: SqliteStore, named: bool
+) -> None:
+    """Its last word, which took back what it had, may be gone before it was read; its address is another's at once.
+
+    That tells nothing of who is not dead here, nor of a list that a former store held.
+    """
+    bob = others[0]
+    write(bob, "10.5.0.11", incarnation=ann.epoch.id if named else "of-before")
+    ann.round()
+    define(others, *others[1:])
+    delete(store, f"{PREFIX}/hosts/{bob.me}/overlays/{DEMO}")
+    ann.watch._away = lambda host: host == bob.me
+    ann.watch.fetch([bob.me])
+    assert ann.local.addresses() == ALL
+    ann.watch._dead = lambda host: host == bob.me
+    ann.watch.fetch([bob.me])
+    assert ann.local.addresses() == (ALL - {"10.5.0.11"} if named else ALL)
+
+
 @pytest.mark.parametrize("quiet", [True, False])
 def test_whose_list_is_missing_is_looked_at_again(
     ann: Watcher, others: list[Host], store: SqliteStore, monkeypatch: pytest.MonkeyPatch, quiet: bool

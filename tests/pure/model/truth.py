@@ -490,6 +490,8 @@ class Truth:
             mine = [c for c in self.live(overlay) if c.machine is machine]
             if not machine.powered and self._alone(machine, overlay):
                 continue
+            if not machine.powered:
+                self.fail("nothing dead stays", f"{machine.name} is dead, and a list of {overlay} says {listed}")
             wanted = {c.address for c in mine if not self.contested(c)}
             spare = {c.address for c in mine if self.contested(c)}
             if listed - spare != wanted:
