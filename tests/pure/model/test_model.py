@@ -16,7 +16,7 @@ from tests.pure.model.world import draw, play
 
 #: How long new seeds are played, seconds; how many at least.
 SECONDS, LEAST = 60.0, 100
-#: The share of new schedules that may fail: on 2026-11-27 none of 3,150 did, the day before 1 in 800. Those it met
+#: The share of new schedules that may fail: on 2026-11-27 none of 3,150 did, the day before 1 in 800. Those that do
 #: are printed. This is to become 0.
 OPEN = 0.01
 #: Faults that few schedules find.

@@ -488,9 +488,9 @@ class Truth:
                 return
             listed = {r["address"] for r in _JSON(entry.value).get("records", ())}
             mine = [c for c in self.live(overlay) if c.machine is machine]
-            if not machine.powered and self._alone(machine, overlay):
-                continue
             if not machine.powered:
+                if self._alone(machine, overlay):
+                    continue
                 self.fail("nothing dead stays", f"{machine.name} is dead, and a list of {overlay} says {listed}")
             wanted = {c.address for c in mine if not self.contested(c)}
             spare = {c.address for c in mine if self.contested(c)}
