@@ -171,6 +171,7 @@ KINDS: dict[str, tuple[type | None, tuple[Reader, ...], Reader]] = {
         (
             lambda t: t.firm(t.records.lease, SUBNET, Address("10.5.0.3")),
             lambda t: t.records.lease_wait(SUBNET, Address("10.5.0.3"), 0, timeout=0),
+            lambda t: t.records.leases_wait(SUBNET, 0, timeout=0),
         ),
         lambda t: t.records.leases(SUBNET)[Address("10.5.0.20")].value.hosts,
     ),

@@ -15,6 +15,7 @@ from contextlib import suppress
 import msgspec
 
 from myoverlay.errors import Clash, Refused, Unavailable, Unknown, Unreadable
+from myoverlay.host import awaiting
 from myoverlay.host.ceding import Ceding
 from myoverlay.host.claiming import Claiming
 from myoverlay.host.deadline import STORE, check, left
@@ -22,7 +23,6 @@ from myoverlay.host.journal import Journal, lease_key
 from myoverlay.host.others import Known, Nothing
 from myoverlay.host.pools import Pools
 from myoverlay.plan import pools as plan
-from myoverlay.store import Unchanged
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.store.typed import Held
@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 
 #: How long Docker may take to give an address back itself after its container died, seconds: it tries a call for 15.
 OWED = 30.0
-#: How long an address that another host has is waited for, since it may just be giving it back: so many waits of so
-#: many seconds.
-WAITS, EACH = 5, 0.1
 
 
 class Leases:
@@ -128,6 +125,7 @@ class Leases:
             if lease.address not in others and self._from_reserve(lease, network, deadline):
                 return lease.address
         lost: set[Address] = set()
+        waited = False
         while True:
             try:
                 self._check_held_back(network)
@@ -145,7 +143,12 @@ class Leases:
                 if (again := self._again(use, network, deadline)) is not None:
                     return again
                 if not self._is_being_freed(use):
-                    return self._from_others(use, network, leases, deadline)
+                    if (ceded := self._from_others(use, network, leases, deadline)) is not None:
+                        return ceded
+                    if waited or not self._is_freed(use, leases, deadline):
+                        area = use.within or use.subnet
+                        raise Refused(f"pool {area} is full: no address is free; release one or use a larger --subnet")
+                    waited = True
             check(deadline, f"an address of pool {use.subnet}")
 
     def _spare(self, use: PoolUse, kind: str) -> list[LocalLease]:
@@ -202,7 +205,7 @@ class Leases:
 
     def _from_others(
         self, use: PoolUse, network: Network | None, leases: dict[Address, Held[Lease]], deadline: float
-    ) -> Address:
+    ) -> Address | None:
         """Nothing is free: living hosts are asked for what they keep in reserve, each until one does not answer."""
         asked = set(self._presence.alive(timeout=left(deadline)))
         for address, held in leases.items():
@@ -215,8 +218,18 @@ class Leases:
             except Clash as error:
                 log.info("%s", error)
                 asked.discard(owner)
-        area = use.within or use.subnet
-        raise Refused(f"pool {area} is full: no address is free; release one or use a larger --subnet")
+        return None
+
+    def _is_freed(self, use: PoolUse, leases: dict[Address, Held[Lease]], deadline: float) -> bool:
+        """Does another host give an address of the pool back within a moment?"""
+        theirs = {
+            address: held
+            for address, held in leases.items()
+            if held.value.use == "endpoint"
+            and self._other_of(held.value) is not None
+            and (use.within is None or address in use.within)
+        }
+        return awaiting.is_freed(self._records, use.subnet, theirs, deadline)
 
     def _is_ceded(self, use: PoolUse, held: Held[Lease], network: Network | None, deadline: float) -> bool:
         if self._is_takeable(use.subnet, held, deadline):
@@ -271,7 +284,7 @@ class Leases:
         name = self._host_name(owner)
         if lease.use == "endpoint":
             remedy = self.elsewhere.remedy(owner)
-            if not remedy and self._changes_soon(subnet, held, deadline):
+            if not remedy and awaiting.is_changed(self._records, subnet, held, deadline):
                 return False
             remedy = remedy or "stop that container first"
             raise Clash(f"{asked} is in use by a container on host {name}: choose another --ip, or {remedy}")
@@ -280,19 +293,6 @@ class Leases:
                 f"{asked} is kept in reserve by host {name}, which cannot be asked just now: choose another --ip"
             )
         self._ceding.ask(subnet, held, deadline)
-        return False
-
-    def _changes_soon(self, subnet: Subnet, held: Held[Lease], deadline: float) -> bool:
-        """Is another's lease another one within a moment? Whose container was just removed tells the store after it."""
-        index = held.index
-        for _ in range(WAITS):
-            timeout = min(EACH, left(deadline))
-            seen = self._records.lease_wait(subnet, held.value.address, index, timeout=timeout)
-            if isinstance(seen, Unchanged):
-                continue
-            if seen.lease != held.value:
-                return True
-            index = seen.index
         return False
 
     def _other_of(self, lease: Lease) -> HostId | None:

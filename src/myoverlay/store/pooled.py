@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from myoverlay.store import Check, Conflict, Delete, Entry, Op, Put, Reset, Unchanged
@@ -25,6 +27,13 @@ class LeaseSeen(msgspec.Struct, frozen=True):
     """A lease at an index."""
 
     lease: Lease | None
+    index: int
+
+
+class LeasesSeen(msgspec.Struct, frozen=True):
+    """All leases of a pool at an index."""
+
+    leases: dict[Address, Held[Lease]]
     index: int
 
 
@@ -64,9 +73,20 @@ class Pooled(Typed):
 
     def leases(self, subnet: Subnet, *, timeout: float = 3.0) -> dict[Address, Held[Lease]]:
         """All leases of a pool. A key that is no lease counts as taken by nobody known, so it is left out here."""
-        entries = self.store.list(self.key("pools", subnet.key, ""), timeout=timeout).entries
+        return self._read_leases(subnet, self.store.list(self.key("pools", subnet.key, ""), timeout=timeout).entries)
+
+    def _read_leases(self, subnet: Subnet, entries: Iterable[Entry]) -> dict[Address, Held[Lease]]:
         there = self.direct(entries, "pools", subnet.key)
         return {held.value.address: held for held in map(self._read_lease, there) if held is not None}
+
+    def leases_wait(self, subnet: Subnet, index: int, *, timeout: float) -> LeasesSeen | Unchanged:
+        """Wait until a lease of the pool changed after `index`."""
+        seen = self.store.wait(self.key("pools", subnet.key, ""), index, timeout=timeout)
+        if isinstance(seen, Unchanged):
+            return seen
+        if isinstance(seen, Reset):
+            return LeasesSeen({}, 0)
+        return LeasesSeen(self._read_leases(subnet, seen.entries), seen.index)
 
     def lease(
         self, subnet: Subnet, address: Address, *, strict: bool = False, timeout: float = 3.0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from myoverlay.errors import Clash, Late, Refused, Unavailable, Unknown, Unreadable
+from myoverlay.host import awaiting
 from myoverlay.host.holdings import ABANDONED
 from myoverlay.host.leases import OWED
 from myoverlay.host.pools import CREATING
@@ -564,6 +565,41 @@ def test_whoever_wants_what_another_host_is_giving_back_waits_for_it(host: Make,
         ann.settle()
 
     assert together(tell, lambda: bob.claim(other, address)) == [None, address]
+
+
+def test_a_full_pool_waits_for_what_another_host_is_giving_back(host: Make, store: SqliteStore) -> None:
+    """Docker has removed the container there, and the store does not know yet: nobody is told that the pool is full."""
+    ann, bob = host("ann"), host("bob")
+    use, _ = ready(ann, SMALL)
+    other, _ = ready(bob, SMALL)
+    given = [ann.claim(use) for _ in range(5)]
+    ann.leases.release(use.pool, given[3])
+    key = f"{PREFIX}/pools/10.5.0.0-29/{given[0]}"
+    entry = store.get(key)
+    assert entry is not None
+
+    def tell() -> None:
+        until(lambda: bob.wire.count("wait"))
+        put(store, key, entry.value)  # a change that frees nothing
+        until(lambda: bob.wire.count("wait") > 1)
+        ann.settle()
+
+    assert together(tell, lambda: bob.claim(other)) == [None, given[3]]
+    waits = bob.wire.count("wait")
+    with pytest.raises(Refused, match="is full"):
+        bob.claim(other)
+    assert bob.wire.count("wait") == waits + awaiting.WAITS
+
+
+def test_where_nobody_else_has_an_address_nothing_is_waited_for(host: Make) -> None:
+    """A full pool of this host's own containers is refused at once."""
+    ann = host("ann")
+    use, _ = ready(ann, SMALL)
+    for _ in range(5):
+        ann.claim(use)
+    with pytest.raises(Refused, match="is full"):
+        ann.claim(use)
+    assert ann.wire.count("wait") == 0
 
 
 def test_a_wish_inside_the_own_reserve_is_served_while_the_store_is_away(host: Make) -> None:

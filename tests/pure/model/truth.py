@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from myoverlay.host.peers import TICK
 from myoverlay.plan import pools as plan
 from myoverlay.plan import shape
 from myoverlay.store import Entry
@@ -172,6 +173,8 @@ class Truth:
         promised = (container.overlay.name, container.address) in self.promised
         joining = joining or (promised and self._is_started_elsewhere(container))
         unheard = self._world.unheard(machine, container.machine) >= self._world.grace
+        # Nobody hears at once that the way is there again, and a doubt may have kept rows until just now.
+        unheard = unheard or self._world.found_again(machine, container.machine) < 2 * TICK
         # A row of a former container with the same address says nothing of one that its host could not publish yet, or
         # that this one could not hear of: the store may have told it meanwhile that the former is gone.
         untold = container not in self._told or (machine.name, container) not in self._heard
