@@ -50,7 +50,7 @@ class Scene:
         self.switch = spaces("switch")
         ip(self.switch, "link add br0 type bridge", "link set br0 up")
         self.host, self.friend, self.stranger = (
-            self._machine(spaces(name), name, *addresses)
+            self.machine(spaces(name), name, *addresses)
             for name, *addresses in (
                 ("host", HOST, HOST6),
                 ("friend", FRIEND, FRIEND6),
@@ -59,7 +59,7 @@ class Scene:
         )
         self.table = FenceTable(lambda: self.host)
 
-    def _machine(self, ns: Namespace, name: str, v4: str, v6: str) -> Namespace:
+    def machine(self, ns: Namespace, name: str, v4: str, v6: str) -> Namespace:
         ip(self.switch, f"link add {name} type veth peer name eth0 netns {ns.path}", f"link set {name} master br0 up")
         ip(ns, f"addr add {v4}/24 dev eth0", f"addr add {v6}/64 dev eth0 nodad", "link set eth0 up", "link set lo up")
         return ns
@@ -125,6 +125,39 @@ def test_the_straight_way(scene: Scene, version: int) -> None:
     assert not passes(scene.friend, right._replace(door="eth1"))
     assert not passes(scene.friend, right._replace(vtep=Address(friend)))
     assert not passes(scene.friend, right._replace(pair=Pair(PAIR.port, OTHERS)))
+
+
+def test_an_interface_made_anew_is_another(scene: Scene) -> None:
+    """Its index is another: the table is not as laid, and laid again it lets the friend pass; one that is gone, nobody.
+
+    A table that another run of ours laid is read as it was, but for the ways of an interface that is gone.
+    """
+    bare = msgspec.structs.replace(FENCE, own=frozenset(), doors=frozenset())
+    until(lambda: gets(scene, 4, lambda: send(scene.friend, HOST, OURS)), 10, "the way")
+    scene.guard(bare)
+    assert scene.table.is_untouched()
+    ip(scene.host, "link del eth0")
+    assert not scene.table.is_untouched()
+    assert scene.table.look() is None
+    assert not scene.table.stands()
+    anew = FenceTable(lambda: scene.host)
+    assert anew.held() == msgspec.structs.replace(bare, ways=frozenset())
+    anew.close()
+    scene.guard(bare)
+    assert scene.table.is_untouched()
+    assert (scene.table.look(), scene.table.held()) == (bare, bare)
+    scene.table.change(Fence(), Fence(ways=bare.ways))
+    assert scene.table.held().ways == frozenset()
+    ip(scene.host, "link add spare type veth peer name spare1")
+    scene.machine(scene.host, "host", HOST, HOST6)
+    ip(scene.friend, "neigh flush dev eth0")
+    assert not scene.table.is_untouched()
+    scene.guard(bare)
+    assert scene.table.look() == bare
+    until(lambda: gets(scene, 4, lambda: send(scene.friend, HOST, OURS)), 10, "the way")
+    anew = FenceTable(lambda: scene.host)
+    assert anew.held() == bare
+    anew.close()
 
 
 def _connections(ns: Namespace) -> int:
@@ -204,7 +237,8 @@ def test_trace_understands_it(scene: Scene, version: int) -> None:
     scene.guard(msgspec.structs.replace(FENCE, ways=FENCE.ways | more))
     ruleset = Ruleset.read(rules(scene.host, 10.0).listed)
     ip_, kind = ("ip", "ipv4") if version == 4 else ("ip6", "ipv6")
-    meta = {"l4proto": "udp", "protocol": ip_, "nfproto": kind, "iifname": "eth0", "fib daddr type": "local"}
+    meta = {"l4proto": "udp", "protocol": ip_, "nfproto": kind, "fib daddr type": "local"}
+    meta |= {"iifname": "eth0", "iif": "eth0"}
 
     def judged(source: str, vni: int) -> Blocked | None:
         fields = {(ip_, "saddr"): source, (ip_, "daddr"): host, ("udp", "dport"): PAIR.port}

@@ -5,7 +5,6 @@ rows, queues and rules. Each reader is given the same bytes, for it is he who sa
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -65,6 +64,12 @@ class Paper:
 
     def ask(self, _requests: Sequence[Request]) -> list[rtnetlink.Reply]:
         return [rtnetlink.Reply(16, 0, 1, body) for body in self.bodies]
+
+    def index_of(self, name: str) -> int | None:
+        return 2 if name == "eth0" else None
+
+    def name_of(self, index: int) -> str | None:
+        return "eth0" if index == 2 else None
 
 
 class Socket:
@@ -194,8 +199,8 @@ def _ruleset(wire: Any) -> None:
 
 
 def _look(kind: type, wire: Any) -> Any:
-    table: Any = object.__new__(kind)
-    table._lock, table._open = threading.Lock(), lambda: _door(wire)
+    table: Any = kind(lambda: None)
+    table._open = lambda: _door(wire)
     table._form, table._generation = table._shape(_door(wire)), None
     return table.look()
 

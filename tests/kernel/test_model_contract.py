@@ -13,6 +13,7 @@ from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.pins import Pins
+from tests.kernel.host.tools import ip
 from tests.pure.model.kernel_contract import FenceContract, KernelContract
 
 
@@ -40,4 +41,5 @@ class TestFence(FenceContract):
     @pytest.fixture
     def fences(self, spaces: Callable[[str], Namespace]) -> Any:
         home = spaces("home")
+        ip(home, "link add eth0 type bridge", "link add a-name-of-15-by type bridge")
         return lambda: FenceTable(lambda: home)

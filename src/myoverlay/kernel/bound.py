@@ -80,7 +80,7 @@ class BoundTable(Kept[frozenset[Bound]]):
     hooks = (("enters", nft.PREROUTING, PRIORITY),)
     rules = tuple(_rules())
 
-    def _keys(self, held: frozenset[Bound]) -> Iterator[tuple[str, list[bytes]]]:
+    def _keys(self, _door: nft.Door, held: frozenset[Bound]) -> Iterator[tuple[str, list[bytes]]]:
         keys = [(nft.name(one.port) + one.mac.packed + b"\0\0", one.address.packed) for one in held]
         yield "macs", [port for port, _ in keys]
         yield "bound4", [port + address for port, address in keys if len(address) == 4]

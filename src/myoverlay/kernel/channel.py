@@ -20,8 +20,6 @@ from myoverlay.kernel.rtnetlink import Request, Wire, attribute, attributes
 
 RTM_GETLINK, RTM_GETNSID = 18, 90
 NETNSA_NSID, NETNSA_FD = 1, 3
-#: linux/sockios.h, linux/if.h: of a `struct ifreq` (40 bytes) with a name (16) the index (net/core/dev_ioctl.c).
-SIOCGIFINDEX, IFREQ, IFNAMSIZ = 0x8933, 40, 16
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 NO_STATISTICS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
 
@@ -83,16 +81,7 @@ class Channel:
 
     def index_of(self, name: str) -> int | None:
         """The index of a link, None where there is none of that name; without RTNL, for which others make one wait."""
-        raw = os.fsencode(name)
-        if len(raw) > IFNAMSIZ - 1:
-            return None
-        try:
-            answer = self.wire.ioctl(SIOCGIFINDEX, raw.ljust(IFREQ, b"\0"))
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                return None
-            raise refusal(f"looking for {name}", error) from error
-        return int(struct.unpack_from("=i", answer, IFNAMSIZ)[0])
+        return self.wire.index_of(name)
 
     def need_index(self, name: str) -> int:
         """The index of a link that has to be there; KernelRefused (ENODEV) where it is not."""

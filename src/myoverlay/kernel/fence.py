@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from myoverlay.fence import At, Dropped, Fence, Pair, Way
 from myoverlay.kernel import nft
 from myoverlay.kernel.kept import Kept
+from myoverlay.kernel.netns import Namespace
+from myoverlay.kernel.rtnetlink import Request
 from myoverlay.values import Address
 
 TABLE = nft.Table(nft.INET, "myoverlay")
@@ -38,6 +40,8 @@ _FAMILIES = ((_V4, 4), (_V6, 6))
 _KINDS = ("bridge", "veth")
 #: Route type "local" (RTN_LOCAL).
 _LOCAL = struct.pack("=I", 2)
+#: An interface's index; above those of the kernel, which are positive and have 32 bits with their sign.
+_INDEX, NOWHERE = struct.Struct("=I"), 1 << 31
 
 
 def _shown(*fields: bytes) -> bytes:
@@ -67,8 +71,8 @@ _SETS = {
     "own4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[1], *_SHOWN_PAIR)),
     "own6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[1], *_SHOWN_PAIR)),
     # Of five fields nft 1.0 goes by their types alone, and breaks on one without a length: it shows VNI 42 as 0.0.42.0.
-    "ways4": nft.Form((13 << 6 | 7) << 18 | (7 << 6 | 7) << 6 | 41, 32, b""),
-    "ways6": nft.Form((13 << 6 | 7) << 18 | (8 << 6 | 8) << 6 | 41, 56, b""),
+    "ways4": nft.Form((13 << 6 | 7) << 18 | (7 << 6 | 7) << 6 | 20, 20, b""),
+    "ways6": nft.Form((13 << 6 | 7) << 18 | (8 << 6 | 8) << 6 | 20, 44, b""),
     "live4": nft.Form((7 << 6 | 13) << 6 | 4, 12, _shown(_SHOWN_V4[0], *_SHOWN_PAIR)),
     "live6": nft.Form((8 << 6 | 13) << 6 | 4, 24, _shown(_SHOWN_V6[0], *_SHOWN_PAIR)),
 }
@@ -79,7 +83,7 @@ def _pair(pair: Pair) -> bytes:
     return pair.port.to_bytes(2, "big") + b"\0\0" + pair.vni.to_bytes(3, "big") + b"\0"
 
 
-def _keys(fence: Fence) -> Iterator[tuple[str, list[bytes]]]:
+def _keys(fence: Fence, indexes: Mapping[str, int]) -> Iterator[tuple[str, list[bytes]]]:
     """What is in each set, as the kernel has it."""
     yield "ports", [port.to_bytes(2, "big") for port in fence.ports]
     yield "pairs", [_pair(pair) for pair in fence.pairs]
@@ -88,9 +92,12 @@ def _keys(fence: Fence) -> Iterator[tuple[str, list[bytes]]]:
         keys = [vtep.packed + _pair(pair) for pair, vtep in ats]
         yield f"{kind}4", [key for key in keys if len(key) == 12]
         yield f"{kind}6", [key for key in keys if len(key) == 24]
-    ways = [_pair(pair) + source.packed + vtep.packed + nft.name(door) for pair, source, vtep, door in fence.ways]
-    yield "ways4", [key for key in ways if len(key) == 32]
-    yield "ways6", [key for key in ways if len(key) == 56]
+    ways = [
+        _pair(pair) + source.packed + vtep.packed + _INDEX.pack(indexes[door])
+        for pair, source, vtep, door in fence.ways
+    ]
+    yield "ways4", [key for key in ways if len(key) == 20]
+    yield "ways6", [key for key in ways if len(key) == 44]
 
 
 def _is_ours(which: str, register: int) -> tuple[bytes, ...]:
@@ -116,7 +123,7 @@ def _straight(family: tuple[int, int, int, int], version: int) -> tuple[bytes, .
         nft.payload(*_VNI_WORD, nft.R32 + 1),
         nft.payload(nft.NETWORK, here, length, source),
         nft.payload(nft.NETWORK, there, length, source + words),
-        nft.meta(nft.IIFNAME, source + 2 * words),
+        nft.meta(nft.IIF, source + 2 * words),
         nft.lookup(f"ways{version}", register=nft.R32),
         nft.untracked(),
         nft.verdict(nft.ACCEPT),
@@ -156,7 +163,10 @@ def _rules() -> Iterator[tuple[str, tuple[bytes, ...]]]:
         yield "door", (*away, nft.count("door"), nft.verdict(nft.DROP))
     process = (nft.meta(nft.SKUID), nft.network_order(), nft.compare(bytes(4), nft.AT_LEAST))
     yield "leaves", (*process, *at_port, nft.verdict(nft.GOTO, "mine"))
-    yield "leaves", (*udp, nft.payload(*_PORT), nft.payload(*_VNI, nft.R32 + 1), nft.lookup("pairs"), nft.untracked())
+    yield (
+        "leaves",
+        (*udp, nft.payload(*_PORT), nft.payload(*_VNI_WORD, nft.R32 + 1), nft.lookup("pairs"), nft.untracked()),
+    )
     yield "mine", (*others, nft.verdict(nft.ACCEPT))
     yield "mine", (nft.count("local"), nft.verdict(nft.DROP))
 
@@ -175,8 +185,33 @@ class FenceTable(Kept[Fence]):
         """Raises KernelRefused."""
         return Dropped(**self.counts())
 
-    def _keys(self, held: Fence) -> Iterator[tuple[str, list[bytes]]]:
-        return _keys(held)
+    def __init__(self, home: Callable[[], Namespace]) -> None:
+        super().__init__(home)
+        #: The indexes by which the keys know the interfaces; guarded as the door is.
+        self._indexes: dict[str, int] = {}
+
+    def _keys(self, door: nft.Door, held: Fence) -> Iterator[tuple[str, list[bytes]]]:
+        for name in {way.door for way in held.ways} - self._indexes.keys():
+            # What is not there gets a number of its own that is none: nothing comes by it.
+            self._indexes[name] = door.index_of(name) or NOWHERE + len(self._indexes)
+        return _keys(held, self._indexes)
+
+    def _laid(self, door: nft.Door, value: Fence) -> list[Request]:
+        self._indexes.clear()
+        return super()._laid(door, value)
+
+    def _still_holds(self, door: nft.Door) -> bool:
+        """Has every interface the index by which the keys know it? One that was made anew has another."""
+        return all((door.index_of(name) or NOWHERE) == min(index, NOWHERE) for name, index in self._indexes.items())
+
+    def _doors(self, door: nft.Door, indexes: Iterable[int]) -> dict[int, str]:
+        """The interfaces' names, as far as there are such."""
+        known = {index: name for name, index in self._indexes.items()}
+        for index in indexes:
+            if index not in known and (name := door.name_of(index)) is not None:
+                known[index] = name
+                self._indexes.setdefault(name, index)
+        return known
 
     def _read(self, door: nft.Door) -> Fence:
         keys = {name: door.keys(TABLE, name, form.length) for name, form in _SETS.items()}
@@ -186,6 +221,8 @@ class FenceTable(Kept[Fence]):
             )
             for kind in ("own", "live")
         }
+        ways = keys["ways4"] + keys["ways6"]
+        doors = self._doors(door, {_index(key) for key in ways})
         return Fence(
             ports=frozenset(int.from_bytes(key[:2], "big") for key in keys["ports"]),
             pairs=frozenset(map(_read_pair, keys["pairs"])),
@@ -193,8 +230,7 @@ class FenceTable(Kept[Fence]):
             own=ats["own"],
             live=ats["live"],
             ways=frozenset(
-                Way(_read_pair(key[:8]), *_both(key[8:-16]), nft.word(key[-16:]))
-                for key in keys["ways4"] + keys["ways6"]
+                Way(_read_pair(key[:8]), *_both(key[8:-4]), doors[_index(key)]) for key in ways if _index(key) in doors
             ),
         )
 
@@ -203,6 +239,10 @@ def _both(key: bytes) -> tuple[Address, Address]:
     """Source and destination."""
     half = len(key) // 2
     return Address.unpack(key[:half]), Address.unpack(key[half:])
+
+
+def _index(key: bytes) -> int:
+    return int(_INDEX.unpack_from(key, len(key) - 4)[0])
 
 
 @lru_cache(maxsize=1024)

@@ -36,12 +36,16 @@ class Kept(Generic[V]):
         self._generation: int | None = None
 
     @abstractmethod
-    def _keys(self, held: V) -> Iterable[tuple[str, list[bytes]]]:
+    def _keys(self, door: nft.Door, held: V) -> Iterable[tuple[str, list[bytes]]]:
         """What is in each set."""
 
     @abstractmethod
     def _read(self, door: nft.Door) -> V:
         """The value that the sets hold."""
+
+    def _still_holds(self, _door: nft.Door) -> bool:
+        """Is what the keys go by, beside the value, as it was when they were written?"""
+        return True
 
     def close(self) -> None:
         with self._lock:
@@ -59,16 +63,16 @@ class Kept(Generic[V]):
         with self._lock:
             door = self._open()
             before = [self.table.delete()] if door.is_there(self.table) else []
-            door.commit([*before, *self._laid(value, door.counters(self.table))], f"making table {self.table.name}")
+            door.commit([*before, *self._laid(door, value)], f"making table {self.table.name}")
             self._form, self._generation = self._shape(door), door.generation()
 
     def change(self, more: V, less: V) -> None:
         """Add and delete elements of the table, in one step. Raises KernelRefused: then it is as it was."""
-        requests = [*self._elements(nft.NEWELEMENT, more), *self._elements(nft.DELELEMENT, less)]
-        if not requests:
-            return
         with self._lock:
             door = self._open()
+            requests = [*self._elements(door, nft.NEWELEMENT, more), *self._elements(door, nft.DELELEMENT, less)]
+            if not requests:
+                return
             untouched = self._generation is not None and door.generation() == self._generation
             door.commit(requests, f"changing table {self.table.name}")
             # Whoever changed a rule at the very same time is found by the next look: there is a generation more.
@@ -77,19 +81,20 @@ class Kept(Generic[V]):
     def is_untouched(self) -> bool:
         """Has nobody changed any rule of the namespace since the last look? Cheap. Raises KernelRefused."""
         with self._lock:
-            return self._generation is not None and self._open().generation() == self._generation
+            door = self._open()
+            return self._generation is not None and door.generation() == self._generation and self._still_holds(door)
 
     def stands(self) -> bool:
         """Are chains and rules as laid? What changed is still found by the next look. Raises KernelRefused."""
         with self._lock:
-            return self._form is not None and self._shape(self._open()) == self._form
+            return self._is_as_laid(self._open())
 
     def look(self) -> V | None:
         """What the sets hold; None where the table is not as it was laid. Raises KernelRefused."""
         with self._lock:
             door = self._open()
             generation = door.generation()
-            if self._form is None or self._shape(door) != self._form:
+            if not self._is_as_laid(door):
                 return None
             try:
                 held = self._read(door)
@@ -117,19 +122,22 @@ class Kept(Generic[V]):
             self._door = nft.Door(self._home())
         return self._door
 
+    def _is_as_laid(self, door: nft.Door) -> bool:
+        return self._form is not None and self._shape(door) == self._form and self._still_holds(door)
+
     def _shape(self, door: nft.Door) -> tuple[object, object]:
         return door.chains(self.table), door.rules(self.table)
 
-    def _laid(self, value: V, counted: Mapping[str, int]) -> list[Request]:
+    def _laid(self, door: nft.Door, value: V) -> list[Request]:
         """The whole table, in an order in which each thing is there before it is named."""
-        table = self.table
+        table, counted = self.table, door.counters(self.table)
         requests = [table.create()]
         requests += [table.counter(name, counted.get(name, 0)) for name in self.counters]
         requests += [table.set(name, place, form) for place, (name, form) in enumerate(self.sets.items(), 1)]
         requests += [table.chain(name) for name in self.chains]
-        requests += self._elements(nft.NEWELEMENT, value)
+        requests += self._elements(door, nft.NEWELEMENT, value)
         requests += [table.base_chain(*hook) for hook in self.hooks]
         return [*requests, *(table.rule(chain, *expressions) for chain, expressions in self.rules)]
 
-    def _elements(self, kind: int, value: V) -> list[Request]:
-        return [one for name, keys in self._keys(value) for one in self.table.elements(kind, name, keys)]
+    def _elements(self, door: nft.Door, kind: int, value: V) -> list[Request]:
+        return [one for name, keys in self._keys(door, value) for one in self.table.elements(kind, name, keys)]

@@ -30,7 +30,7 @@ PREROUTING, FORWARD, OUTPUT, INGRESS = 0, 2, 3, 0
 #: Payloads' bases, comparisons, meta keys, and what fib tells.
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 EQUAL, UNEQUAL, AT_LEAST = 0, 1, 5
-IIFNAME, SKUID, NFPROTO, L4PROTO, PROTOCOL, IIFKIND = 6, 10, 15, 16, 1, 26
+IIF, IIFNAME, SKUID, NFPROTO, L4PROTO, PROTOCOL, IIFKIND = 4, 6, 10, 15, 16, 1, 26
 ROUTE_BACK, LOCAL = 1, 3
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 #: Registers of 16 bytes are 1 to 4; those of 4 bytes begin at 8, so that 8 and 1 are the same place.
@@ -187,6 +187,14 @@ class Door:
         """A number that each change of any rule in the namespace makes another one."""
         answer = self._wire.one(Request(SUBSYSTEM | GETGEN, 0, HEAD.pack(0, 0, 0)), "asking for the rules' generation")
         return int.from_bytes(attributes(answer.body, HEAD.size).get(1, b""), "big")
+
+    def index_of(self, name: str) -> int | None:
+        """The index of a link of the namespace; None where there is none of that name."""
+        return self._wire.index_of(name)
+
+    def name_of(self, index: int) -> str | None:
+        """The name of the link with an index; None where there is none."""
+        return self._wire.name_of(index)
 
     def rules(self, table: Table) -> list[tuple[str, bytes]]:
         """The rules' chains and expressions, in their order; none where there is no such table."""

@@ -19,6 +19,9 @@ from typing import NamedTuple, TypeAlias
 from myoverlay.errors import KernelRefused, Late
 from myoverlay.kernel.netns import Namespace, refusal
 
+#: linux/sockios.h, linux/if.h: of a `struct ifreq` (40 bytes) with a name (16) the index (net/core/dev_ioctl.c).
+SIOCGIFNAME, SIOCGIFINDEX, IFREQ, IFNAMSIZ = 0x8910, 0x8933, 40, 16
+
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x01, 0x04, 0x10, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
@@ -194,9 +197,27 @@ class Wire:
     def close(self) -> None:
         self._socket.close()
 
-    def ioctl(self, request: int, argument: bytes) -> bytes:
-        """One of the calls that any socket takes for its namespace (netdevice(7)). Raises OSError."""
-        return fcntl.ioctl(self._socket, request, argument)
+    def index_of(self, name: str) -> int | None:
+        """The index of a link, None where there is none of that name; without RTNL, for which others make one wait."""
+        raw = os.fsencode(name)
+        if len(raw) > IFNAMSIZ - 1:
+            return None
+        answer = self._ask(SIOCGIFINDEX, raw.ljust(IFREQ, b"\0"), name)
+        return int(struct.unpack_from("=i", answer, IFNAMSIZ)[0]) if answer is not None else None
+
+    def name_of(self, index: int) -> str | None:
+        """The name of the link with an index, None where there is none."""
+        answer = self._ask(SIOCGIFNAME, struct.pack(f"={IFNAMSIZ}xI", index).ljust(IFREQ, b"\0"), f"link {index}")
+        return os.fsdecode(answer[:IFNAMSIZ].partition(b"\0")[0]) if answer is not None else None
+
+    def _ask(self, request: int, argument: bytes, what: str) -> bytes | None:
+        """One of the calls that any socket takes for its namespace (netdevice(7))."""
+        try:
+            return fcntl.ioctl(self._socket, request, argument)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise refusal(f"looking for {what}", error) from error
 
     def commit(self, requests: Sequence[Request]) -> list[Failure]:
         """Send all in the order given and tell which were refused; the others are done.
