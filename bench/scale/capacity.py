@@ -22,7 +22,7 @@ from lab.consul import Consul
 from lab.host import environment
 
 #: Rounds a second, each tried for so long; carried where of all rounds 99 % end within LATE of when they were due.
-RATES, SECONDS, LATE = (50, 100, 200, 400, 600, 800, 1000, 1200, 1600, 2000, 2800), 6.0, 0.25
+RATES, SECONDS, LATE = (50, 100, 200, 400, 600, 800, 1000, 1200, 1600, 2000, 2800, 4000, 5600, 8000), 6.0, 0.25
 _PROCESSES, _CONNECTIONS = 2, 24
 
 

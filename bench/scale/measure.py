@@ -18,6 +18,7 @@ from bench.scale import counted
 from bench.scale.site import OVERLAY, Site
 from lab import places
 from lab.consul import Consul
+from lab.errors import LabError
 from lab.host import Host, environment
 from myoverlay.store.records import Records
 
@@ -130,11 +131,14 @@ def measure(consul: Consul, size: Size, plan: Plan, folder: Path, say: Callable[
 
 
 def _calm_down(watchers: Watchers) -> None:
-    """Until what follows a start has ended everywhere, at most a minute: each spends little of a second."""
-    for _ in range(30):
+    """Until what follows a start has ended everywhere: each spends little of a second, and little of the next ones."""
+    calm = 0
+    for _ in range(90):
         spent = _spent(watchers, lambda: time.sleep(2.0))
-        if max((one.cpu + one.names_cpu) / one.seconds for one in spent) < 0.15:
+        calm = calm + 1 if max((one.cpu + one.names_cpu) / one.seconds for one in spent) < 0.05 else 0
+        if calm == 3:
             return
+    raise LabError("the watchers did not calm down in three minutes: what they spend without changes is not known")
 
 
 def _measured(

@@ -21,6 +21,7 @@ from typing import Any
 from bench.scale import counted
 from bench.scale.paper import PaperBeat, PaperGround, PaperLinks, paper_doors
 from bench.scale.site import OVERLAY, SUBNET, address_of, now_us, vtep_of
+from myoverlay.cli import heap
 from myoverlay.daemon import Daemon, Parts
 from myoverlay.host import resolver
 from myoverlay.host.journal import Journal
@@ -156,8 +157,17 @@ def memory(pid: int) -> dict[str, int]:
     return {"pss": found["Pss"], "rss": found["Rss"], "anonymous": found["Anonymous"]}
 
 
+def _give_back() -> None:
+    while True:
+        time.sleep(heap.EVERY)
+        heap.give_back()
+
+
 def main(consul: str, number: str, folder: str, eager: str) -> None:
     logging.basicConfig(level=logging.ERROR)
+    # The heap is kept as `myoverlay serve` keeps it.
+    heap.in_one_arena()
+    threading.Thread(target=_give_back, daemon=True).start()
     watcher = Watcher(consul, int(number), Path(folder), int(eager))
     watcher.begin()
     print(json.dumps({"ready": True}), flush=True)

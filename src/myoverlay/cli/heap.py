@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 
+#: How often a daemon gives back what lies free, seconds.
+EVERY = 60.0
 #: M_ARENA_MAX of glibc's malloc.h.
 _ARENA_MAX = -8
 

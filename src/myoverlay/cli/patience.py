@@ -13,14 +13,12 @@ from typing import Any, TypeVar
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from myoverlay.cli.heap import give_back
+from myoverlay.cli import heap
 
 T = TypeVar("T")
 
 #: Seconds for a whole request, head and body, and again for taking the answer. Docker writes its calls at once.
 PATIENCE = 10.0
-#: Memory that lies fallow is given back this often, seconds.
-TRIM = 60.0
 
 
 class Hurried:
@@ -64,8 +62,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Called each second: tell the server that this one lives, and give memory that lies fallow back in time."""
         super().notify()
         if time.monotonic() >= self._trim_at:
-            self._trim_at = time.monotonic() + TRIM
-            give_back()
+            self._trim_at = time.monotonic() + heap.EVERY
+            heap.give_back()
 
     def handle(self, conn: TConn) -> Any:
         """One request, in a thread."""
