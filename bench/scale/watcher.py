@@ -25,7 +25,7 @@ from myoverlay.cli import heap
 from myoverlay.daemon import Daemon, Parts
 from myoverlay.host import resolver
 from myoverlay.host.journal import Journal
-from myoverlay.host.overlays import Request
+from myoverlay.host.request import Request
 from myoverlay.plan.definition import Options
 from myoverlay.settings import load
 from myoverlay.values import Address, HostId

@@ -20,7 +20,7 @@
     docker       Follower           Docker's events: what containers are called       Daemon.stop
 
 Locks are taken in this order and never across a call to the store or to Docker: an overlay's, then the journal's,
-then the guard's.
+then the guard's or the egress's.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from myoverlay.host.collect import Collector
 from myoverlay.host.converge import Converger
 from myoverlay.host.departure import Departure
 from myoverlay.host.discover import Discovery
+from myoverlay.host.egress import Egress
 from myoverlay.host.elsewhere import Elsewhere
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.farewell import Farewell
@@ -86,7 +87,7 @@ from myoverlay.store.presence import Presence
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, OverlayName, Subnet
-from myoverlay.wiring import Naming, make_binding, make_guard, make_heartbeat, open_store, place_of
+from myoverlay.wiring import Naming, make_binding, make_egress, make_guard, make_heartbeat, open_store, place_of
 
 log = logging.getLogger(__name__)
 
@@ -108,11 +109,11 @@ class Parts:
     #: Seconds that only grow, and seconds since 1970.
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
-    #: None: by the kernel, through VXLAN.
+    #: None: by the kernel.
     heartbeat: Heartbeat | None = None
-    #: None: the kernel's.
     fence: Table | None = None
     bounds: Callable[[Callable[[], netns.Namespace]], Bounds] | None = None
+    egress: Egress | None = None
     tally: Tally = field(default_factory=Tally)
     #: The log's last lines.
     log_lines: Callable[[], list[str]] = list
@@ -182,6 +183,7 @@ class Daemon:
         self.converger = Converger(
             self.links, parts.pins, self.tally, self.leftovers, parts.open_ground, settings.names, self.guard,
             make_binding(settings, parts.bounds, parts.tally),
+            parts.egress or make_egress(settings, parts.links, parts.tally),
         )  # fmt: skip
         self.overlays = Overlays(
             self.journal, self.records, self.epoch, self.pools, self.leases, self.links, self.converger, self.underlay,
@@ -230,9 +232,8 @@ class Daemon:
             self.graves.settle,
         )  # fmt: skip
         self.settler = Settler(self.leases, self.tally, self._may_write, lambda: self.liveness.has_left, settling)
-        self.reconciler = Reconciler(
-            self.overlays, self.underlay, self.leftovers, self.tally, parts.now, guard=self.guard
-        )  # fmt: skip
+        held = (self.overlays, self.underlay, self.leftovers)
+        self.reconciler = Reconciler(*held, self.tally, parts.now, guard=self.guard)
         self.mirror = MirrorKeeper(self.journal.mend, self.tally)
 
     def _make_app(self, settings: Settings, parts: Parts, where: tuple[str, str]) -> None:
@@ -241,7 +242,7 @@ class Daemon:
             settings, self.overlays, self.fates, self.links, self.tally, self.publisher.offer,
             self.clusterwide.names_changed,
         )  # fmt: skip
-        self.driver = NetworkDriver(self.overlays, self.publisher, self.naming.called, parts.wall)
+        self.driver = NetworkDriver(self.overlays, self.publisher, self.naming.called, parts.wall, settings.egress)
         self.ipam = IpamDriver(self.pools, self.leases, self.naming.called)
         collector = Collector(
             self.leftovers, self.reconciler, self.settler, self.audit.want, self.overlays, self.converger.filters_off
@@ -418,7 +419,7 @@ class Daemon:
         for local in self.overlays.all():
             local.close()
         self.farewell.tidy()
-        self.guard.close()
+        self.converger.close()
         self.links.stop(_JOIN)
         self.journal.close()
 

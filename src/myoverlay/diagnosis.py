@@ -62,7 +62,7 @@ def doctor(settings: Settings, daemon: Daemon, collector: Collector) -> Doctor:
         daemon.records, daemon.presence, overlays, daemon.liveness, daemon.beat, daemon.peers, daemon.fates,
         daemon.links, daemon.pins, daemon.leftovers, daemon.clusterwide.carrying,
         Asker(daemon.clusterwide.records, daemon.presence), daemon.naming.resolver, daemon.wall,
-        daemon.guard, daemon.converger.binding, daemon.tally,
+        daemon.guard, daemon.converger.binding, daemon.converger.egress, daemon.tally,
     )  # fmt: skip
     host = HostReadings(parts, machine, settings.vtep, settings.port)
     return Doctor({**machine.readings(), **store.readings(), **host.readings()}, collector)

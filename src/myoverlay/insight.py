@@ -49,7 +49,7 @@ class Insight:
         """Have noted what these hear and do."""
         misses.on_miss = self.recording.heard
         misses.on_overrun = self.recording.overran
-        for one in (converger, converger.guard, converger.binding):
+        for one in (converger, converger.guard, converger.binding, converger.egress):
             if one is not None:
                 one.on_repair = self.recording.repaired
         if self._hearing is not None:

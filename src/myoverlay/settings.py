@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from myoverlay.egress import OWN, check_choice
 from myoverlay.errors import Refused
 from myoverlay.naming import check_prefix, check_shown
 from myoverlay.values import VXLAN_PORT, Address, OverlayName, Subnet, check_port
@@ -117,6 +118,13 @@ def _guard(text: str) -> str:
     return text.lower()
 
 
+def _interface(text: str) -> str:
+    """What the kernel takes as an interface's name (dev_valid_name)."""
+    if not 0 < len(text.encode()) < 16 or "/" in text or ":" in text or text in (".", "..") or not text.isprintable():
+        raise ValueError(f"{text!r} is no interface's name")
+    return text
+
+
 def _overlays(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")] if text else []
     return tuple(name if name == "*" else OverlayName(name) for name in names)
@@ -151,6 +159,8 @@ SETTINGS = (
     Setting("port", "MYOVERLAY_PORT", _port, str(VXLAN_PORT), "UDP port of overlays made without `-o port=`, and of the heartbeat: the same on all hosts"),
     Setting("guard", "MYOVERLAY_GUARD", _guard, "on", "VXLAN of our overlays is taken from their own hosts only; on: without nf_tables in the kernel networks are refused; warn: they are made, and that is logged; off: anyone may send"),
     Setting("spoof", "MYOVERLAY_SPOOF", _overlays, "", "overlays whose containers may speak under addresses that are not theirs (keepalived, VRRP), joined by commas; `*`: all"),
+    Setting("egress", "MYOVERLAY_EGRESS", lambda text: check_choice(text.lower()), OWN, "how containers of networks made without `-o egress=` reach the outside: own or docker"),
+    Setting("egress_bridge", "MYOVERLAY_EGRESS_BRIDGE", _interface, "docker0", "bridge of the host that overlays with `egress=own` lead to"),
     Setting("pools", "MYOVERLAY_POOLS", _subnet, "10.128.0.0/9", "where subnets come from when none is given, a /24 each"),
     Setting("eager", "MYOVERLAY_EAGER_LIMIT", _count, "4000", "peers of an overlay above which rows are pulled by misses"),
     Setting("grace", "MYOVERLAY_GRACE", _seconds, "60", "seconds that rows of a dead host stay"),
@@ -192,6 +202,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     guard: str
     spoof: tuple[str, ...]
+    egress: str
+    egress_bridge: str
     pools: Subnet
     eager: int
     grace: float

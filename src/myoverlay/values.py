@@ -246,7 +246,7 @@ class Definition(Value, frozen=True, kw_only=True):
 
 
 class Network(Value, frozen=True, kw_only=True):
-    """Docker's local object: a network of this host that stands for an overlay. `asked`: `-o vtep=` as written."""
+    """A network of this host, as Docker has it. `asked`: `-o vtep=` as written; `egress`: its own cable's address."""
 
     network: str
     overlay: OverlayName
@@ -258,6 +258,7 @@ class Network(Value, frozen=True, kw_only=True):
     outsiders: bool = False
     pool: str | None = None
     asked: str = ""
+    egress: Address | None = None
 
 
 class Endpoint(Value, frozen=True, kw_only=True):
@@ -448,7 +449,6 @@ class Vxlan(Value, frozen=True, kw_only=True):
 
 class Veth(Value, frozen=True, kw_only=True):
     """A cable: `port` is the bridge's end, `link` the container's, which starts in the host's namespace with `mac`.
-
     Without `link` it is a tap, for a VM's process to hold. `address` is noted on cables laid by hand."""
 
     port: str

@@ -16,6 +16,7 @@ from myoverlay.host.called import Called
 from myoverlay.host.converge import FOREIGN_PINS
 from myoverlay.host.departure import Departure
 from myoverlay.host.doorstep import BRIDGE, Doorstep
+from myoverlay.host.egress import Egress
 from myoverlay.host.guard import Guard, HeartbeatGuard, Table
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
@@ -23,6 +24,7 @@ from myoverlay.host.peers import Fates
 from myoverlay.host.resolver import Resolver
 from myoverlay.kernel import netns
 from myoverlay.kernel.bound import BoundTable
+from myoverlay.kernel.egress import Cables, CrossingTable, InnerTable
 from myoverlay.kernel.fence import FenceTable
 from myoverlay.kernel.links import Links
 from myoverlay.kernel.pins import Pins
@@ -73,6 +75,12 @@ def make_binding(
 ) -> Binding:
     """What binds this host's containers to their addresses; `make` is a simulated host's own."""
     return Binding(settings.guard, settings.spoof, tally, make or BoundTable)
+
+
+def make_egress(settings: Settings, links: Links, tally: Tally) -> Egress:
+    """What leads this host's overlays to the outside."""
+    home = lambda: links.home  # noqa: E731 - not there before the start
+    return Egress(settings.egress_bridge, Cables(home), CrossingTable(home), InnerTable, tally)
 
 
 def make_heartbeat(

@@ -15,6 +15,7 @@ from myoverlay.values import Address, Mac
 from tests.attack.board import Board
 from tests.attack.datagrams import Ear, frame, packet, send, send_raw, udp, vxlan
 from tests.kernel.host.hosts import Container, Host, Hosts, Refusal
+from tests.kernel.host.test_egress import docker_bridge
 from tests.kernel.host.tools import in_parallel, ip, run_in, until
 
 _subnets = itertools.count(20)
@@ -103,11 +104,22 @@ def from_a_container_as_a_vtep(hosts: Hosts, victim: Container, host: Host, othe
     return ""
 
 
+def by_its_gateway(hosts: Hosts, victim: Container, host: Host, other: Host) -> str:
+    """A container of an overlay of the other host that leads out by itself: masqueraded twice, it comes from a VTEP."""
+    docker_bridge(other)
+    network = other.create_network(f"10.{next(_subnets)}.0.0/24", egress="own")
+    container = other.run(network=network)
+    ip(container.ns, f"route add default via {network.gateway}")
+    assert container.ping(host.vtep) != [None], "the way out"
+    return send(container.ns, host.vtep, data(victim))
+
+
 ATTACKS: list[tuple[str, Attack]] = [
     ("VXLAN from an unknown machine", stranger),
     ("VXLAN from a live VTEP of another overlay", of_another_overlay),
     ("VXLAN from a process of a member host", a_process),
     ("VXLAN from a container on docker_gwbridge", from_a_container),
+    ("VXLAN from a container by its overlay's gateway", by_its_gateway),
     ("VXLAN from a container, under a VTEP's address", from_a_container_as_a_vtep),
 ]
 

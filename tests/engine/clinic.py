@@ -132,7 +132,8 @@ class Clinic:
         docker = {"MYOVERLAY_DOCKER_SOCKET": "/run/docker.sock"}
         self.h1 = Patient(self, "h1", **docker)
         self.h2 = Patient(self, "h2", **docker)
-        self.h3 = Patient(self, "h3", MYOVERLAY_SOCKETS=f"/run/docker/plugins/myoverlay.sock,{SECOND}")
+        two = f"/run/docker/plugins/myoverlay.sock,{SECOND}"
+        self.h3 = Patient(self, "h3", MYOVERLAY_SOCKETS=two, MYOVERLAY_EGRESS="docker")  # it has no docker0
         self.patients = (self.h1, self.h2, self.h3)
 
     @staticmethod

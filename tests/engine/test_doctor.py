@@ -22,7 +22,7 @@ from tests.engine.conftest import eventually
 #: What needs the plugin, and is not looked at where none runs.
 PLUGINS = {
     "names", "host-id", "peer-clocks", "vtep", "peer-port", "peer-mtu", "offload", "vni", "peer-vni", "subnets",
-    "guard", "bridge-netfilter", "leftovers",
+    "guard", "egress", "bridge-netfilter", "leftovers",
 }  # fmt: skip
 #: What needs the store, or other hosts' answers through it.
 STORES = {"store-rights", "store-clock", "peer-clocks", "peer-vni", "stale-keys"}
@@ -32,7 +32,8 @@ WEB = "/run/docker/plugins/myoverlay/netns/web"
 #: Every check whose fault is made here, by the tests below.
 MADE = {
     "plugin", "sockets", "settings", "token-file", "journal", "names", "store", "store-rights", "host-id", "stale-keys",
-    "vtep", "peer-port", "peer-mtu", "vni", "peer-vni", "subnets", "firewall", "guard", "bridge-netfilter", "leftovers",
+    "vtep", "peer-port", "peer-mtu", "vni", "peer-vni", "subnets", "firewall", "guard", "egress", "bridge-netfilter",
+    "leftovers",
 }  # fmt: skip
 
 
@@ -529,6 +530,16 @@ def test_a_guard_that_is_taken_away(clinic: Clinic) -> None:
     found = one.sick("guard", level="warn")
     assert commands(found)[0] == "MYOVERLAY_GUARD=off"
     one.restart()
+    one.well()
+
+
+def test_a_bridge_that_leads_nowhere(clinic: Clinic) -> None:
+    """Docker's own, set down: overlays have no way out by it; up as printed, they have."""
+    one = clinic.h2
+    one.host.run(["ip", "link", "set", "docker0", "down"])
+    found = one.sick("egress")
+    assert found["saw"].startswith("web: ")
+    one.sh(commands(found)[0])
     one.well()
 
 

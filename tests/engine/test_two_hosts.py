@@ -129,9 +129,8 @@ def _left(cluster: Cluster, overlay: str) -> list[str]:
     for host in cluster.engines:
         pin = f"/run/docker/plugins/myoverlay/netns/{overlay}"
         links = host.run(["nsenter", f"--net={pin}", "ip", "-o", "link"])
-        left += [
-            line for line in links.splitlines() if ": lo:" not in line and ": br0:" not in line and "vxlan1" not in line
-        ]
+        own = (": lo:", ": br0:", ": vxlan1:", ": egress0@")
+        left += [line for line in links.splitlines() if not any(name in line for name in own)]
         left += host.run(["nsenter", f"--net={pin}", "ip", "neigh", "show", "nud", "permanent"]).splitlines()
         rows = host.run(["nsenter", f"--net={pin}", "bridge", "fdb", "show", "dev", "vxlan1"])
         left += [line for line in rows.splitlines() if " dst " in line]

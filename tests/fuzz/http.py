@@ -141,6 +141,7 @@ class Target:
         elif given.path == "NetworkDriver.Join":
             name = answer["InterfaceName"]["SrcName"]
             right(0 < len(name.encode()) < 16 and name.isascii() and "/" not in name, f"{name!r} is no link's name")
+            right("Gateway" not in answer or Address(answer["Gateway"]).version == 4, "no gateway of IPv4")
 
     def _ask(self, given: Call) -> tuple[int, dict[str, str], bytes]:
         """By WSGI, as the server does it: what stands in the path is bytes in Latin-1."""
@@ -181,6 +182,7 @@ class Target:
         for kind, shelf in (("networks", journal.networks), ("pools", journal.uses)):
             right(not shelf.all(), f"{kind} that nobody has stay in the journal")
         cables = [name for space in self._machine.kernel.pins.values() for name in space.links if name[0] == "p"]
+        cables += self._machine.ways.cables
         right(not cables, f"cables that nobody has stay in the kernel: {cables}")
 
     def _must(self, method: str, **body: str) -> None:

@@ -76,11 +76,12 @@ DECODERS: dict[str, dict[str, tuple[str, ...]]] = {
         "kernel/changes.py": ("decode",), "kernel/neightable.py": ("decode",), "kernel/traffic.py": (),
         "kernel/anatomy.py": (), "kernel/ruleset.py": ("read", "_dump", "_chain", "drops_port", "_udp_match"),
         "kernel/underlay.py": (
-            "places_of", "_Route.decode", "_Route.out", "_Route.leads_to", "_main_routes", "index_in", "_number",
+            "places_of", "Route.decode", "Route.out", "Route.leads_to", "main_routes", "index_in", "_number",
         ),
         "kernel/observe.py": ("links", "bridged_macs"), "kernel/path.py": ("route_to", "_neighbour", "_forwarding"),
         "kernel/nft.py": ("Door.rules", "Door.chains", "Door.keys", "Door.counters", "word"),
-        "kernel/fence.py": ("FenceTable._read",), "kernel/bound.py": ("BoundTable._read",), "kernel/kept.py": ("Kept.look",),
+        "kernel/fence.py": ("FenceTable._read",), "kernel/bound.py": ("BoundTable._read",),
+        "kernel/egress.py": ("CrossingTable._read", "_defaults"), "kernel/kept.py": ("Kept.look",),
         "kernel/channel.py": ("Channel.all", "Channel.nsid"),
     },
     "frames": {

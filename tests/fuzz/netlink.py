@@ -14,6 +14,7 @@ from myoverlay.kernel import (
     anatomy,
     bound,
     changes,
+    egress,
     fence,
     linkforms,
     neigh,
@@ -236,6 +237,8 @@ _READERS: tuple[Callable[[Any], Any], ...] = (
     lambda wire: _door(wire).counters(nft.Table(1, "myoverlay")),
     lambda wire: _look(fence.FenceTable, wire),
     _bound,
+    lambda wire: _look(egress.CrossingTable, wire),
+    lambda wire: egress._defaults(_channel(wire)),
     _ruleset,
 )
 _WIRED: tuple[Callable[[Any], Any], ...] = (

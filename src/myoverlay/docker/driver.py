@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from myoverlay.docker import wire
+from myoverlay.egress import DOCKER
 from myoverlay.errors import Refused
 from myoverlay.host.called import Called
-from myoverlay.host.overlays import Overlays, Request
+from myoverlay.host.overlays import Overlays
+from myoverlay.host.request import Request
 from myoverlay.plan import definition as plan
-from myoverlay.plan import signposts
+from myoverlay.plan import egress, signposts
 from myoverlay.values import Address, OverlayName, Subnet
 
 Answer = dict[str, Any]
@@ -41,8 +43,15 @@ class NetworkDriver:
     """The methods of the network driver, over the overlays of this host."""
 
     def __init__(
-        self, overlays: Overlays, publisher: Publishing, called: Called, now: Callable[[], float] = time.time
+        self,
+        overlays: Overlays,
+        publisher: Publishing,
+        called: Called,
+        now: Callable[[], float] = time.time,
+        egress: str = DOCKER,
     ) -> None:
+        """`egress`: how containers of networks that do not say it reach the outside."""
+        self._egress = egress
         self._overlays = overlays
         self._called = called
         self._publisher = publisher
@@ -56,12 +65,14 @@ class NetworkDriver:
         gateway = wire.address_of(given) if given else None
         if gateway is not None and not subnet.is_host(gateway):
             raise Refused(f"the gateway {gateway} is no host address of {subnet}: choose a --gateway inside it")
+        options, internal = plan.read_options(call.generic), call.option(wire.INTERNAL) is True
         request = Request(
             network=call.network,
-            options=plan.read_options(call.generic),
+            options=options,
             subnet=subnet,
             gateway=gateway,
-            internal=call.option(wire.INTERNAL) is True,
+            internal=internal,
+            egress=egress.wants(options.egress, self._egress, internal, gateway),
         )
         self._overlays.create(request, deadline)
         return {}
@@ -86,7 +97,8 @@ class NetworkDriver:
         return {} if interface.mac else {"Interface": {"MacAddress": made.mac}}
 
     def join(self, call: wire.Join, deadline: float) -> Answer:
-        """Hand over the interface. No gateway is named, so Docker gives the container its own bridge for the outside.
+        """Hand over the interface. Where no gateway is named Docker gives the container its own bridge for the outside;
+        ports are published there alone.
 
         Waits, bounded, until this host knows of the others. Where the address is not leased by us, or another host is
         known to have it, also until they can know of the endpoint: a refused claim disturbs nobody who talks to its
@@ -100,6 +112,8 @@ class NetworkDriver:
         endpoint = local.join(call.endpoint, deadline, call.sandbox)
         local.listed.wait(PATIENCE)
         answer: Answer = {"InterfaceName": {"SrcName": endpoint.link, "DstPrefix": "eth"}}
+        if not call.publishes and (gateway := local.gateway) is not None:
+            answer["Gateway"] = gateway
         if local.resolver is not None and endpoint.route:
             way = signposts.route_to(local.resolver, endpoint.route)
             answer["StaticRoutes"] = [{"Destination": way, "RouteType": _CONNECTED}]
@@ -132,7 +146,7 @@ class NetworkDriver:
         raise Refused("networks of myoverlay belong to their host: create them on each host, without --scope swarm")
 
     def nothing(self, call: wire.Message, deadline: float) -> Answer:
-        """External connectivity is the business of Docker's own bridge; discovery events are for Swarm."""
+        """Ports are published on Docker's own bridge alone; discovery events are for Swarm."""
         return {}
 
 

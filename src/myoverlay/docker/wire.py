@@ -19,6 +19,8 @@ GENERIC = "com.docker.network.generic"
 ENABLE_IPV4 = "com.docker.network.enable_ipv4"
 ENABLE_IPV6 = "com.docker.network.enable_ipv6"
 INTERNAL = "com.docker.network.internal"
+#: The container's published ports, in Join's options: on each network of the container, whichever is to publish them.
+PORT_MAP = "com.docker.network.portmap"
 MAC_OPTION = "com.docker.network.endpoint.macaddress"
 ADDRESS_TYPE = "RequestAddressType"
 GATEWAY = "com.docker.network.gateway"
@@ -95,6 +97,12 @@ class Join(Message, frozen=True, kw_only=True):
     network: Id = msgspec.field(name="NetworkID")
     endpoint: Id = msgspec.field(name="EndpointID")
     sandbox: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{0,255}\Z")] = msgspec.field(name="SandboxKey", default="")
+    options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
+
+    @property
+    def publishes(self) -> bool:
+        """Are ports of the container published?"""
+        return bool((self.options or {}).get(PORT_MAP))
 
 
 class Discover(Message, frozen=True, kw_only=True):

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import msgspec
 
+from myoverlay.egress import NEAR
 from myoverlay.errors import Clash, KernelRefused, MyoverlayError
 from myoverlay.host.binding import Binding
 from myoverlay.host.cabling import Cabling
+from myoverlay.host.egress import Egress
 from myoverlay.host.ground import Ground
 from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
@@ -62,15 +64,17 @@ class Converger:
         resolver: Address | None = None,
         guard: Guard | None = None,
         binding: Binding | None = None,
+        egress: Egress | None = None,
     ) -> None:
         """`resolver`: where names are asked in every overlay namespace; None where they are not answered.
 
         `guard`: told of each overlay before its link goes up, and of each VTEP before a row leads to it.
-        `binding`: told of each endpoint before its cable is there.
+        `binding`: told of each endpoint before its cable is there. `egress`: told of overlays.
         """
         self.resolver = resolver
         self.guard = guard
         self.binding = binding
+        self.egress = egress
         self.cabling = Cabling(links, binding)
         self._links = links
         self._pins = pins
@@ -101,7 +105,7 @@ class Converger:
         try:
             if self.binding is not None:
                 bound = self.binding.open(namespace, network, endpoints, strict=born)
-            seen = self._seen(namespace, deadline)
+            seen = self._seen(namespace, network, deadline)
             kept = [one for one in endpoints if one.port in seen or not (born or one.joined)]
             self._fit(namespace, network, kept, seen, frozenset(), deadline, born)
             ground = self._open(namespace, network, kept, deadline)
@@ -156,7 +160,7 @@ class Converger:
 
     def inspect(self, ground: Ground, network: Network, endpoints: Sequence[Endpoint], deadline: float) -> Finding:
         """Look whether the links are as wanted. Needs no lock: what it finds is looked at again under the lock."""
-        seen = self._seen(ground.namespace, deadline, ground)
+        seen = self._seen(ground.namespace, network, deadline, ground)
         kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
         steps = shape.diff(shape.wanted(network, kept, self.resolver), seen)
         if not any(isinstance(step, shape.Remove) for step in steps):
@@ -167,7 +171,7 @@ class Converger:
         """Make the links as wanted. Where a device had to be made anew, or was, another ground is opened and filled."""
         if self.guard is not None:
             self.guard.cover(network, strict=False)
-        seen = self._seen(ground.namespace, deadline, ground)
+        seen = self._seen(ground.namespace, network, deadline, ground)
         kept = [endpoint for endpoint in endpoints if endpoint.port in seen]
         self._fit(ground.namespace, network, kept, seen, ground.leaving, deadline, False)
         if ground.is_bound():
@@ -188,12 +192,13 @@ class Converger:
         return new
 
     def _seen(
-        self, namespace: netns.Namespace, deadline: float, ground: Ground | None = None
+        self, namespace: netns.Namespace, network: Network, deadline: float, ground: Ground | None = None
     ) -> dict[str, shape.Thing | None]:
-        """The links by name; None for what is not in order."""
+        """The links by name; None for what is not in order. The way to the outside is looked after by `egress`."""
         memory = ground.memory if ground is not None else None
         links = self._links.observe(namespace, deadline=deadline, memory=memory)
-        return {link.name: None if link.faults else link.value for link in links}
+        apart = {NEAR} if network.egress is not None else set()
+        return {link.name: None if link.faults else link.value for link in links if link.name not in apart}
 
     def _fit(
         self,
@@ -375,6 +380,14 @@ class Converger:
             self.guard.uncover(overlay)
         if self.binding is not None:
             self.binding.forget(overlay)
+        if self.egress is not None:
+            self.egress.forget(overlay)
+
+    def close(self) -> None:
+        """Let go of the tables of the whole host, which stay."""
+        for one in (self.guard, self.egress):
+            if one is not None:
+                one.close()
 
 
 def _intended(seen: Callable[[], rows.Rows], want: rows.Rows, complete: bool, local: Collection[Record]) -> rows.Rows:

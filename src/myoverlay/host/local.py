@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from myoverlay.errors import Clash, KernelRefused, Late, Refused, Unknown
+from myoverlay.errors import Clash, KernelRefused, Late, Unknown
 from myoverlay.host import hearsay
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
@@ -22,6 +22,7 @@ from myoverlay.kernel.netns import Namespace
 from myoverlay.plan import shape, signposts
 from myoverlay.plan.claims import Said, said_outside
 from myoverlay.plan.guard import live
+from myoverlay.plan.newcomer import check_newcomer
 from myoverlay.store.typed import Held
 from myoverlay.values import COUNT_LIMIT, Address, Endpoint, HostId, HostList, Mac, Network, Peer, Record
 
@@ -83,6 +84,7 @@ class LocalOverlay:
             self._ground = self._converger.overlay(self.network, self.endpoints(), deadline)
             self._programming.meet(self._ground)
             self._let_in(True, self.view.complete)
+            self._lead(self._ground)
         return self._ground
 
     def check(self, deadline: float) -> bool:
@@ -101,6 +103,8 @@ class LocalOverlay:
             if finding.wrong:
                 self._mend(ground, deadline)
             self._bind(ground, deadline)
+            with self._locked(deadline):
+                self._lead(ground)
             self.compare()
         except (ValueError, KernelRefused):
             if self._ground is ground:
@@ -120,6 +124,16 @@ class LocalOverlay:
             with self._locked(deadline):
                 if self._ground is ground:
                     binding.check(ground.bound, ground.overlay, self.endpoints())
+
+    def _lead(self, ground: Ground) -> None:
+        """See that the way to the outside is there."""
+        if self._converger.egress is not None and self._ground is ground:
+            self._converger.egress.lead(ground.namespace, self.network)
+
+    @property
+    def gateway(self) -> Address | None:
+        """By which address its containers reach the outside; None where Docker's own bridge leads there."""
+        return self._converger.egress.gateway(self.network) if self._converger.egress is not None else None
 
     def move(self, network: Network, deadline: float) -> None:
         """From now on this host has another VTEP there: the device is made anew, its rows are kept."""
@@ -222,7 +236,7 @@ class LocalOverlay:
                 new = known
             else:
                 self._make_room(new)
-                self._check_new(new)
+                check_newcomer(new, self.network.definition, self.endpoints())
             self._journal.endpoints.put(endpoint, new)
             try:
                 ground = self._stand(deadline)
@@ -241,21 +255,6 @@ class LocalOverlay:
         """A container that died with its engine keeps no address: Docker may start it anew before we noticed."""
         if any(other.address == new.address or other.mac == new.mac for other in self.endpoints()):
             self.bury()
-
-    def _check_new(self, new: Endpoint) -> None:
-        definition, others = self.network.definition, self.endpoints()
-        if not definition.subnet.is_host(new.address) or new.address == definition.gateway:
-            raise Refused(f"{new.address} is no container's address in {definition.subnet} of {definition.overlay}")
-        if len(others) >= shape.MAX_ENDPOINTS:
-            raise Refused(
-                f"overlay {definition.overlay} has {len(others)} endpoints on this host, as many as a bridge takes:"
-                " start the container on another host"
-            )
-        for other in others:
-            if other.address == new.address:
-                raise Clash(f"{new.address} is in use by another container on this host")
-            if other.mac == new.mac:
-                raise Clash(f"MAC {new.mac} is in use by {other.address} on this host: choose another --mac-address")
 
     @property
     def resolver(self) -> Address | None:

@@ -19,26 +19,17 @@ from myoverlay.host.journal import Journal
 from myoverlay.host.leases import Leases
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.pools import Pools
+from myoverlay.host.request import Request
 from myoverlay.host.underlay import Underlay
 from myoverlay.kernel.links import Links
 from myoverlay.plan import definition as plan
 from myoverlay.store.records import Member, Records
 from myoverlay.store.typed import Held
-from myoverlay.values import Address, Definition, HostId, Network, OverlayName, PoolUse, Subnet
+from myoverlay.values import Address, Definition, HostId, Network, OverlayName
 
 log = logging.getLogger(__name__)
 
 _BRIEFLY = 0.1
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What `docker network create` asks for."""
-
-    network: str
-    options: plan.Options
-    subnet: Subnet
-    gateway: Address | None
-    internal: bool
 
 
 class Overlays:
@@ -202,7 +193,7 @@ class Overlays:
         if use is not None:
             self._pools.bind(use, name, deadline)
         held = self._agree(name, request, vtep, mtu, underlay, deadline)
-        network = _network(request, held.value, vtep, underlay, use)
+        network = request.network_of(held.value, vtep, underlay, use, self._journal.networks.all())
         local = self._local(network)
         try:
             local.build(deadline)
@@ -430,19 +421,3 @@ class Overlays:
         """Which overlay, and which ground of it, the miss socket with this number belongs to."""
         grounds = ((local, local.ground) for local in self.all())
         return {ground.misses.fileno(): (local, ground) for local, ground in grounds if ground is not None}
-
-
-def _network(request: Request, definition: Definition, vtep: Address, underlay: str, use: PoolUse | None) -> Network:
-    outsiders = request.options.outsiders
-    return Network(
-        network=request.network,
-        overlay=definition.overlay,
-        subnet=definition.subnet,
-        vtep=vtep,
-        underlay=underlay,
-        definition=definition,
-        internal=request.internal,
-        outsiders=definition.records is not None if outsiders is None else outsiders,
-        pool=use.pool if use else None,
-        asked=request.options.vtep or "",
-    )

@@ -45,6 +45,14 @@ def laid(veth: Veth, form: Form, bridge: int, home: int) -> Request:
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _NONE + near + attribute(IFLA_LINKINFO, info))
 
 
+def pair(near: str, link: str, mtu: int, home: int) -> Request:
+    """The same of a cable without a bridge: `near` where it is asked for, `link` in the namespace `home`."""
+    far = _NONE + _text(IFLA_IFNAME, link) + _number(IFLA_MTU, mtu) + _number(IFLA_NET_NS_FD, home)
+    info = attribute(IFLA_INFO_KIND, b"veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, far))
+    body = _text(IFLA_IFNAME, near) + _number(IFLA_MTU, mtu) + attribute(IFLA_LINKINFO, info)
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _NONE + body)
+
+
 def fitted(form: Form, index: int) -> Request:
     """Label our end, give its port its flags, and then set it up, so that no frame passes one that floods or learns.
 

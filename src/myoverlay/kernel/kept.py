@@ -20,9 +20,9 @@ class Kept(Generic[V]):
     table: ClassVar[nft.Table]
     sets: ClassVar[Mapping[str, nft.Form]]
     counters: ClassVar[tuple[str, ...]]
-    #: Chains that others go to; then those that the kernel calls: name, hook, priority.
+    #: Chains that others go to; then those that the kernel calls: name, hook, priority, and their kind if another.
     chains: ClassVar[tuple[str, ...]]
-    hooks: ClassVar[tuple[tuple[str, int, int], ...]]
+    hooks: ClassVar[tuple[tuple[str, int, int] | tuple[str, int, int, str], ...]]
     #: Chain and expressions of each rule, in their order.
     rules: ClassVar[tuple[tuple[str, tuple[bytes, ...]], ...]]
 

@@ -25,12 +25,12 @@ NEWOBJECT, GETOBJECT = 18, 19
 NLM_F_APPEND = 0x800
 #: struct nfgenmsg: family, version, resource.
 HEAD = struct.Struct("!BBH")
-INET, NETDEV, BRIDGE = 1, 5, 7
-PREROUTING, FORWARD, OUTPUT, INGRESS = 0, 2, 3, 0
+INET, IPV4, BRIDGE = 1, 2, 7
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 #: Payloads' bases, comparisons, meta keys, and what fib tells.
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 EQUAL, UNEQUAL, AT_LEAST = 0, 1, 5
-IIF, IIFNAME, SKUID, NFPROTO, L4PROTO, PROTOCOL, IIFKIND = 4, 6, 10, 15, 16, 1, 26
+IIF, IIFNAME, OIFNAME, SKUID, NFPROTO, L4PROTO, PROTOCOL, IIFKIND = 4, 6, 7, 10, 15, 16, 1, 26
 ROUTE_BACK, LOCAL = 1, 3
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 #: Registers of 16 bytes are 1 to 4; those of 4 bytes begin at 8, so that 8 and 1 are the same place.
@@ -134,10 +134,10 @@ class Table:
     def chain(self, name: str) -> Request:
         return self.message(NEWCHAIN, text(1, self.name) + text(3, name), NLM_F_CREATE)
 
-    def base_chain(self, name: str, hook: int, priority: int, device: str = "") -> Request:
+    def base_chain(self, name: str, hook: int, priority: int, kind: str = "filter") -> Request:
         """A chain that the kernel calls; what it does not decide passes."""
-        where = nested(4, number(1, hook), number(2, priority), *([text(3, device)] if device else []))
-        body = text(1, self.name) + text(3, name) + where + number(5, ACCEPT) + text(7, "filter")
+        where = nested(4, number(1, hook), number(2, priority))
+        body = text(1, self.name) + text(3, name) + where + number(5, ACCEPT) + text(7, kind)
         return self.message(NEWCHAIN, body, NLM_F_CREATE)
 
     def rule(self, chain: str, *expressions: bytes) -> Request:

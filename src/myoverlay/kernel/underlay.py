@@ -106,7 +106,7 @@ def _list(there: Sequence[tuple[Address, Seen]]) -> str:
 
 def _by_default_route(wire: Wire, there: Sequence[tuple[Address, Seen]]) -> tuple[Address, Seen] | None:
     for family in _FAMILIES:
-        defaults = [route for route in _main_routes(wire, family) if route.length == 0]
+        defaults = [route for route in main_routes(wire, family) if route.length == 0]
         for route in sorted(defaults, key=lambda route: _number(route.given.get(RTA_PRIORITY))):
             source, version = route.given.get(RTA_PREFSRC), 4 if family == socket.AF_INET else 6
             for address, link in there:
@@ -122,14 +122,14 @@ def routes(wire: Wire) -> tuple[Subnet, ...]:
     The kernel filters by table: a host may carry a whole Internet in another.
     """
     return tuple(
-        sorted({net for family in _FAMILIES for route in _main_routes(wire, family) for net in route.leads_to()})
+        sorted({net for family in _FAMILIES for route in main_routes(wire, family) for net in route.leads_to()})
     )
 
 
 def leads(wire: Wire) -> tuple[tuple[Subnet, int], ...]:
     """The same with the index of the interface that each route leaves by."""
     found = {
-        (net, route.out) for family in _FAMILIES for route in _main_routes(wire, family) for net in route.leads_to()
+        (net, route.out) for family in _FAMILIES for route in main_routes(wire, family) for net in route.leads_to()
     }
     return tuple(sorted(found))
 
@@ -155,14 +155,16 @@ def route_out(wire: Wire, address: Address) -> int:
     return route.out
 
 
-def _route_to(wire: Wire, address: Address) -> _Route | None:
+def _route_to(wire: Wire, address: Address) -> Route | None:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     request = RTMSG.pack(family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
-    return _Route.decode(wire.one(Request(RTM_GETROUTE, 0, request), f"finding the route to {address}").body)
+    return Route.decode(wire.one(Request(RTM_GETROUTE, 0, request), f"finding the route to {address}").body)
 
 
 @dataclass(frozen=True, slots=True)
-class _Route:
+class Route:
+    """A route: `given` are its attributes (RTA_*)."""
+
     family: int
     length: int
     table: int
@@ -170,7 +172,7 @@ class _Route:
     given: dict[int, bytes]
 
     @classmethod
-    def decode(cls, body: bytes) -> _Route | None:
+    def decode(cls, body: bytes) -> Route | None:
         if len(body) < RTMSG.size:
             return None
         family, length, _source, _tos, table, _protocol, _scope, kind, _flags = RTMSG.unpack_from(body)
@@ -192,7 +194,8 @@ class _Route:
                 yield Subnet(str(net))
 
 
-def _main_routes(wire: Wire, family: int) -> Iterator[_Route]:
+def main_routes(wire: Wire, family: int) -> Iterator[Route]:
+    """The unicast routes of the main table. Raises KernelRefused."""
     request = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)
     try:
         bodies = wire.dump(RTM_GETROUTE, request + attribute(RTA_TABLE, struct.pack("=I", RT_TABLE_MAIN)))
@@ -201,7 +204,7 @@ def _main_routes(wire: Wire, family: int) -> Iterator[_Route]:
             raise
         return
     for body in bodies:
-        route = _Route.decode(body)
+        route = Route.decode(body)
         if route is not None and (route.family, route.table, route.kind) == (family, RT_TABLE_MAIN, RTN_UNICAST):
             yield route
 

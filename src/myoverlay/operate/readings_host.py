@@ -12,6 +12,7 @@ from myoverlay.errors import KernelRefused, MyoverlayError, Refused
 from myoverlay.host.alive import Liveness
 from myoverlay.host.binding import Binding
 from myoverlay.host.carrying import Carrying, Standing
+from myoverlay.host.egress import Egress
 from myoverlay.host.guard import Guard
 from myoverlay.host.leftovers import Leftovers
 from myoverlay.host.local import LocalOverlay
@@ -29,7 +30,15 @@ from myoverlay.networks import CARRIED, Cannot, Carry, Question, fresh_id
 from myoverlay.operate.doctor import Readings
 from myoverlay.operate.readings_machine import MachineReadings, engine_servers, nameservers
 from myoverlay.operate.readings_store import ahead
-from myoverlay.plan import check_guard, check_hosts, check_kernel, check_plugin, check_store, check_underlay
+from myoverlay.plan import (
+    check_egress,
+    check_guard,
+    check_hosts,
+    check_kernel,
+    check_plugin,
+    check_store,
+    check_underlay,
+)
 from myoverlay.plan.fates import State
 from myoverlay.plan.measure import Reach
 from myoverlay.store.presence import Presence
@@ -64,6 +73,7 @@ class Parts(NamedTuple):
     wall: Callable[[], float]
     guard: Guard
     binding: Binding | None
+    egress: Egress | None
     tally: Tally
 
 
@@ -89,6 +99,7 @@ class HostReadings:
             "vni": self.vnis,
             "subnets": self.subnets,
             "guard": self.guarding,
+            "egress": self.leading,
             "bridge-netfilter": self.filters,
             "leftovers": self.leftovers,
         }
@@ -286,6 +297,14 @@ class HostReadings:
         return msgspec.structs.replace(
             read, tunnels=now.tunnels, vteps=now.vteps, trouble=now.trouble, code=now.code, there=now.there
         )
+
+    def leading(self, deadline: float) -> check_egress.Leading:
+        egress = self._of.egress
+        if egress is None:
+            return check_egress.Leading("")
+        led = [local.network.overlay for local in self._of.overlays.all() if local.network.egress is not None]
+        trouble = {name: why for name, why in egress.trouble.items() if name in led}
+        return check_egress.Leading(egress.bridge, len(led), trouble)
 
     def filters(self, deadline: float) -> check_kernel.Filters:
         on: dict[str, tuple[str, ...]] = {}

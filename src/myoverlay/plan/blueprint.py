@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
+from myoverlay.egress import DOCKER
 from myoverlay.errors import Clash, Refused
 from myoverlay.networks import NetworkPlan, fresh_id
 from myoverlay.plan import definition as plan
-from myoverlay.plan import pools
+from myoverlay.plan import egress, pools
 from myoverlay.plan.definition import Options
 from myoverlay.plan.following import LABEL, LABEL_PLAN
 from myoverlay.values import Address, Definition, OverlayName, Pool, Subnet
@@ -54,6 +55,7 @@ def overlay_of(wish: Wish) -> OverlayName:
 def check(wish: Wish) -> Options:
     """The options, checked. Raises Refused where the wish makes no sense, wherever it is to be."""
     options = plan.read_options(wish.options)
+    egress.wants(options.egress, DOCKER, wish.internal, wish.gateway or _ANY.at(_ANY.first))
     if options.vtep is not None:
         try:
             Address(options.vtep)

@@ -211,8 +211,8 @@ ENGINE_FAULTS = (
         (25, 0, 0), (26, 1, 3), "containers that are on --internal networks alone are answered no name but their own"
     ),
     Fault((26, 0, 0), (26, 0, 1), "the sandbox is made in another order, which no driver was told"),
-    Fault((29, 0, 0), (29, 0, 3), "dockerd panics when a remote driver's endpoint was a container's gateway: ours"
-          " never is, those of another driver may be"),
+    Fault((29, 0, 0), (29, 0, 3), "dockerd panics when a container goes whose gateway is a remote driver's, as ours is"
+          " with `egress=own`", severe=True),
     Fault((29, 6, 0), (29, 7, 0), "after a restart with live-restore, `network connect` fails for containers with"
           " `host-gateway`"),
 )  # fmt: skip

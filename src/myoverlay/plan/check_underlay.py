@@ -319,7 +319,7 @@ def judge_firewall(read: Firewall) -> Finding:
         return bad(
             f"chain {chain} in the overlay's namespace {path} drops what no rule accepts",
             "containers of one host may not reach each other, or not those of other hosts",
-            f"nothing of ours makes rules there: `nsenter --net={path} nft flush ruleset`",
+            f"no chain of ours does so, and ours are laid again: `nsenter --net={path} nft flush ruleset`",
         )
     if read.closed:
         family, table, chain = read.closed[0]

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from myoverlay.plan import check_guard, check_hosts, check_kernel, check_plugin, check_store, check_underlay
+from myoverlay.plan import (
+    check_egress,
+    check_guard,
+    check_hosts,
+    check_kernel,
+    check_plugin,
+    check_store,
+    check_underlay,
+)
 from myoverlay.plan.findings import Check
 
 CHECKS = (
@@ -29,6 +37,7 @@ CHECKS = (
     Check("subnets", "subnets", check_underlay.judge_subnets, "overlays' subnets overlap no route, no network of Docker's and no address that is needed", "another subnet, or without the route"),
     Check("firewall", "firewall", check_underlay.judge_firewall, "no rule drops VXLAN's UDP port, none lies in overlays' namespaces, and what Docker forwards gets through", "the rule to delete"),
     Check("guard", "guard", check_guard.judge_guard, "VXLAN is taken from live hosts alone, and containers are bound to their addresses", "`modprobe nf_tables`; whoever takes the table away"),
+    Check("egress", "egress", check_egress.judge_egress, "overlays with `egress=own` lead to the outside", "Docker's bridge, or another in `MYOVERLAY_EGRESS_BRIDGE`"),
     Check("bridge-netfilter", "bridge-netfilter", check_kernel.judge_filters, "bridges of overlays hand nothing to the firewall", "`sysctl -w net.bridge.bridge-nf-call-iptables=0` there", fixes=True),
     Check("neighbours", "neighbours", check_kernel.judge_neighbours, "the kernel's neighbour table has room (`gc_thresh1` to `3`)", "larger thresholds", proof="reading"),
     Check("kernel", "kernel", check_kernel.judge_kernel, "Linux is new enough for what is asked of it", "a newer kernel", proof="reading"),

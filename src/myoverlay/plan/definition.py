@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from myoverlay.egress import check_choice
 from myoverlay.errors import Clash, Refused
 from myoverlay.naming import check_prefix
 from myoverlay.values import (
@@ -34,6 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     vtep: str | None = None
     records: str | None = None
     outsiders: bool | None = None
+    egress: str | None = None
 
 
 class Option(NamedTuple):
@@ -73,6 +75,7 @@ OPTIONS = (
     Option("vtep", "vtep", _vtep, "underlay address or interface of this host"),
     Option("records", "records", check_prefix, "where `arp/` and `fib/` keys lie in the store; default: below our prefix"),
     Option("outsiders", "outsiders", _switch, "on: keys that others PUT there are followed; default: on with `records`"),
+    Option("egress", "egress", check_choice, "how containers reach what is beyond the overlay. own: by the overlay's gateway; docker: by a second interface on Docker's `docker_gwbridge`; default: `MYOVERLAY_EGRESS`"),
     Option(MTU_OF_DOCKER, "mtu", lambda t: check_mtu(_number(t)), "Docker's own name for `mtu`"),
 )  # fmt: skip
 

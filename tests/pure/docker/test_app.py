@@ -69,6 +69,7 @@ class FakeLocal:
         self.overlays = overlays
         self.network = SimpleNamespace(overlay=DEMO, pool="p1")
         self.resolver: Address | None = None
+        self.gateway: Address | None = None
         self.listed = threading.Event()
         self.listed.set()
 
@@ -147,7 +148,7 @@ class FakeLeases:
 class Docker:
     """The application, the fakes below it, and Docker's way to call."""
 
-    def __init__(self) -> None:
+    def __init__(self, egress: str = "docker") -> None:
         self.overlays, self.publisher, self.leases, self.tally = (
             FakeOverlays(),
             FakePublisher(),
@@ -155,7 +156,7 @@ class Docker:
             Tally(),
         )
         called = Called(self.overlays, self.publisher.offer)  # type: ignore[arg-type]
-        self.network = NetworkDriver(self.overlays, self.publisher, called)  # type: ignore[arg-type]
+        self.network = NetworkDriver(self.overlays, self.publisher, called, egress=egress)  # type: ignore[arg-type]
         self.ipam = IpamDriver(FakePools(self.leases.asked), self.leases, called)  # type: ignore[arg-type]
         self.client: flask.testing.FlaskClient = create_app(self.network, self.ipam, self.tally).test_client()
 
@@ -448,6 +449,36 @@ def test_join_hands_over_the_interface_and_no_gateway(docker: Docker) -> None:
         "InterfaceName": {"SrcName": one.link, "DstPrefix": "eth"}
     }
     assert docker.publisher.said == ["offer", "wait 10.5.0.3"]
+
+
+def test_a_container_is_told_the_gateway_unless_it_publishes_ports(docker: Docker) -> None:
+    """Where the overlay leads out by itself; ports are published on the bridge that Docker adds without a gateway."""
+    docker.overlays.local.gateway = Address("10.5.0.1")
+    assert docker.call("NetworkDriver.Join", **E1, SandboxKey="/x", Options={})["Gateway"] == "10.5.0.1"
+    nothing = {"com.docker.network.portmap": [], "com.docker.network.endpoint.exposedports": [{"Proto": 6, "Port": 80}]}
+    assert docker.call("NetworkDriver.Join", **E1, SandboxKey="/x", Options=nothing)["Gateway"] == "10.5.0.1"
+    ports = {"com.docker.network.portmap": [{"Proto": 6, "Port": 80, "HostPort": 8080}]}
+    assert "Gateway" not in docker.call("NetworkDriver.Join", **E1, SandboxKey="/x", Options=ports)
+
+
+@pytest.mark.parametrize(("usual", "asked", "internal", "wanted"), [
+    ("own", {}, False, True), ("own", {}, True, False), ("own", {"egress": "docker"}, False, False),
+    ("docker", {}, False, False), ("docker", {"egress": "own"}, False, True),
+])  # fmt: skip
+def test_how_a_network_leads_out(usual: str, asked: dict[str, str], internal: bool, wanted: bool) -> None:
+    """By what `-o egress=` says, else by the setting; an internal network leads nowhere."""
+    docker = Docker(usual)
+    given = {"com.docker.network.generic": asked, "com.docker.network.internal": internal}
+    docker.create(Options=given)
+    assert docker.created().egress is wanted
+
+
+def test_an_internal_network_cannot_be_asked_to_lead_out(docker: Docker) -> None:
+    """The sentence names both words."""
+    given = {"com.docker.network.generic": {"egress": "own"}, "com.docker.network.internal": True}
+    said = docker.refusal("NetworkDriver.CreateNetwork", NetworkID="n1", IPv4Data=[POOL], Options=given)
+    assert "egress=own" in said
+    assert "--internal" in said
 
 
 def test_an_address_that_is_anothers_is_not_joined(docker: Docker) -> None:

@@ -15,6 +15,8 @@ ROWS = {
     "a known VTEP of another overlay": "VXLAN from a live VTEP of another overlay",
     "a local process": "VXLAN from a process of a member host",
     "a container on docker_gwbridge": "VXLAN from a container on docker_gwbridge",
+    "a container by its overlay's way out": "VXLAN from a container by its overlay's gateway",
+    "a way into an overlay": "a container on docker0 into an overlay, by its way out",
     "spoofed ARP": "ARP reply for another's address",
     "spoofed IP": "IP packet from another's address",
     "spoofed MAC": "frame from another's MAC",

@@ -7,7 +7,7 @@ import pytest
 from tests.pure.house.source import calls, imports, modules
 
 #: Each room and what it may import of the program; a room's own modules are always allowed, `myoverlay` is its version.
-LEAVES = {"errors", "naming", "values", "networks", "path", "outlook", "fence"}
+LEAVES = {"errors", "naming", "values", "networks", "path", "outlook", "fence", "egress"}
 ROOMS = {
     "errors": set(),
     "naming": set(),
@@ -16,6 +16,7 @@ ROOMS = {
     "path": {"errors", "naming", "values", "networks"},
     "outlook": {"errors", "naming", "values", "networks"},
     "fence": {"values"},
+    "egress": {"values"},
     "tally": set(),
     "settings": LEAVES,
     "plan": LEAVES,
@@ -65,6 +66,7 @@ BARRED = {
     "path": {"threading", "time", "logging", "os", "random"},
     "outlook": {"threading", "time", "logging", "os", "random"},
     "fence": {"threading", "time", "logging", "os", "random"},
+    "egress": {"threading", "time", "logging", "os", "random"},
     "names": {"threading", "pyroute2", "consul", "docker", "flask", "gunicorn", "requests", "sqlite3", "subprocess"},
     "operate": {"docker"},
 }

@@ -23,9 +23,11 @@ from myoverlay.host.peers import Standing
 from myoverlay.plan.measure import Reach
 from myoverlay.settings import load
 from myoverlay.store import Unchanged
+from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId
 from tests.pure.model.kernel import FakeBoundTable, FakeFenceTable, FakeGround, FakeLinks, FakePins, Kernel
 from tests.pure.model.scheduler import Bell, Latch, Turn
+from tests.pure.model.ways import Paper, on_paper
 
 if TYPE_CHECKING:
     from tests.pure.model.world import World
@@ -373,7 +375,7 @@ class Machine:
         self.number = number
         self.name = f"h{number}"
         self.vtep = Address(f"192.0.2.{number}")
-        self.kernel = Kernel(self.vtep)
+        self.kernel, self.ways = Kernel(self.vtep), Paper()
         self.kernel.on_rows = lambda space, gone, why: world.truth.rows_gone(self, space, gone, why)
         self.kernel.on_hole = self._hole
         self.powered, self.off_since = True, 0.0
@@ -434,6 +436,7 @@ class Machine:
     def _make(self, run: Run) -> Daemon:
         world = self.world
         settings = load({"MYOVERLAY_HOST_NAME": self.name, **world.environ})
+        tally = Tally()
         parts = Parts(
             journal=Journal(Path("/model"), lambda _: Disk(self._db, run)),  # type: ignore[arg-type, return-value]
             links=FakeLinks(self.kernel, run.guard),  # type: ignore[arg-type]
@@ -445,6 +448,8 @@ class Machine:
             heartbeat=FakeBeat(self),
             fence=FakeFenceTable(self.kernel, run.guard),
             bounds=partial(FakeBoundTable, guard=run.guard),
+            egress=on_paper(self.ways, tally),
+            tally=tally,
         )
         daemon = Daemon(settings, Way(run), parts)  # type: ignore[arg-type]
         # What waits or is held across calls to the store does so under virtual time.

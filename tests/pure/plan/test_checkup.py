@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from myoverlay.plan import check_egress as egress
 from myoverlay.plan import check_guard as guard
 from myoverlay.plan import check_hosts as hosts
 from myoverlay.plan import check_kernel as kernel
@@ -80,7 +81,7 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ("engine", plugin.EngineSeen("19.03.15"), BAD, "19.03.15", "upgrade Docker to 20.10.0"),
     ("engine", plugin.EngineSeen("26.0.0"), WARN, "26.0.0", "upgrade Docker to 26.1.3"),
     ("engine", plugin.EngineSeen("26.1.3"), OK, "26.1.3", ""),
-    ("engine", plugin.EngineSeen("29.0.2"), WARN, "29.0.2", "29.0.3"),
+    ("engine", plugin.EngineSeen("29.0.2"), BAD, "29.0.2", "29.0.3"),
     ("engine", plugin.EngineSeen("29.6.1"), WARN, "29.6.1", "29.7.0"),
     ("engine", plugin.EngineSeen(why="no socket"), UNKNOWN, "no socket", "docker version"),
     ("engine", plugin.EngineSeen("dev"), UNKNOWN, "'dev'", "docker version"),
@@ -208,6 +209,9 @@ CASES: list[tuple[str, Any, Level, str, str]] = [
     ("guard", guard.Guarding("on", trouble="no: Not permitted", code=errno.EPERM), BAD, "Not permitted", "CAP_NET_ADMIN"),
     ("guard", guard.Guarding("on", trouble="no: No space", code=errno.ENOSPC), BAD, "No space", "`dmesg`"),
     ("guard", guard.Guarding("on", 3, 7, unbound={"web": NO_NFT}), BAD, f"of web: {NO_NFT}", "BRIDGE"),
+    ("egress", egress.Leading("docker0", 2), OK, "2 overlays lead out by docker0", ""),
+    ("egress", egress.Leading("docker0"), OK, "no overlay here", ""),
+    ("egress", egress.Leading("br1", 2, {"web": "no bridge"}), BAD, "web: no bridge", "`ip link set br1 up`"),
     ("bridge-netfilter", kernel.Filters(looked=2), OK, "2 overlay namespaces", ""),
     (
         "bridge-netfilter",

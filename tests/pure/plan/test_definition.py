@@ -32,6 +32,7 @@ GOOD = {
     "vtep": (("192.0.2.1", "192.0.2.1"), ("eth1", "eth1"), ("fd00::1", "fd00::1")),
     "records": (("demo-1", "demo-1"), ("a/b", "a/b")),
     "outsiders": (("on", True), ("off", False)),
+    "egress": (("own", "own"), ("docker", "docker")),
     MTU_OF_DOCKER: (("1400", 1400),),
 }
 BAD = {
@@ -42,6 +43,7 @@ BAD = {
     "vtep": ("", "192.0.2.0/24", "x" * 46),
     "records": ("", "/", "a/", "a//b", ".."),
     "outsiders": ("yes", "ON", ""),
+    "egress": ("on", "none", ""),
     MTU_OF_DOCKER: ("0", "1450.5"),
 }
 
