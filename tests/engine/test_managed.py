@@ -34,7 +34,9 @@ def managed() -> Iterator[Managed]:
 
 
 def test_the_short_name_works_and_containers_talk(managed: Managed) -> None:
-    """`-d myoverlay` finds the managed plugin by its second socket; the first contact works both ways."""
+    """`-d myoverlay` finds the managed plugin by its second socket; the first contact works both ways, and so does
+    the way out by the one interface there is.
+    """
     there = {}
     for host in (managed.h1, managed.h2):
         dns = ("--dns", OURS, "--dns", managed.other(host).address)
@@ -42,6 +44,9 @@ def test_the_short_name_works_and_containers_talk(managed: Managed) -> None:
     assert len(set(there.values())) == 2
     assert len(ping(managed.h1, "talks", there["h2"])) == 3
     assert len(ping(managed.h2, "talks", there["h1"])) == 3
+    for host in (managed.h1, managed.h2):
+        assert len(ping(host, "talks", managed.other(host).address)) == 3
+        assert "eth1" not in host.in_container("talks", ["ip", "-o", "link"])
 
 
 def test_size_memory_and_start(managed: Managed) -> None:
@@ -118,6 +123,7 @@ def test_containers_come_back_after_the_engine_restarts(managed: Managed, name: 
         )
         assert len(ping(host, "always", far)) == 3, how
         assert len(ping(other, "talks", "10.8.0.200")) == 3, how
+        assert len(ping(host, "always", other.address)) == 3, how
     host.docker("rm", "-f", "always")
     host.docker("start", "talks", check=False)
 
@@ -139,6 +145,7 @@ def test_traffic_flows_while_the_plugin_is_away(managed: Managed, name: str) -> 
     assert managed.ask(host, OURS)["said"] == {"ConnectionRefusedError": 1}
     assert len(ping(host, "talks", far)) == 3
     assert len(ping(other, "talks", near)) == 3
+    assert len(ping(host, "talks", other.address)) == 3
     assert host.run(["nsenter", f"--net={PIN}", "ip", "-o", "link", "show", "vxlan1"])
     managed.enable(host)
     run(host, "fresh")
