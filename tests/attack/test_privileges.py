@@ -86,12 +86,13 @@ class Serving:
         data = [{"AddressSpace": "myoverlay", "Pool": "10.5.0.0/24", "Gateway": gateway, "AuxAddresses": {}}]
         return self.call("NetworkDriver.CreateNetwork", NetworkID=NETWORK, Options={}, IPv4Data=data, IPv6Data=[])
 
-    def run_container(self) -> None:
+    def run_container(self) -> dict[str, Any]:
+        """A container; what Join answered."""
         address = self.does("IpamDriver.RequestAddress", PoolID="10.5.0.0-24", Address="", Options={})["Address"]
         of = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
         interface = {"Address": address, "AddressIPv6": "", "MacAddress": ""}
         self.does("NetworkDriver.CreateEndpoint", **of, Options={}, Interface=interface)
-        self.does("NetworkDriver.Join", **of, SandboxKey="/run/docker/netns/x", Options={})
+        return self.does("NetworkDriver.Join", **of, SandboxKey="/run/docker/netns/x", Options={})
 
     def remove_all(self) -> None:
         of = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
@@ -120,7 +121,8 @@ def serve(spaces: Callable[[str], Namespace], tmp_path: Path) -> Iterator[Callab
     assert shutil.which("setpriv")
     ns, other = spaces("host"), spaces("other")
     ip(ns, f"link add eth0 type veth peer name eth0 netns {other.path}", "addr add 192.0.2.1/24 dev eth0",
-       "link set eth0 up", "link set lo up", "route add default via 192.0.2.254")  # fmt: skip
+       "link set eth0 up", "link set lo up", "route add default via 192.0.2.254", "link add docker0 type bridge",
+       "addr add 172.17.0.1/16 dev docker0", "link set docker0 up")  # fmt: skip
     ip(other, "link set eth0 up")
     made: list[Serving] = []
 
@@ -134,14 +136,14 @@ def serve(spaces: Callable[[str], Namespace], tmp_path: Path) -> Iterator[Callab
 
 
 def test_what_config_json_asks_for_is_enough(serve: Callable[[tuple[str, ...]], Serving], tmp_path: Path) -> None:
-    """With these and not one more: network, container, guard, heartbeat and names; nothing is troubled or logged as
-    wrong. All that it wrote is root's alone, as are its socket and the directories it made."""
+    """With these and not one more: network, container, way out, guard, heartbeat and names; no trouble is told or
+    logged. All that it wrote is root's alone, as are its socket and the directories it made."""
     plugin = serve(ASKED)
     held = re.search(r"CapEff:\s*([0-9a-f]+)", Path(f"/proc/{plugin.process.pid}/status").read_text())
     assert held is not None
     assert int(held[1], 16).bit_count() == len(ASKED)
     assert plugin.create_network() == (200, {})
-    plugin.run_container()
+    assert plugin.run_container()["Gateway"] == "10.5.0.1"
     until(plugin.is_up, 20, "heartbeat and names")
     assert plugin.troubles() == []
     for path in (plugin.socket.parent, *plugin.socket.parent.rglob("*"), *(tmp_path / "state").rglob("*")):
