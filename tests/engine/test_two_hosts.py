@@ -129,7 +129,7 @@ def _left(cluster: Cluster, overlay: str) -> list[str]:
     for host in cluster.engines:
         pin = f"/run/docker/plugins/myoverlay/netns/{overlay}"
         links = host.run(["nsenter", f"--net={pin}", "ip", "-o", "link"])
-        own = (": lo:", ": br0:", ": vxlan1:", ": egress0@")
+        own = (": lo:", ": br0:", ": vxlan1", ": egress0")
         left += [line for line in links.splitlines() if not any(name in line for name in own)]
         left += host.run(["nsenter", f"--net={pin}", "ip", "neigh", "show", "nud", "permanent"]).splitlines()
         rows = host.run(["nsenter", f"--net={pin}", "bridge", "fdb", "show", "dev", "vxlan1"])

@@ -125,8 +125,9 @@ class Cables:
         self._home = home
 
     def bridge(self, name: str) -> tuple[Address, int] | None:
-        """The IPv4 address and the MTU of a bridge of the host that is up; None where there is no such. Raises
-        KernelRefused.
+        """The IPv4 address and the MTU of a bridge of the host; None where none is up under that name.
+
+        Raises KernelRefused.
         """
         with contextlib.closing(Channel(self._home())) as here:
             link = here.find(name)
