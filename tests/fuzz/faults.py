@@ -8,7 +8,7 @@ from tests.fuzz.run import BLOCK, Finding, block
 from tests.pure.model.faults import Fault, plant
 
 #: Blocks that a bug may take to be found.
-BLOCKS = 20
+BLOCKS = 80
 
 
 class Planted(NamedTuple):
