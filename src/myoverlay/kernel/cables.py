@@ -38,19 +38,22 @@ def laid(veth: Veth, form: Form, bridge: int, home: int) -> Request:
 
     In one request: moving an end later waits for RCU, 23 ms instead of 2.
     """
-    far = _NONE + _text(IFLA_IFNAME, veth.link or "") + attribute(IFLA_ADDRESS, veth.mac.packed)
+    far = _text(IFLA_IFNAME, veth.link or "") + attribute(IFLA_ADDRESS, veth.mac.packed)
     far += _number(IFLA_MTU, veth.mtu) + _number(IFLA_NET_NS_FD, home)
-    info = attribute(IFLA_INFO_KIND, b"veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, far))
     near = _text(IFLA_IFNAME, form.name) + _number(IFLA_MTU, form.mtu) + _number(IFLA_MASTER, bridge)
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _NONE + near + attribute(IFLA_LINKINFO, info))
+    return _made(near, far)
 
 
 def pair(near: str, link: str, mtu: int, home: int) -> Request:
     """The same of a cable without a bridge: `near` where it is asked for, `link` in the namespace `home`."""
-    far = _NONE + _text(IFLA_IFNAME, link) + _number(IFLA_MTU, mtu) + _number(IFLA_NET_NS_FD, home)
-    info = attribute(IFLA_INFO_KIND, b"veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, far))
-    body = _text(IFLA_IFNAME, near) + _number(IFLA_MTU, mtu) + attribute(IFLA_LINKINFO, info)
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _NONE + body)
+    far = _text(IFLA_IFNAME, link) + _number(IFLA_MTU, mtu) + _number(IFLA_NET_NS_FD, home)
+    return _made(_text(IFLA_IFNAME, near) + _number(IFLA_MTU, mtu), far)
+
+
+def _made(near: bytes, far: bytes) -> Request:
+    peer = attribute(VETH_INFO_PEER, _NONE + far)
+    info = attribute(IFLA_INFO_KIND, b"veth") + attribute(IFLA_INFO_DATA, peer)
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _NONE + near + attribute(IFLA_LINKINFO, info))
 
 
 def fitted(form: Form, index: int) -> Request:

@@ -25,11 +25,11 @@ from myoverlay.kernel.kept import Kept
 from myoverlay.kernel.linkforms import IFF_UP, IFINFO, IFLA_MASTER, IFLA_MTU, Seen
 from myoverlay.kernel.netns import Namespace
 from myoverlay.kernel.rtnetlink import NLM_F_CREATE, NLM_F_REPLACE, Request, attribute
-from myoverlay.kernel.underlay import IFADDR, RTMSG, RTN_UNICAST
+from myoverlay.kernel.underlay import IFADDR, RTA_DST, RTA_OIF, RTMSG, RTN_UNICAST
 from myoverlay.values import Address
 
 _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_DELROUTE = 20, 24, 25
-_RTA_OIF, _RTA_GATEWAY, _RTA_DST = 4, 5, 1
+_RTA_GATEWAY = 5
 _PROTO_STATIC, _ONLINK = 4, 4
 _FORWARD = "net/ipv4/ip_forward"
 
@@ -239,7 +239,7 @@ def _route(index: int, *, to: Address | None = None, via: Address | None = None,
     length, flags = (32, 0) if to is not None else (0, _ONLINK)
     body = RTMSG.pack(
         socket.AF_INET, length, 0, 0, underlay.RT_TABLE_MAIN, _PROTO_STATIC, scope, RTN_UNICAST, flags
-    ) + attribute(_RTA_OIF, struct.pack("=I", index))
-    body += attribute(_RTA_DST, to.packed) if to is not None else b""
+    ) + attribute(RTA_OIF, struct.pack("=I", index))
+    body += attribute(RTA_DST, to.packed) if to is not None else b""
     body += attribute(_RTA_GATEWAY, via.packed) if via is not None else b""
     return Request(kind, NLM_F_CREATE | NLM_F_REPLACE if kind == _RTM_NEWROUTE else 0, body)
