@@ -456,6 +456,27 @@ class StoreContract:
         done(store, Put(at + "b", b""))
         assert isinstance(waiting.result(), Keys)
 
+    def test_wait_keys_is_woken_by_values_where_that_is_asked_for(self, store: Store, at: str) -> None:
+        """With the names, which are the same; an unchanged write, and one elsewhere, wakes nobody still."""
+        done(store, Put(at + "a/x", b"0"))
+        keys = store.keys(at + "a/")
+        waiting = Call(lambda: store.wait_keys(at + "a/", keys.index, timeout=30, values=True))
+        done(store, Put(at + "a/x", b"1"))
+        answer = waiting.result()
+        assert isinstance(answer, Keys)
+        assert answer.keys == (at + "a/x",)
+        waiting = Call(lambda: store.wait_keys(at + "a/", answer.index, timeout=SHORT, values=True))
+        done(store, Put(at + "a/x", b"1"), Put(at + "b", b"2"))
+        assert isinstance(waiting.result(), Unchanged)
+
+    def test_wait_keys_for_values_sleeps_on_where_there_is_nothing(self, store: Store, at: str) -> None:
+        """Below a prefix without a key nothing can have changed, whatever is written elsewhere."""
+        keys = store.keys(at + "a/")
+        waiting = Call(lambda: store.wait_keys(at + "a/", keys.index, timeout=SHORT, values=True))
+        for number in range(5):
+            done(store, Put(at + "b", b"%d" % number))
+        assert isinstance(waiting.result(), Unchanged)
+
     def test_close_ends_waits(self, store: Store, at: str) -> None:
         """Waits that block end with Unavailable when the store is closed, and so does every call after."""
         index = store.list(at).index

@@ -304,6 +304,7 @@ class Overlays:
         for endpoint in self._journal.endpoints.all():
             if endpoint.network == network:
                 self._journal.endpoints.drop(endpoint.endpoint)
+                self._leases.free(local.network.pool, endpoint.address)
         self.on_gone(local)
         try:
             local.remove(deadline)

@@ -136,8 +136,11 @@ class Store(Protocol):
     def wait(self, prefix: str, index: int, *, timeout: float) -> Listing | Unchanged | Reset:
         """Block until something below the prefix changed after `index` (0: answer at once), at most about `timeout`."""
 
-    def wait_keys(self, prefix: str, index: int, *, timeout: float) -> Keys | Unchanged | Reset:
-        """The same for the names alone: woken by keys that come and go, at the price of the names."""
+    def wait_keys(self, prefix: str, index: int, *, timeout: float, values: bool = False) -> Keys | Unchanged | Reset:
+        """The same for the names alone: woken by keys that come and go, at the price of the names.
+
+        `values`: woken by changed values too, though not told which.
+        """
 
     def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
         """Do all operations or none. At most MAX_OPS; raises ValueError above that, as for a value over MAX_VALUE."""

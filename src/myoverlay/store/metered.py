@@ -82,9 +82,9 @@ class Metered:
         """See `Store.wait`."""
         return self._noted(lambda: self.inner.wait(prefix, index, timeout=timeout))
 
-    def wait_keys(self, prefix: str, index: int, *, timeout: float) -> Keys | Unchanged | Reset:
+    def wait_keys(self, prefix: str, index: int, *, timeout: float, values: bool = False) -> Keys | Unchanged | Reset:
         """See `Store.wait_keys`."""
-        return self._noted(lambda: self.inner.wait_keys(prefix, index, timeout=timeout))
+        return self._noted(lambda: self.inner.wait_keys(prefix, index, timeout=timeout, values=values))
 
     def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
         """See `Store.commit`."""

@@ -71,8 +71,11 @@ class Presence(Typed):
         return {host: held.value for host, held in self.by_host(Alive, entries.values()).items()}
 
     def wait(self, index: int, *, timeout: float) -> Present | Unchanged | Reset:
-        """Wait until a host came or went. Costs the names alone: 52 bytes for each host that is there."""
-        seen = self.store.wait_keys(self.key("alive", ""), index, timeout=timeout)
+        """Wait until a host came or went, or says something else of itself.
+
+        Costs the names alone: 52 bytes for each host that is there.
+        """
+        seen = self.store.wait_keys(self.key("alive", ""), index, timeout=timeout, values=True)
         if isinstance(seen, Unchanged | Reset):
             return seen
         hosts = set()

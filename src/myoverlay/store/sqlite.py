@@ -114,11 +114,11 @@ class SqliteStore:
         with self._held(f"waiting below {prefix}", timeout):
             return self._await(prefix, index, timeout, names_only=False) or self._list(prefix)
 
-    def wait_keys(self, prefix: str, index: int, *, timeout: float) -> Keys | Unchanged | Reset:
+    def wait_keys(self, prefix: str, index: int, *, timeout: float, values: bool = False) -> Keys | Unchanged | Reset:
         """See `Store.wait_keys`."""
         check_prefix(prefix)
         with self._held(f"waiting below {prefix}", timeout):
-            return self._await(prefix, index, timeout, names_only=True) or self._keys(prefix)
+            return self._await(prefix, index, timeout, names_only=not values) or self._keys(prefix)
 
     def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
         """See `Store.commit`."""

@@ -74,8 +74,9 @@ class Waits:
         prefix: str,
         index: int,
         timeout: float,
+        values: bool = True,
     ) -> Told | Unchanged | Reset:
-        """See `Store.wait`; `read` asks Consul once."""
+        """See `Store.wait`; `read` asks Consul once. Without `values` only names that came or went are news."""
         if index < 1:
             return self.remember(kind, prefix, read(prefix, timeout, [], None))
         known, ends = index, time.monotonic() + timeout
@@ -84,7 +85,7 @@ class Waits:
             answer = self._ask(kind, read, prefix, known, left)
             if answer.index < known:
                 return self._gone_back(kind, read, prefix, known)
-            if answer.index > known and not self._is_told(kind, prefix, index, answer):
+            if answer.index > known and not self._is_told(kind, prefix, index, answer, values):
                 return self.remember(kind, prefix, answer)
             known = answer.index
             if ends - time.monotonic() < _EARLY:
@@ -148,9 +149,9 @@ class Waits:
             return answer
         return Reset(answer.index)
 
-    def _is_told(self, kind: str, prefix: str, index: int, answer: Told) -> bool:
-        """Is this what was told at that index: the same names, or nothing again?"""
-        if isinstance(answer, Listing) and answer.entries:
+    def _is_told(self, kind: str, prefix: str, index: int, answer: Told, values: bool) -> bool:
+        """Is this what was told at that index: the same names where only these matter, or nothing again?"""
+        if values and (answer.keys if isinstance(answer, Keys) else answer.entries):
             return False
         with self._lock:
             return self._told.get((kind, prefix)) == (index, _digest(answer))

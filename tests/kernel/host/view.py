@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from myoverlay.errors import Unavailable
@@ -72,8 +73,8 @@ class StoreView:
     def wait(self, prefix: str, index: int, *, timeout: float) -> Any:
         return self._wait(self._store.wait, prefix, index, timeout)
 
-    def wait_keys(self, prefix: str, index: int, *, timeout: float) -> Any:
-        return self._wait(self._store.wait_keys, prefix, index, timeout)
+    def wait_keys(self, prefix: str, index: int, *, timeout: float, values: bool = False) -> Any:
+        return self._wait(partial(self._store.wait_keys, values=values), prefix, index, timeout)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)

@@ -13,7 +13,7 @@ from myoverlay.plan.fates import Fate, State
 from myoverlay.store.records import Member, Published
 from myoverlay.store.sqlite import SqliteStore
 from myoverlay.tally import Tally
-from myoverlay.values import Address, HostId, HostList, OverlayName
+from myoverlay.values import Address, Alive, HostId, HostList, OverlayName
 from tests.pure.kit import DEMO, Clock, Host, definition, record
 
 GRACE, LEASE_GRACE = 60.0, 600.0
@@ -137,6 +137,19 @@ def test_coming_and_going_is_news(ann: Watcher, bob: Host, store: SqliteStore) -
     assert ann.watch.known.names[bob.me] == "bob"
     assert not ann.look()
     assert len(called) == 3
+
+
+def test_who_says_something_else_is_read_again(ann: Watcher, bob: Host) -> None:
+    """A host with another VTEP under the same session: the guard must let it in there at once, not after a minute."""
+    session = bob.live()
+    ann.look()
+    told: list[Address] = []
+    ann.watch.on_change = lambda: told.append(ann.watch.known.vteps[bob.me])
+    moved = Alive(host=bob.me, name="bob", vteps=(Address("192.0.2.77"),), version="9.8.7")
+    assert bob.presence.announce(moved, session, session)
+    assert ann.look()
+    assert told == ["192.0.2.77"]
+    assert not ann.look()
 
 
 def test_a_host_that_was_gone_before_is_known_by_what_it_left(ann: Watcher, bob: Host) -> None:

@@ -84,17 +84,18 @@ class MemoryStore:
     def keys(self, prefix: str, *, timeout: float = 3.0) -> Keys:
         check_prefix(prefix)
         with self._held():
-            return self._keys(prefix)
+            return self._keys(prefix, self._last_name)
 
     def wait(self, prefix: str, index: int, *, timeout: float) -> Listing | Unchanged | Reset:
         check_prefix(prefix)
         with self._held():
             return self._await(prefix, index, timeout, self._last) or self._list(prefix)
 
-    def wait_keys(self, prefix: str, index: int, *, timeout: float) -> Keys | Unchanged | Reset:
+    def wait_keys(self, prefix: str, index: int, *, timeout: float, values: bool = False) -> Keys | Unchanged | Reset:
         check_prefix(prefix)
         with self._held():
-            return self._await(prefix, index, timeout, self._last_name) or self._keys(prefix)
+            last = self._last if values else self._last_name
+            return self._await(prefix, index, timeout, last) or self._keys(prefix, last)
 
     def _list(self, prefix: str) -> Listing:
         index = self._index_of(prefix, self._last)
@@ -103,8 +104,8 @@ class MemoryStore:
             self._told.add((prefix, index))
         return listing
 
-    def _keys(self, prefix: str) -> Keys:
-        keys = Keys(tuple(self._below(prefix)), self._index_of(prefix, self._last_name))
+    def _keys(self, prefix: str, last: Callable[[str], int]) -> Keys:
+        keys = Keys(tuple(self._below(prefix)), self._index_of(prefix, last))
         if keys.keys:
             self._told.add((prefix, keys.index))
         return keys

@@ -73,15 +73,19 @@ def test_some_hosts_are_asked_about(store: SqliteStore, ann: Presence, bob: Pres
 
 
 def test_waiting_tells_who_is_there(store: SqliteStore, ann: Presence, bob: Presence) -> None:
-    """The first answer comes at once, the next when a host came or went; what a host says wakes nobody."""
+    """The first answer comes at once, the next when a host came, went or says something else of itself."""
     session = be_there(ann)
     seen = bob.wait(0, timeout=1.0)
     assert isinstance(seen, Present)
     assert seen.hosts == {ANN}
     assert ann.announce(Alive(host=ANN, name="ann", vteps=()), session, session)
-    assert isinstance(bob.wait(seen.index, timeout=0.05), Unchanged)
+    changed = bob.wait(seen.index, timeout=1.0)
+    assert isinstance(changed, Present)
+    assert changed.hosts == {ANN}
+    assert ann.announce(Alive(host=ANN, name="ann", vteps=()), session, session)
+    assert isinstance(bob.wait(changed.index, timeout=0.05), Unchanged)
     be_there(bob, "bob")
-    after = bob.wait(seen.index, timeout=1.0)
+    after = bob.wait(changed.index, timeout=1.0)
     assert isinstance(after, Present)
     assert after.hosts == {ANN, BOB}
     store.close_session(session)
