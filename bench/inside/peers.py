@@ -5,17 +5,19 @@
 Prints a JSON object a line: with the guard, as in earnest, and without it, seconds from peers in memory to rows in the
 kernel (and the VTEPs in the guard's set, before them), seconds of the first full comparison, and of the next, which
 knows the rows by their bytes as those of every 3 s do. Neither finds anything wrong. The guard's table is in another
-namespace: the host's has that of the plugin that runs there.
+namespace: the host's has that of the plugin that runs there. The interpreter is set as the plugin's worker sets it.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
 from pathlib import Path
 
 from bench.names import OURS, UNGUARDED
+from myoverlay.cli.serve import TURN
 from myoverlay.host.converge import Converger
 from myoverlay.host.ground import Ground
 from myoverlay.host.guard import Guard
@@ -58,6 +60,8 @@ def network(name: str) -> Network:
 def measure(count: int, rounds: int) -> None:
     """Print each round."""
     known = peers(count)
+    gc.freeze()
+    sys.setswitchinterval(TURN)
     with Links() as links, netns.nameless() as apart:
         for number in range(rounds):
             took = {}

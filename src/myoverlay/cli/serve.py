@@ -30,7 +30,7 @@ _THREADS = 16
 #: Connections at once; those beyond wait in the backlog.
 _CONNECTIONS = 256
 #: After so many seconds a thread gives way to another: a call of Docker's takes a few ms, and waits behind each other.
-_TURN = 0.0005
+TURN = 0.0005
 _STOP = 20
 _AUTOGROUP = Path("/proc/self/autogroup")
 
@@ -129,7 +129,7 @@ def _serve(settings: Settings, doors: list[Door]) -> None:
         _running.append(daemon)
         daemon.start()
         gc.freeze()  # all of it stays for as long as we run: no collection, 30 ms of every thread, looks at it again
-        sys.setswitchinterval(_TURN)
+        sys.setswitchinterval(TURN)
         return daemon.app
 
     listen(doors, load)

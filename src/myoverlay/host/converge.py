@@ -302,10 +302,11 @@ class Converger:
         Nothing is taken away before `want` is known to be complete, but for the rows of what is local by now.
         """
         seen = ground.rows.all() if touched is None else ground.rows.about(touched.addresses, touched.macs)
-        steps = rows.diff(_intended(lambda: seen, want, complete, local), seen)
+        want = _intended(lambda: seen, want, complete, local)
+        steps = rows.diff(want, seen)
         if steps:
             self._apply(ground, steps)
-            ground.rows = ground.rows.after(steps)
+            ground.rows = rows.Written.of(want) if touched is None else ground.rows.after(steps)
 
     def refill(self, ground: Ground, more: rows.Rows) -> None:
         """Write rows that the kernel just missed, whatever we believe is there."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import attrgetter
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,10 @@ from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
 
 #: The order of rows: of one MAC, and of one address, there is one row in a table.
 _FDB, _NEIGH = attrgetter("mac"), attrgetter("address")
+#: More steps than this are nobody's to read, and come in no order: to sort 20,000 takes 14 ms.
+_READABLE = 1000
+
+_Row = TypeVar("_Row", Neigh, Fdb)
 
 
 class Set(msgspec.Struct, frozen=True, gc=False):
@@ -39,18 +44,46 @@ class Rows(msgspec.Struct, frozen=True):
     fdb: frozenset[Fdb] = frozenset()
 
 
-class Written(msgspec.Struct, frozen=True):
-    """What was written to both tables, by its key: what a change leaves as it is is not looked at."""
+class Written:
+    """What was written to both tables, by its key: what a change leaves as it is is not looked at. It never changes.
 
-    neigh: Shared[Address, Neigh] = Shared()
-    fdb: Shared[Mac, Fdb] = Shared()
+    What was written as a whole is sorted by keys when somebody asks for one: 20,000 rows take 13 ms, and their packets
+    need not wait for that.
+    """
+
+    __slots__ = ("_tables", "_whole")
+
+    def __init__(self, neigh: Shared[Address, Neigh] | None = None, fdb: Shared[Mac, Fdb] | None = None) -> None:
+        self._whole = Rows()
+        self._tables: tuple[Shared[Address, Neigh], Shared[Mac, Fdb]] | None = (neigh or Shared(), fdb or Shared())
 
     @classmethod
-    def of(cls, seen: Rows) -> Written:
-        return cls().after([*map(Set, seen.fdb), *map(Set, seen.neigh)])
+    def of(cls, whole: Rows) -> Written:
+        made = cls()
+        made._whole, made._tables = whole, None
+        return made
+
+    @property
+    def neigh(self) -> Shared[Address, Neigh]:
+        return self._by_key()[0]
+
+    @property
+    def fdb(self) -> Shared[Mac, Fdb]:
+        return self._by_key()[1]
+
+    def _by_key(self) -> tuple[Shared[Address, Neigh], Shared[Mac, Fdb]]:
+        whole, tables = self._whole, self._tables  # in this order: another thread may be at it
+        if tables is None:
+            neigh, fdb = Shared[Address, Neigh]().edit(), Shared[Mac, Fdb]().edit()
+            neigh.put({row.address: row for row in whole.neigh})
+            fdb.put({row.mac: row for row in whole.fdb})
+            self._tables = tables = neigh.done(), fdb.done()
+            self._whole = Rows()
+        return tables
 
     def all(self) -> Rows:
-        return Rows(frozenset(self.neigh.values()), frozenset(self.fdb.values()))
+        whole, tables = self._whole, self._tables
+        return whole if tables is None else Rows(frozenset(tables[0].values()), frozenset(tables[1].values()))
 
     def about(self, addresses: Iterable[Address], macs: Iterable[Mac]) -> Rows:
         """The rows of these addresses and MACs alone."""
@@ -126,11 +159,15 @@ def diff(want: Rows, seen: Rows) -> list[Set | Unset]:
     addresses = {row.address for row in want.neigh} if gone else set()
     macs = {row.mac for row in want.fdb} if lost else set()
     return [
-        *map(Set, sorted(want.fdb - seen.fdb, key=_FDB)),
-        *map(Set, sorted(want.neigh - seen.neigh, key=_NEIGH)),
-        *(Unset(neigh) for neigh in sorted(gone, key=_NEIGH) if neigh.address not in addresses),
-        *(Unset(fdb) for fdb in sorted(lost, key=_FDB) if fdb.mac not in macs),
+        *map(Set, _ordered(want.fdb - seen.fdb, _FDB)),
+        *map(Set, _ordered(want.neigh - seen.neigh, _NEIGH)),
+        *(Unset(neigh) for neigh in _ordered(gone, _NEIGH) if neigh.address not in addresses),
+        *(Unset(fdb) for fdb in _ordered(lost, _FDB) if fdb.mac not in macs),
     ]
+
+
+def _ordered(some: Collection[_Row], key: Callable[[_Row], str]) -> Iterable[_Row]:
+    return sorted(some, key=key) if len(some) <= _READABLE else some
 
 
 def merged(seen: Rows, more: Rows) -> Rows:
