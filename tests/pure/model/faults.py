@@ -29,7 +29,7 @@ FAULTS = {
     "a lost session withdraws": Fault("plan.fates", "    if silent:\n", "    if True:\n"),
     "rows are added, never replaced": Fault(
         "plan.rows",
-        "        *map(Set, sorted(want.neigh - seen.neigh, key=_NEIGH)),\n",
+        "        *map(Set, _ordered(want.neigh - seen.neigh, _NEIGH)),\n",
         "        *(Set(n) for n in want.neigh - seen.neigh if n.address not in {s.address for s in seen.neigh}),\n",
     ),
     "an index key is put without looking": Fault(
