@@ -43,10 +43,11 @@ def vxlan(vni: int, inner: bytes) -> bytes:
     return b"\x08\0\0\0" + (vni << 8).to_bytes(4, "big") + inner
 
 
-def send(ns: Namespace, target: str, data: bytes, port: int = 4789, times: int = 3) -> str:
-    """As any process may; what the kernel said where it refused."""
+def send(ns: Namespace, target: str, data: bytes, port: int = 4789, times: int = 3, source: int = 0) -> str:
+    """As any process may, from any port or `source`; what the kernel said where it refused."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with ns.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", source))
         try:
             for _ in range(times):
                 sock.sendto(data, (target, port))

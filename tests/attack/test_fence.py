@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,11 +172,12 @@ def test_what_passes_is_not_tracked(scene: Scene, version: int) -> None:
     """A live VTEP's datagrams fill no table of connections; those of a VNI of others, and before the guard, do."""
     _, host, _, _ = FAMILIES[version]
     run_in(scene.host, "nft", "-f", "-", text=TRACKING)
+    ports = itertools.count(20001)  # the kernel gives none of these by itself
 
     def tracked(data: bytes) -> int:
         """Each time from another port, so it is another connection."""
         before = _connections(scene.host)
-        assert gets(scene, version, lambda: send(scene.friend, host, data))
+        assert gets(scene, version, lambda: send(scene.friend, host, data, source=next(ports)))
         return _connections(scene.host) - before
 
     until(lambda: gets(scene, version, lambda: send(scene.friend, host, OURS)), 10, "the way")

@@ -155,6 +155,7 @@ def test_a_flushed_ruleset_is_laid_again(hosts: Hosts, board: Board) -> None:
     """After `nft flush ruleset` a stranger is kept out again within two rounds, and the repair is counted."""
     one, two, a, b = pair(hosts, "on")
     with Ear(a.ns) as ear:
+        one.have_round()  # so that the next one is 3 s away
         run_in(one.ns, "nft", "flush", "ruleset")
         stranger(hosts, a, one, two)
         before = ear.hears()

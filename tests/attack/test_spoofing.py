@@ -179,6 +179,7 @@ def test_a_named_overlay_may(hosts: Hosts) -> None:
 def test_a_flushed_binding_is_laid_again(hosts: Hosts) -> None:
     """After `nft flush ruleset` in the overlay's namespace a forgery is dropped again within two rounds."""
     one, _, attacker, victim, other = scene(hosts, "")
+    one.have_round()  # so that the next one is 3 s away
     with one.overlay() as ns:
         run_in(ns, "nft", "flush", "ruleset")
     assert is_heard(false_ip, attacker, other, victim)

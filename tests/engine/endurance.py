@@ -205,7 +205,9 @@ def held_at_rest(plugin: PluginProcess, things: dict[str, int] | None = None, ca
         before, found = found, Held(plugin)
         if found.things != before.things:
             since = time.monotonic()
-        return found.things == things if things is not None else time.monotonic() - since > calm
+        if things is not None:
+            return found.things == things
+        return found.things == before.things and time.monotonic() - since > calm
 
     with contextlib.suppress(TookTooLong):
         wait_for("rest", calm + 15, same, pause=0.2)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 PORT = 7000
-#: After the last was sent: what is still under way by then is lost, seconds.
+#: When nothing came for so many seconds after the last was sent, what is still under way is lost.
 _LATEST = 0.5
 
 
@@ -105,13 +105,23 @@ class Flow:
 
     def _count(self) -> None:
         sent = [int(end.tell("stop")) for end in self._ends]
-        time.sleep(_LATEST)
+        self._settle()
         for end, count in zip(self._ends, reversed(sent), strict=True):
             got = set(json.loads(end.tell("end")))
             # The first may have gone before the other end was there.
             first = min(got)
             self.sent[end.name] = count - first
             self.lost[end.name] = [number for number in range(first, count) if number not in got]
+
+    def _settle(self) -> None:
+        """Wait until nothing has come for a while: the receivers may have waited for a processor."""
+        until, came = time.monotonic() + 10, list[int]()
+        while time.monotonic() < until:
+            now = [int(end.tell("count")) for end in self._ends]
+            if now == came:
+                return
+            came = now
+            time.sleep(_LATEST)
 
     def _close(self) -> None:
         for end in self._ends:

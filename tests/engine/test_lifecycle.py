@@ -200,7 +200,7 @@ def test_the_flow_counts_what_is_lost(site: Site) -> None:
     """Packets that a host drops for a moment are missed in both directions, and only those."""
     with site.flow() as flow:
         site.h2.run(["nft", "-f", "-"], input=DROP)
-        time.sleep(0.1)
+        time.sleep(1.0)
         site.h2.run(["nft", "delete", "table", "ip", "lost"])
     assert len(flow.lost) == 2
     for end, lost in flow.lost.items():

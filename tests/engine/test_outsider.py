@@ -53,8 +53,10 @@ def test_the_tutorials_host_takes_part(by_hand: Cluster, nets: Nets, age: int, i
     driver = BOTH if ipam == "ours" else DRIVER
     nets.create(host, "demo", *driver, "--subnet", "192.168.0.0/24", *OPTIONS)
     address = nets.run(host, "ours", "--network", "demo")
-    mac = consul.get(f"demo-1/arp/{address}")[f"demo-1/arp/{address}"].decode()
-    assert consul.get(f"demo-1/fib/{mac}")[f"demo-1/fib/{mac}"].decode() == host.address
+    arp = f"demo-1/arp/{address}"  # written in the background
+    mac = eventually("its MAC", lambda: consul.get(arp).get(arp)).decode()
+    fib = f"demo-1/fib/{mac}"
+    assert eventually("its VTEP", lambda: consul.get(fib).get(fib)).decode() == host.address
     h3.run(["sh", "-ec", ROW.format(ip=address, mac=mac, vtep=host.address)])
     trips = eventually("the first ping", lambda: ping(host, "ours", "192.168.0.3"))
     assert len(trips) == 3

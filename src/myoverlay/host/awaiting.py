@@ -1,7 +1,7 @@
 """Addresses that another host is just giving back: they are waited for.
 
 Docker is told that a container is gone before the store is, since nobody should wait for that. So who wants its
-address on another host may come before the store knows, by some 80 ms, and by more where a machine is busy.
+address on another host may come before the store knows, by some 80 ms, and by a second where a machine is busy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from myoverlay.store.typed import Held
 from myoverlay.values import Address, Lease, Subnet
 
 #: So many waits of so many seconds, and no more.
-WAITS, EACH = 10, 0.1
+WAITS, EACH = 20, 0.1
 
 
 def is_changed(records: Records, subnet: Subnet, held: Held[Lease], deadline: float) -> bool:

@@ -119,7 +119,7 @@ class Converger:
                     self.guard.uncover(network.overlay)
             raise
         ground.bound = bound
-        ground.rows, ground.born = rows.Written.of(_rows_of(ground.tables)), born
+        ground.rows, ground.born = rows.Written(_rows_of(ground.tables)), born
         self._admit(ground, ground.rows.fdb.values())
         return ground
 
@@ -306,7 +306,7 @@ class Converger:
         steps = rows.diff(want, seen)
         if steps:
             self._apply(ground, steps)
-            ground.rows = rows.Written.of(want) if touched is None else ground.rows.after(steps)
+            ground.rows = rows.Written(want) if touched is None else ground.rows.after(steps)
 
     def refill(self, ground: Ground, more: rows.Rows) -> None:
         """Write rows that the kernel just missed, whatever we believe is there."""
@@ -335,7 +335,7 @@ class Converger:
             if found:
                 self._repaired(network.overlay, reason, *found)
         self._apply(ground, steps)
-        ground.rows = rows.Written.of(want)
+        ground.rows = rows.Written(want)
         wrong, right = ({neigh.address: neigh.mac for neigh in table.neigh} for table in (there, want))
         for neigh in rows.moved(wrong, right):
             self.announce(ground, neigh.address, neigh.mac, "repaired")

@@ -218,9 +218,13 @@ class Watch(Loop):
         return frozenset(lists) - frozenset(self._lost()) if few else frozenset()
 
     def learn(self, found: Mapping[HostId, Held[HostList]]) -> None:
-        """Program what lists say that were read along."""
-        if found:
-            self._take(found, False, set())
+        """Program what lists say that were read along, those that are not known already: in a storm of questions for
+        nobody it is the same each time, and who is known waits for the overlay's lock.
+        """
+        known = self._local.view.lists or {}
+        news = {host: held for host, held in found.items() if host not in known or known[host].index != held.index}
+        if news:
+            self._take(news, False, set())
 
     def _take(self, found: Mapping[HostId, Held[HostList]], anew: bool, left: set[HostId]) -> None:
         doubt = self._epoch.in_doubt()

@@ -300,11 +300,12 @@ class Overlays:
                 return
             self._going.add(local.network.overlay)
         self._journal.leaving.put(local.network.overlay, local.network.definition)
-        self._journal.networks.drop(network)
+        # The network last: as long as it is there nobody is given its pool, and the addresses, anew.
         for endpoint in self._journal.endpoints.all():
             if endpoint.network == network:
-                self._journal.endpoints.drop(endpoint.endpoint)
                 self._leases.free(local.network.pool, endpoint.address)
+                self._journal.endpoints.drop(endpoint.endpoint)
+        self._journal.networks.drop(network)
         self.on_gone(local)
         try:
             local.remove(deadline)

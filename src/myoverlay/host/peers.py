@@ -137,13 +137,13 @@ class PeerWatch(Loop):
         return at is None or self._now() - at >= max(REFRESH, REFRESH_EACH * len(self.known.present or ()))
 
     def _see(self, present: frozenset[HostId]) -> None:
-        everything = self._is_due()
+        everything, before = self._is_due(), self._refreshed_at
         if everything:
             self._refreshed_at = self._now()
         try:
             self._read(present - {self._records.me}, everything)
         except Unavailable:
-            self.refresh()
+            self._refreshed_at = before
             raise
         self.on_change()
 
@@ -151,12 +151,12 @@ class PeerWatch(Loop):
         """What those say of themselves who came, and what those have who went: little, for all other hosts read it in
         the same moment. Now and then: who has which overlay, and in turn what others say by now.
 
-        News while nobody came or went is that one of them says something else, of another VTEP say, by which alone it
-        gets through this host's guard from then on; the store does not tell which one it is.
+        Where there are not many, all of them: the news may be, or hide, that one says something else, of another VTEP
+        say, by which alone it gets through this host's guard from then on. The store does not tell which one it is.
         """
         old, before = self.known, self.known.present or frozenset()
         asked = {host for host in others if host not in before or host not in old.names}
-        alive = self._presence.alive_of(asked | self._next(others) if everything or others == before else asked)
+        alive = self._presence.alive_of(asked | self._next(others) if everything or len(others) <= AT_ONCE else asked)
         names = {**old.names, **{host: one.name for host, one in alive.items()}}
         versions = {**old.versions, **{host: one.version for host, one in alive.items()}}
         vteps = {**old.vteps, **{host: one.vteps[0] for host, one in alive.items() if one.vteps}}

@@ -151,11 +151,11 @@ class ConsulStore:
 
     def wait(self, prefix: str, index: int, *, timeout: float) -> Listing | Unchanged | Reset:
         """See `Store.wait`. Every wake-up, and the end of the time, costs all that is below the prefix."""
-        return self._waits.wait("list", self._list, check_prefix(prefix), index, timeout)
+        return self._waits.wait("list", self._list, check_prefix(prefix), index, timeout, values=True)
 
     def wait_keys(self, prefix: str, index: int, *, timeout: float, values: bool = False) -> Keys | Unchanged | Reset:
-        """See `Store.wait_keys`. Consul always wakes it for changed values: else that is not passed on."""
-        return self._waits.wait("keys", self._keys, check_prefix(prefix), index, timeout, values)
+        """See `Store.wait_keys`. Consul wakes it for changed values too: without `values` that is not passed on."""
+        return self._waits.wait("keys", self._keys, check_prefix(prefix), index, timeout, values=values)
 
     def commit(self, ops: Sequence[Op], *, timeout: float = 3.0) -> Committed | Conflict:
         """See `Store.commit`. Unavailable leaves open whether it was done."""

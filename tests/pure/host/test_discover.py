@@ -561,6 +561,9 @@ def test_a_small_overlay_is_at_hand(ann: Watcher, others: list[Host], monkeypatc
     write(others[0], "10.5.0.11", "10.5.0.21")
     ann.watch.learn(ann.host.records.lists(DEMO, near))
     assert ann.local.addresses() == ALL | {"10.5.0.21"}
+    seen = ann.local.view
+    ann.watch.learn(ann.host.records.lists(DEMO, near))
+    assert ann.local.view is seen, "what is known already is taken up again"
     for name, most in (("FEW_HOSTS", 2), ("FEW_RECORDS", 3)):
         with monkeypatch.context() as patch:
             patch.setattr(f"myoverlay.host.discover.{name}", most)

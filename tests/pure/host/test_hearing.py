@@ -61,7 +61,7 @@ class Ground:
     def __init__(self) -> None:
         self.ifindex = NUMBERS["vxlan1"]
         self.ports, self.leaving = {OWN.port}, set[str]()
-        self.rows = Written.of(Rows(frozenset({NEIGH}), frozenset({FDB})))
+        self.rows = Written(Rows(frozenset({NEIGH}), frozenset({FDB})))
 
 
 class Room:

@@ -116,8 +116,8 @@ class Site:
 
 @pytest.fixture
 def site(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(host_preflight, "PATIENCE", 0.5)
-    monkeypatch.setattr(host_networks, "FOLLOWING", 0.5)
+    monkeypatch.setattr(host_preflight, "PATIENCE", 5.0)
+    monkeypatch.setattr(host_networks, "FOLLOWING", 5.0)
     site = Site(store)
     yield site
     for loop in site.started:
@@ -125,6 +125,13 @@ def site(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     store.close()
     for loop in site.started:
         loop.join(10)
+
+
+@pytest.fixture
+def brief(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody is waited for in vain: not for long."""
+    monkeypatch.setattr(host_preflight, "PATIENCE", 0.5)
+    monkeypatch.setattr(host_networks, "FOLLOWING", 0.5)
 
 
 def test_one_command_and_all_hosts_have_it(site: Site) -> None:
@@ -174,6 +181,7 @@ def test_another_vni_is_taken_where_one_is_not_free_everywhere(site: Site) -> No
     assert int(site.create().plan.options["vni"]) != first
 
 
+@pytest.mark.usefixtures("brief")
 def test_hosts_that_are_silent_or_do_not_follow_are_named(site: Site) -> None:
     """One that does not answer is a warning; one that answers and makes nothing in time is named as late."""
     site.start(EVE, follow=False)
@@ -187,6 +195,7 @@ def test_hosts_that_are_silent_or_do_not_follow_are_named(site: Site) -> None:
     assert made.late == ()
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_name_is_given_once(site: Site) -> None:
     """What is still being removed somewhere is named, and forced it is replaced."""
     site.start()
@@ -204,6 +213,7 @@ def test_a_name_is_given_once(site: Site) -> None:
     assert not second.going
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize(
     ("mine", "other", "taken"),
     [
@@ -242,6 +252,7 @@ def test_of_two_at_once_one_is_refused_where_they_overlap(
         assert [one.name for one, _ in site.networks.list(soon())] == ["db", "web"]
 
 
+@pytest.mark.usefixtures("brief")
 def test_of_two_at_once_with_one_name_one_is_refused(site: Site) -> None:
     """However different they are otherwise."""
     site.start(follow=False)
@@ -304,6 +315,7 @@ def test_who_uses_it_is_named_and_taken_off_by_force(site: Site) -> None:
         site.networks.inspect(WEB, soon())
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_removal_can_be_asked_for_again(site: Site) -> None:
     """With what remains told each time; force makes it forced."""
     site.start()

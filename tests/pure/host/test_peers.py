@@ -145,11 +145,41 @@ def test_who_says_something_else_is_read_again(ann: Watcher, bob: Host) -> None:
     ann.look()
     told: list[Address] = []
     ann.watch.on_change = lambda: told.append(ann.watch.known.vteps[bob.me])
-    moved = Alive(host=bob.me, name="bob", vteps=(Address("192.0.2.77"),), version="9.8.7")
-    assert bob.presence.announce(moved, session, session)
+    assert bob.presence.announce(moved(bob), session, session)
     assert ann.look()
     assert told == ["192.0.2.77"]
     assert not ann.look()
+
+
+def test_who_says_something_else_beside_one_that_comes_is_read_too(
+    ann: Watcher, bob: Host, host: Callable[[str], Host]
+) -> None:
+    """One answer of the store tells of both."""
+    session = bob.live()
+    ann.look()
+    assert bob.presence.announce(moved(bob), session, session)
+    host("eve").live()
+    assert ann.look()
+    assert ann.watch.known.vteps[bob.me] == "192.0.2.77"
+
+
+def test_of_many_it_is_read_in_turn(ann: Watcher, bob: Host, host: Callable[[str], Host]) -> None:
+    """A thousand hosts do not ask for a thousand words each because one of them was told another VTEP."""
+    session = bob.live()
+    for number in range(AT_ONCE):
+        host(f"h{number}").live()
+    ann.look()
+    assert bob.presence.announce(moved(bob), session, session)
+    assert [keys for _, keys in read_of(ann, "get", "get_many", "keys", "list") if keys] == []
+    for _ in range(2):
+        ann.clock.now += REFRESH
+        ann.look()
+    assert ann.watch.known.vteps[bob.me] == "192.0.2.77"
+
+
+def moved(host: Host) -> Alive:
+    """What a host says of itself when it has another VTEP."""
+    return Alive(host=host.me, name=host.name, vteps=(Address("192.0.2.77"),), version="9.8.7")
 
 
 def test_a_host_that_was_gone_before_is_known_by_what_it_left(ann: Watcher, bob: Host) -> None:
@@ -473,21 +503,25 @@ def read_of(ann: Watcher, *names: str) -> list[tuple[str, object]]:
 
 @pytest.mark.parametrize("many", [3, 130])
 def test_who_comes_or_goes_costs_that_host_alone(ann: Watcher, host: Callable[[str], Host], many: int) -> None:
-    """However many there are: of one that came what it says of itself is read, of one that went its own keys.
+    """Of one that went its own keys are read, of one that came what it says of itself: and what the others say, where
+    they are few.
 
     It still shares an overlay with this host when its rows here are gone, or nobody would bury it.
     """
-    for number in range(many):
-        host(f"h{number}").live()
+    others = [host(f"h{number}") for number in range(many)]
+    for one in others:
+        one.live()
     ann.look()
     bob = host("bob")
     session = bob.live()
-    assert read_of(ann, "get", "get_many", "keys", "list") == [("get_many", [f"myoverlay/alive/{bob.me}"])]
+    ((call, keys),) = read_of(ann, "get", "get_many", "keys", "list")
+    asked_of = [bob] if many > AT_ONCE else [bob, *others]
+    assert (call, sorted(keys)) == ("get_many", sorted(f"myoverlay/alive/{one.me}" for one in asked_of))  # type: ignore[call-overload]
     assert ann.watch.known.names[bob.me] == "bob"
     lists(bob, "192.0.2.2")
     ann.seen[DEMO] = {bob.me: Address("192.0.2.2")}
     bob.wire.close_session(session)
-    asked = [call for call in read_of(ann, "get", "get_many", "keys", "list") if call[1]]
+    asked = [call for call in read_of(ann, "get", "keys", "list") if call[1]]
     assert asked == [("keys", f"myoverlay/hosts/{bob.me}/overlays/")]
     ann.seen[DEMO] = {}
     assert ann.watch.sharing() == {bob.me: {DEMO}}

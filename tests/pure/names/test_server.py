@@ -26,16 +26,28 @@ from tests.pure.kit import Clock, until
 WEB = Zone("web", "127.0.0.0/8", ends=(End("127.0.0.1", ("me",), "s"), End("127.0.0.2", ("www",)), End("127.0.0.3", ("www",))))  # fmt: skip # noqa: E501
 
 
+def on_one_port() -> tuple[socket.socket, socket.socket]:
+    """UDP and TCP, on a port that is free for both: what earlier tests left behind has some for a minute."""
+    while True:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+        else:
+            return udp, tcp
+
+
 class Upstream:
     """A server that the resolver forwards to. `act` makes what is sent back of a question, or None for silence."""
 
     def __init__(self, tcp: bool = False) -> None:
         self.act: Callable[[bytes], bytes | None] = answer_of
         self.asked: list[bytes] = []
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
+        self.udp, self.tcp = on_one_port()
         self.port = self.udp.getsockname()[1]
-        self.tcp = socket.create_server(("127.0.0.1", self.port))
         self.ports: set[int] = set()
         for work in (self._serve_udp, self._serve_tcp):
             threading.Thread(target=work, daemon=True).start()
@@ -87,9 +99,9 @@ def show(control: socket.socket, zone: Zone) -> None:
 
 def listen(control: socket.socket, overlay: str) -> tuple[str, int]:
     """Hand over two sockets; returns their address."""
-    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    udp, tcp = on_one_port()
+    with udp, tcp:
         address: tuple[str, int] = tcp.getsockname()
-        udp.bind(address)
         protocol.send(control, Listen(overlay), [udp.fileno(), tcp.fileno()])
     return address
 

@@ -185,6 +185,6 @@ def test_own_rows_are_those_of_ipv4() -> None:
         Neigh(address=Address(text), mac=Mac(f"02:00:00:00:00:0{number}"))
         for number, text in enumerate(("10.5.0.2", "10.5.0.3", "fd00::2"))
     ]
-    ground = SimpleNamespace(rows=Written.of(Rows(frozenset(neigh))))
+    ground = SimpleNamespace(rows=Written(Rows(frozenset(neigh))))
     overlays: Any = SimpleNamespace(all=lambda: [SimpleNamespace(ground=ground), SimpleNamespace(ground=None)])
     assert written(overlays) == 2

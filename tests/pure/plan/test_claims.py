@@ -220,9 +220,7 @@ def test_rows_of_before_tell_whose_it_was() -> None:
     ]
     mac = record("10.5.0.2").mac
     for vtep, host in ((VTEPS[0], ANN), (VTEPS[1], BOB)):
-        former = Written.of(
-            Rows(frozenset({Neigh(address=ADDRESSES[0], mac=mac)}), frozenset({Fdb(mac=mac, vtep=vtep)}))
-        )
+        former = Written(Rows(frozenset({Neigh(address=ADDRESSES[0], mac=mac)}), frozenset({Fdb(mac=mac, vtep=vtep)})))
         claims, _ = Claims().heard(told, (), former, listed=False)
         assert claims.peers[ADDRESSES[0]].host == host
         assert claims.macs[mac].host == host

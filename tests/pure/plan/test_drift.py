@@ -13,7 +13,7 @@ MAC, OTHER = Mac("02:42:0a:05:00:03"), Mac("02:42:66:66:66:66")
 NEIGH, FDB = Neigh(address=Address("10.5.0.3"), mac=MAC), Fdb(mac=MAC, vtep=Address("192.0.2.2"))
 WRONG_NEIGH = Neigh(address=Address("10.5.0.3"), mac=OTHER)
 WRONG_FDB = Fdb(mac=MAC, vtep=Address("192.0.2.9"))
-KNOWN = Written.of(Rows(frozenset({NEIGH}), frozenset({FDB})))
+KNOWN = Written(Rows(frozenset({NEIGH}), frozenset({FDB})))
 
 
 @pytest.mark.parametrize(

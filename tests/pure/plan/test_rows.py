@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from myoverlay.plan import rows
-from myoverlay.plan.rows import Rows, Set, Unset
+from myoverlay.plan.rows import Rows, Set, Unset, Written
 from myoverlay.values import Address, Fdb, Mac, Neigh, Peer, Record
 from tests.pure.kit import ANN, BOB, record
 
@@ -101,6 +101,32 @@ def test_at_no_moment_is_a_mac_told_that_cannot_be_forwarded(want: Rows, seen: R
             bare = row.mac not in forwarded if row in seen.neigh else False
             if not bare and not (row in want.neigh and row.mac not in wanted):
                 assert row.mac in table.fdb, f"{step}: {row} leads nowhere"
+
+
+def test_many_steps_have_the_same_order() -> None:
+    """More than somebody would read are not sorted: still each MAC can be forwarded before an address is told, and
+    until nobody is told it."""
+    count = rows._READABLE + 1
+    macs = [Mac.unpack(number.to_bytes(6, "big")) for number in range(1, count + 1)]
+    many = made(
+        {Address(f"10.6.{at >> 8}.{at & 255}"): mac for at, mac in enumerate(macs)}, dict.fromkeys(macs, VTEPS[0])
+    )
+    for want, seen, order in ((many, Rows(), (Fdb, Neigh)), (Rows(), many, (Neigh, Fdb))):
+        steps = rows.diff(want, seen)
+        assert [type(step.row) for step in steps] == [order[0]] * count + [order[1]] * count
+        assert run(seen, *steps) == want
+
+
+@given(tables, tables)
+def test_what_is_written_as_a_whole_is_what_the_steps_lead_to(want: Rows, seen: Rows) -> None:
+    """By its rows, and by their keys, whether these were asked for before or not."""
+    whole, after = Written(want), Written(seen).after(rows.diff(want, seen))
+    assert whole.all() == after.all() == want
+    assert dict(whole.neigh) == dict(after.neigh)
+    assert dict(whole.fdb) == dict(after.fdb)
+    assert whole.all() == want
+    assert whole.about(ADDRESSES, MACS) == Written(want).about(ADDRESSES, MACS) == want
+    assert whole.about(ADDRESSES[:1], ()).fdb == frozenset()
 
 
 def test_a_change_is_written_over() -> None:
