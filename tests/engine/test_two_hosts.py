@@ -34,15 +34,12 @@ def test_first_contact_is_fast_and_loses_nothing(cluster: Cluster, nets: Nets) -
     both(nets, "web", *BOTH, "--subnet", "10.5.0.0/24")
     first = {host.name: nets.run(host, f"waits-{host.name}", "--network", "web") for host in cluster.engines}
     for asker, other in (cluster.engines, cluster.engines[::-1]):
-        quick = []
-        for number in range(3):  # ping and its container wait for a processor too
-            address = nets.run(other, f"new{number}-{other.name}", "--network", "web")
-            trips = ping(asker, f"waits-{asker.name}", address)
-            print(f"{asker.name} to {other.name}: {trips} ms")
-            assert len(trips) == 3
-            assert address not in first.values()
-            quick.append(trips[0])
-        assert min(quick) < 5
+        address = nets.run(other, f"new-{other.name}", "--network", "web")
+        trips = ping(asker, f"waits-{asker.name}", address)
+        print(f"{asker.name} to {other.name}: {trips} ms")
+        assert len(trips) == 3
+        assert trips[0] < 5
+        assert address not in first.values()
 
 
 def test_full_size_tcp_and_udp(cluster: Cluster, nets: Nets) -> None:

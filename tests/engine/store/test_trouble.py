@@ -53,7 +53,7 @@ FAULTS = [
 
 
 #: Seconds of a store call, and what a busy machine may add.
-TIMEOUT, SLACK = 0.5, 3.0
+TIMEOUT, SLACK = 0.5, 1.0
 #: Seconds that a fault holds at least, and questions a second that a host in trouble may ask in that time.
 HELD, RATE = 1.0, 60
 #: The same where reads find nothing and writes meet everything: each is tried a few times at once.

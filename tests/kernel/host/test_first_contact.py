@@ -21,7 +21,7 @@ def test_the_first_ping_between_two_hosts_is_answered_at_once(two: tuple[Host, H
     """Rows are there before anybody asks, so first contact takes under 5 ms in both directions and loses nothing."""
     first, second = two
     a, b = first.run(), second.run()
-    until(lambda: first.knows(b) and second.knows(a), 3.0)
+    until(lambda: first.knows(b) and second.knows(a), 1.0)
     there, back = a.ping(b.address), b.ping(a.address)
     assert None not in there + back
     assert max(filter(None, there + back)) < 0.005
@@ -32,7 +32,7 @@ def test_each_direction_alone_is_a_first_contact(two: tuple[Host, Host]) -> None
     """The second host may speak first; several packets sent at once all arrive."""
     first, second = two
     a, b, c = first.run(), second.run(), first.run()
-    until(lambda: first.knows(b) and second.knows(a, c), 3.0)
+    until(lambda: first.knows(b) and second.knows(a, c), 1.0)
     assert None not in b.ping(a.address, count=5, gap=0.0)
     assert None not in c.ping(b.address, count=5, gap=0.0)
 
@@ -43,9 +43,9 @@ def test_rows_are_programmed_soon_after_join(two: tuple[Host, Host]) -> None:
     a = first.run()
     until(lambda: second.local().listed.is_set() or True)
     second.run()
-    until(lambda: second.knows(a), 2.0)
+    until(lambda: second.knows(a), 0.5)
     b = first.run()
-    until(lambda: second.knows(b), 2.0)
+    until(lambda: second.knows(b), 0.3)
 
 
 def _transfer(sender: Container, receiver: Container, size: int) -> tuple[str, str, int]:

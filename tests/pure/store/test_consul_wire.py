@@ -275,7 +275,7 @@ def test_faults(fake: FakeConsul, monkeypatch: pytest.MonkeyPatch, call: str, fa
     began = time.monotonic()
     with pytest.raises(Unavailable, match=rf"Consul at {fake.address} .*(a/key|a/|me|8f1f0d4e)") as caught:
         every_call(store, timeout=0.05)[call]()
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < 0.05 + 0.8
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
     store.close()
