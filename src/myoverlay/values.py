@@ -69,13 +69,12 @@ class Address(str):
     @property
     def is_unicast(self) -> bool:
         """Could a host have it? (Not multicast, loopback, unspecified or reserved.)"""
-        ip = ipaddress.ip_address(str(self))
+        ip = _ip(str(self))
         return not (ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_reserved)
 
 
-@lru_cache(maxsize=4096)
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(text)
+#: Of VTEPs and subnets there are few, and they are asked about with every change.
+_ip, _network = lru_cache(maxsize=4096)(ipaddress.ip_address), lru_cache(maxsize=4096)(ipaddress.ip_network)
 
 
 class Subnet(str):

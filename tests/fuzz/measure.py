@@ -27,11 +27,11 @@ DECODERS: dict[str, dict[str, tuple[str, ...]]] = {
     "records": {
         "store/typed.py": ("Typed.read", "Typed.named", "Typed.by_host", "Typed.firmly", "Typed.distrust", "tail"),
         "store/records.py": (
-            "read_row", "Records.definition", "Records.vnis", "Records.members", "Records.lists", "Records.own_list",
-            "Records._read_list", "Records.hosts_of", "Records.hosts_and_overlays", "Records.changes", "Records.outsiders",
+            "read_row", "Records.definition", "Records.vnis", "Records.members", "Records.changes", "Records.outsiders",
             "Records._row", "Records.lookup", "Records._behind", "Records.lookup_mac", "Records.outsider", "_text", "_inside",
-            "_vtep", "Records._lists_among",
+            "_vtep",
         ),
+        "store/hostlists.py": (),
         "plan/believe.py": ("believed",),
         "store/pooled.py": (
             "Pooled.pools", "Pooled.pool", "Pooled._read_pool", "Pooled.leases", "Pooled.lease", "Pooled._read_lease",

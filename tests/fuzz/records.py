@@ -21,6 +21,7 @@ from myoverlay.store import wire as wire_module
 from myoverlay.store.allowed import asked as rights
 from myoverlay.store.catalogue import Catalogue
 from myoverlay.store.consul import ConsulStore
+from myoverlay.store.hostlists import reader_after
 from myoverlay.store.index import Index
 from myoverlay.store.networks import NetworkRecords
 from myoverlay.store.outlooks import OutlookRecords
@@ -30,6 +31,7 @@ from myoverlay.store.pooled import MARK
 from myoverlay.store.presence import Incarnation, Presence
 from myoverlay.store.records import Member, Records, VniHolder
 from myoverlay.store.rings import Ring
+from myoverlay.store.typed import Held
 from myoverlay.values import (
     Address,
     Alive,
@@ -137,6 +139,7 @@ KINDS: dict[str, tuple[type | None, tuple[Reader, ...], Reader]] = {
         (
             lambda t: t.records.own_list(DEMO, Address("192.0.2.1")), lambda t: t.records.hosts_of(DEMO),
             lambda t: t.records.hosts_and_overlays(BOB), lambda t: t.believed(),
+            lambda t: t.records.lists(DEMO, [ANN, BOB, EVE], t.known),
         ),
         lambda t: set(t.records.lists(DEMO, [ANN, BOB, EVE])) & t.records.hosts_and_overlays().keys(),
     ),
@@ -212,6 +215,17 @@ _STANDING = {
 _OF_BOB = (b"alive", b"list", b"held", b"member", b"answer-to", b"path-answer", b"seek-answer", b"look", b"outlook")
 
 
+def _value(read: Callable[[bytes], Any], raw: bytes) -> Any:
+    try:
+        return read(raw)
+    except ValueError:
+        return None
+
+
+#: The lists that bent ones began as.
+_LISTS = [listed for kind, _, raw in _LINES if kind == b"list" and (listed := _value(decoder(HostList), raw))]
+
+
 class Target:
     """The readers of one host."""
 
@@ -237,6 +251,7 @@ class Target:
         self.consul._closed.set()  # a wait's pauses end at once
         self.catalogue = Catalogue(self.consul, PREFIX)
         self._standing = dict(self.store.entries)
+        self.known = {host: Held(_LISTS[0], 1) for host in (ANN, BOB, EVE)}
 
     def make(self, tape: Tape) -> Given:
         kind, key, value = tape.pick(_LINES)
@@ -266,15 +281,19 @@ class Target:
         finally:
             self.store.entries = dict(self._standing)
 
-    @staticmethod
-    def _again(form: type, raw: bytes) -> None:
-        """What is taken for a value is the same value when it has been written and read once more."""
+    def _again(self, form: type, raw: bytes) -> None:
+        """What is taken for a value is the same value when it has been written and read once more.
+
+        A list is the same whatever list was read before it.
+        """
         read = decoder(form)
-        try:
-            value = read(raw)
-        except ValueError:
-            return
-        right(read(encode(value)) == value, f"{value!r} is another when it is read again")
+        value = _value(read, raw)
+        if value is not None:
+            right(read(encode(value)) == value, f"{value!r} is another when it is read again")
+        if form is HostList:
+            for before in (*_LISTS, *([value] if value is not None else [])):
+                after = _value(reader_after(before), raw)
+                right(after == value, f"{value!r} is {after!r} when {before!r} was read before it")
 
     def _answer(self, given: Given) -> None:
         """Whatever Consul says, callers get what they asked for, or hear that it is unavailable."""

@@ -21,6 +21,7 @@ from myoverlay.host.peers import SETTLED
 from myoverlay.host.view import View
 from myoverlay.plan import believe
 from myoverlay.store import Reset, Unchanged
+from myoverlay.store.hostlists import Known
 from myoverlay.store.records import Records
 from myoverlay.store.rings import Ring
 from myoverlay.store.typed import Held
@@ -211,11 +212,12 @@ class Watch(Loop):
         self._missing = (self._missing - hosts) | (gone - left)
         self._take(found, anew, left)
 
-    def at_hand(self) -> frozenset[HostId]:
-        """The hosts of a small overlay, whose lists are read along with any question; none of a large one."""
+    def at_hand(self) -> Known:
+        """The lists of a small overlay's hosts, which are read along with any question; none of a large one."""
         lists = self._local.view.lists or {}
         few = len(lists) <= FEW_HOSTS and sum(len(held.value.records) for held in lists.values()) <= FEW_RECORDS
-        return frozenset(lists) - frozenset(self._lost()) if few else frozenset()
+        lost = self._lost() if few else ()
+        return {host: held for host, held in lists.items() if host not in lost} if few else {}
 
     def learn(self, found: Mapping[HostId, Held[HostList]]) -> None:
         """Program what lists say that were read along, those that are not known already: in a storm of questions for
@@ -240,7 +242,7 @@ class Watch(Loop):
         known = self._local.view.lists or {}
         found: dict[HostId, Held[HostList]] = {}
         for start in range(0, len(hosts), AT_ONCE):
-            read = self._records.lists(self._local.network.overlay, hosts[start : start + AT_ONCE])
+            read = self._records.lists(self._local.network.overlay, hosts[start : start + AT_ONCE], known)
             for host, held in read.items():
                 old = known.get(host)
                 found[host] = held if old is None or old.value != held.value else Held(old.value, held.index)

@@ -26,6 +26,7 @@ from myoverlay.host.overlays import Overlays
 from myoverlay.kernel.listener import Overrun
 from myoverlay.plan import answers
 from myoverlay.plan.gate import BURST, QUIET, RATE, Gate
+from myoverlay.store.hostlists import NOBODY
 from myoverlay.store.records import Records
 from myoverlay.tally import Tally
 from myoverlay.values import Address, Miss, Peer
@@ -205,7 +206,7 @@ class Lookup(Loop):
     def _find_address(self, local: LocalOverlay, address: Address) -> Peer | None:
         """In a small overlay one question is enough: all lists come with the index."""
         watch = self._discovery.watch_of(local)
-        near = watch.at_hand() if watch is not None else frozenset()
+        near = watch.at_hand() if watch is not None else NOBODY
         found = self._records.lookup(local.network.definition, address, near, timeout=_DEADLINE)
         if watch is not None:
             watch.learn(found.lists)

@@ -76,11 +76,13 @@ def _records(listed: HostList | None) -> dict[Address, Record]:
     """One record per address, the later one; none where the list names no VTEP that could be one."""
     if listed is None or not listed.vtep.is_unicast:
         return {}
-    best: dict[Address, Record] = {}
-    for record in listed.records:
-        other = best.get(record.address)
-        if other is None or record.generation > other.generation:
-            best[record.address] = record
+    best = {record.address: record for record in listed.records}
+    if len(best) < len(listed.records):  # an address twice, which no host of ours writes
+        best = {}
+        for record in listed.records:
+            other = best.get(record.address)
+            if other is None or record.generation > other.generation:
+                best[record.address] = record
     return best
 
 

@@ -26,7 +26,8 @@ import msgspec
 
 from myoverlay.naming import Shown
 from myoverlay.store import MAX_OPS, Check, Conflict, Delete, Entry, Op, Put, Reset, Store, Unchanged
-from myoverlay.store.pooled import MARK, Pooled
+from myoverlay.store.hostlists import NOBODY, HostLists, Known
+from myoverlay.store.pooled import MARK
 from myoverlay.store.rings import ASKED, RINGS, Ring
 from myoverlay.store.typed import Held, tail
 from myoverlay.values import (
@@ -43,8 +44,6 @@ from myoverlay.values import (
     encode,
 )
 
-#: The newest schema of a host's list that this version reads; a list says which it needs at least.
-READER = 1
 #: An index claim takes two operations of a commit; the own list, the ring and the member hint take three.
 MAX_CLAIMS = (MAX_OPS - 3) // 2
 _MAX_TEXT = 64
@@ -127,7 +126,7 @@ class Stale(msgspec.Struct, frozen=True):
     claims: tuple[Claim, ...]
 
 
-class Records(Pooled):
+class Records(HostLists):
     """Typed reads and writes for one host. Every method may raise Unavailable."""
 
     # -- keys ------------------------------------------------------------------------------------------------------
@@ -135,9 +134,6 @@ class Records(Pooled):
     def of_host(self, store: Store, host: HostId) -> Records:
         """The same keys, as another host would read and write them, through a store of the caller's."""
         return type(self)(store, self.prefix, host)
-
-    def _list_key(self, host: HostId, overlay: OverlayName) -> str:
-        return self.key("hosts", host, "overlays", overlay)
 
     def _ring_key(self, overlay: OverlayName, host: HostId) -> str:
         return self.key("overlays", overlay, "changes", zlib.crc32(host.encode()) % RINGS)
@@ -206,7 +202,7 @@ class Records(Pooled):
         overlay, definition = held.value.overlay, held.value
         key = self.key("overlays", overlay, "definition")
         others = tuple(host for host in definition.holders if host != self.me)
-        mine = (self.key("overlays", overlay, "members", self.me), self._list_key(self.me, overlay))
+        mine = (self.key("overlays", overlay, "members", self.me), self.list_key(self.me, overlay))
         ops: list[Op] = [Delete(entry.key, entry.index) for entry in self._present(mine[: 1 + with_list], timeout)]
         if others and others != definition.holders:
             ops.append(Put(key, encode(msgspec.structs.replace(definition, holders=others)), index=held.index))
@@ -268,56 +264,6 @@ class Records(Pooled):
 
     # -- endpoints -------------------------------------------------------------------------------------------------
 
-    def lists(
-        self, overlay: OverlayName, hosts: Iterable[HostId], *, timeout: float = 3.0
-    ) -> dict[HostId, Held[HostList]]:
-        """The hosts' own lists; a host that has none, or a bad one, is absent."""
-        keys = {self._list_key(host, overlay): host for host in hosts}
-        return self._lists_among(self.store.get_many(tuple(keys), timeout=timeout), keys, overlay)
-
-    def _lists_among(
-        self, entries: Mapping[str, Entry], keys: Mapping[str, HostId], overlay: OverlayName
-    ) -> dict[HostId, Held[HostList]]:
-        read = {host: self._read_list(entries[key], host, overlay) for key, host in keys.items() if key in entries}
-        return {host: held for host, held in read.items() if held is not None}
-
-    def own_list(self, overlay: OverlayName, vtep: Address, *, timeout: float = 3.0) -> Held[HostList] | None:
-        """This host's own list. One that is bad is to be written over: it is read as an empty one of schema 0."""
-        entry = self.store.get(self._list_key(self.me, overlay), timeout=timeout)
-        if entry is None:
-            return None
-        bad = HostList(host=self.me, overlay=overlay, vtep=vtep, schema=0)
-        return self._read_list(entry, self.me, overlay) or Held(bad, entry.index)
-
-    def _read_list(self, entry: Entry, host: HostId, overlay: OverlayName) -> Held[HostList] | None:
-        held = self.read(HostList, entry)
-        if held is not None and (held.value.host != host or held.value.overlay != overlay):
-            self.distrust(entry.key, "it is about another host or overlay")
-            return None
-        if held is not None and held.value.reader > READER:
-            self.distrust(entry.key, f"it asks for a reader of schema {held.value.reader}, this one reads {READER}")
-            return None
-        return held
-
-    def hosts_of(self, overlay: OverlayName, *, timeout: float = 3.0) -> set[HostId]:
-        """The hosts that have a list for the overlay, by the names of the keys alone."""
-        return {host for host, overlays in self.hosts_and_overlays(timeout=timeout).items() if overlay in overlays}
-
-    def hosts_and_overlays(self, of: HostId | None = None, *, timeout: float = 3.0) -> dict[HostId, set[OverlayName]]:
-        """All hosts that have a list (or one), with the overlays they have one for, by the names of the keys alone."""
-        found: dict[HostId, set[OverlayName]] = {}
-        below = self.key("hosts", of, "overlays", "") if of is not None else self.key("hosts", "")
-        for key in self.store.keys(below, timeout=timeout).keys:
-            host, _, rest = key.removeprefix(self.key("hosts", "")).partition("/")
-            kind, _, overlay = rest.partition("/")
-            if kind != "overlays":
-                continue
-            try:
-                found.setdefault(HostId(host), set()).add(OverlayName(overlay))
-            except ValueError as error:
-                self.distrust(key, str(error))
-        return found
-
     def ring(self, overlay: OverlayName, *, timeout: float = 3.0) -> Held[Ring]:
         """The ring this host writes its changes to."""
         return self.ring_at(self._ring_key(overlay, self.me), timeout=timeout)
@@ -342,7 +288,7 @@ class Records(Pooled):
     ) -> Published | Stale:
         """Write our list, say so in our ring, enter claims into the index and take drops out of it: all or nothing."""
         overlay = definition.overlay
-        list_key, ring_key = self._list_key(self.me, overlay), self._ring_key(overlay, self.me)
+        list_key, ring_key = self.list_key(self.me, overlay), self._ring_key(overlay, self.me)
         turned = ring.value.turned(self.me)
         ops: list[Op] = [
             Put(list_key, encode(new), index=listed.index if listed else 0),
@@ -418,14 +364,14 @@ class Records(Pooled):
             return None
 
     def lookup(
-        self, definition: Definition, address: Address, hosts: Iterable[HostId] = (), *, timeout: float = 1.0
+        self, definition: Definition, address: Address, near: Known = NOBODY, *, timeout: float = 1.0
     ) -> LookedUp:
-        """Who has the address, by the index; and the lists of these hosts, read in the same moment."""
+        """Who has the address, by the index; and the lists of the hosts in `near`, read again in the same moment."""
         # A packet waits for it: the key of the MAC that nearly all have is read along.
         arp, fib = self.arp(definition, address), self.fib(definition, Mac.of(address))
-        keys = {self._list_key(host, definition.overlay): host for host in hosts}
+        keys = {self.list_key(host, definition.overlay): host for host in near}
         found = self.store.get_many((arp, fib, *keys), timeout=timeout)
-        lists = self._lists_among(found, keys, definition.overlay)
+        lists = self.lists_among(found, keys, definition.overlay, near)
         row = self._row(definition, found[arp]) if arp in found else None
         if row is None:
             return LookedUp(None, False, lists)

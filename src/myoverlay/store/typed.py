@@ -79,12 +79,12 @@ class Typed:
     def key(self, *parts: str | int) -> str:
         return "/".join((self.prefix, *(str(part) for part in parts)))
 
-    def read(self, kind: type[T], entry: Entry | None) -> Held[T] | None:
-        """An entry as a `kind`; None where there is none, or a bad one."""
+    def read(self, kind: type[T], entry: Entry | None, decode: Callable[[bytes], T] | None = None) -> Held[T] | None:
+        """An entry as a `kind`; None where there is none, or a bad one. `decode`: in place of the kind's own."""
         if entry is None:
             return None
         try:
-            value = self._decoder(kind)(entry.value)
+            value = (decode or self._decoder(kind))(entry.value)
         except ValueError as error:
             self.distrust(entry.key, str(error))
             return None

@@ -557,7 +557,7 @@ def test_a_small_overlay_is_at_hand(ann: Watcher, others: list[Host], monkeypatc
     ann.round()
     ann.lost.add(others[2].me)
     near = {one.me for one in others[:2]}
-    assert ann.watch.at_hand() == near
+    assert ann.watch.at_hand() == {host: (ann.local.view.lists or {})[host] for host in near}
     write(others[0], "10.5.0.11", "10.5.0.21")
     ann.watch.learn(ann.host.records.lists(DEMO, near))
     assert ann.local.addresses() == ALL | {"10.5.0.21"}
@@ -567,7 +567,7 @@ def test_a_small_overlay_is_at_hand(ann: Watcher, others: list[Host], monkeypatc
     for name, most in (("FEW_HOSTS", 2), ("FEW_RECORDS", 3)):
         with monkeypatch.context() as patch:
             patch.setattr(f"myoverlay.host.discover.{name}", most)
-            assert ann.watch.at_hand() == frozenset()
+            assert ann.watch.at_hand() == {}
 
 
 def test_a_dead_hosts_rows_go_and_come(ann: Watcher, others: list[Host]) -> None:
@@ -742,6 +742,18 @@ def test_a_list_that_says_the_same_is_held_once(ann: Watcher) -> None:
     same = {one.me for one in made if before[one.me].value is after[one.me].value}
     assert same == {made[0].me, made[2].me}
     assert Address("10.5.0.99") in ann.local.view.peers
+
+
+def test_a_record_that_says_the_same_is_not_read_anew(ann: Watcher, others: list[Host]) -> None:
+    """Of a list that changed the records that stay are the ones of before: 100 are not checked again for one."""
+    write(others[0], "10.5.0.11", "10.5.0.21")
+    ann.round()
+    before = {one.address: one for one in (ann.local.view.lists or {})[others[0].me].value.records}
+    write(others[0], "10.5.0.11", "10.5.0.31")
+    ann.round()
+    after = {one.address: one for one in (ann.local.view.lists or {})[others[0].me].value.records}
+    assert after.keys() == {"10.5.0.11", "10.5.0.31"}
+    assert after[Address("10.5.0.11")] is before[Address("10.5.0.11")]
 
 
 def test_who_begins_amid_a_lie_hears_the_witness(ann: Watcher, others: list[Host], host: Make) -> None:

@@ -111,7 +111,7 @@ def test_the_list_of_a_known_host_is_read_without_asking_who_is_a_member(known: 
     network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
     local: Any = SimpleNamespace(view=view, network=network, answer=answered.append)
     records: Any = SimpleNamespace(lookup=lambda *_, **__: LookedUp(PEER, True, {}), members=members)
-    watch = SimpleNamespace(fetch=fetch, at_hand=frozenset, learn=lambda _: None)
+    watch = SimpleNamespace(fetch=fetch, at_hand=dict, learn=lambda _: None)
     discovery: Any = SimpleNamespace(watch_of=lambda _: watch)
     lookup = Lookup(records, discovery, Tally())
     assert lookup.ask(local, answers.Ask(address=PEER.address))
@@ -127,8 +127,8 @@ def test_in_a_small_overlay_one_question_is_enough(listed: bool) -> None:
     asked: list[Any] = []
     view = SimpleNamespace(peers={}, macs={}, lists={})
 
-    def lookup(_definition: object, address: Address, hosts: object, **_: object) -> LookedUp:
-        asked.append((address, hosts))
+    def lookup(_definition: object, address: Address, near: object, **_: object) -> LookedUp:
+        asked.append((address, near))
         return LookedUp(None, False, {HostId("a" * 32): PEER} if listed else {})  # type: ignore[dict-item]
 
     def learn(lists: dict[str, Peer]) -> None:
@@ -136,9 +136,9 @@ def test_in_a_small_overlay_one_question_is_enough(listed: bool) -> None:
 
     network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
     local: Any = SimpleNamespace(view=view, network=network, answer=answered.append)
-    watch = SimpleNamespace(at_hand=lambda: {"a"}, learn=learn)
+    watch = SimpleNamespace(at_hand=lambda: {"a": None}, learn=learn)
     one = Lookup(SimpleNamespace(lookup=lookup), SimpleNamespace(watch_of=lambda _: watch), Tally())  # type: ignore[arg-type]
     assert one.ask(local, answers.Ask(address=PEER.address))
     one.round()
-    assert asked == [(PEER.address, {"a"})]
+    assert asked == [(PEER.address, {"a": None})]
     assert answered == ([PEER] if listed else [])

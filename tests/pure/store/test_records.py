@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from myoverlay.plan.believe import believed
 from myoverlay.store import Conflict, Delete, Put, Reset, Unchanged
+from myoverlay.store.hostlists import READER
 from myoverlay.store.pooled import MARK
 from myoverlay.store.presence import Presence
 from myoverlay.store.records import (
     MAX_CLAIMS,
-    READER,
     Changes,
     Claim,
     Member,
@@ -480,11 +480,14 @@ def test_a_look_up_is_one_read_for_the_usual_mac(
 
 
 def test_lists_are_read_along_with_the_index(ann: Records) -> None:
-    """In one read, and what is nobody's, or bad, is left out."""
+    """In one read, with the records that are as they were, and what is nobody's by now, or bad, is left out."""
     publish(ann, RECORD)
-    found = ann.lookup(definition(), Address("10.5.0.9"), [ann.me, BOB])
+    before = ann.lists(DEMO, [ann.me])
+    near = {**before, BOB: Held(HostList(host=BOB, overlay=DEMO, vtep=VTEP), 1)}
+    found = ann.lookup(definition(), Address("10.5.0.9"), near)
     assert (found.peer, found.marked) == (None, False)
-    assert found.lists == ann.lists(DEMO, [ann.me])
+    assert found.lists == before
+    assert found.lists[ann.me].value.records[0] is before[ann.me].value.records[0]
 
 
 def test_half_an_outsider_has_its_address_taken(store: SqliteStore, ann: Records) -> None:
