@@ -2,7 +2,7 @@
 
 python -m bench                          the whole run
 python -m bench --figures tcp1,storm     these alone, into bench/results/some.json (or --out)
-python -m bench --figures tcp1 --merge   into the newest results, in place of what they had
+python -m bench --figures tcp1 --merge   into the newest results, which keep what they had as `earlier`
 python -m bench --short                  one round of a few figures: does it run
 """
 
@@ -75,12 +75,11 @@ def run(
         for figure in figures:
             try:
                 found[figure.name] = measure(figure, ground, extent)
+                keep(Results(facts, found))
+                tell(report.plain(figure.name, found[figure.name]))
             except (LabError, OSError, ValueError) as error:
                 broken.append(f"{figure.name}: {error}")
                 tell(f"# BROKEN {figure.name}: {error}")
-                continue
-            tell(report.plain(figure.name, found[figure.name]))
-            keep(Results(facts, found))
     return Results(facts, found), broken
 
 
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--figures", default="", help=f"commas between: {', '.join(one.name for one in FIGURES)}")
     parser.add_argument("--out", type=Path, help="the file; latest.json for a whole run, else some.json")
     parser.add_argument(
-        "--merge", action="store_true", help="into latest.json, in place of what it has of these figures"
+        "--merge", action="store_true", help="into latest.json, which keeps what it has of these figures as earlier"
     )
     parser.add_argument("--short", action="store_true", help="one round of a few figures")
     parser.add_argument("--engines", default="new,new", help="the ages of the hosts' engines: old or new")
@@ -101,6 +100,8 @@ def main(arguments: Sequence[str]) -> int:
         one, other = asked.engines.split(",")
     except ValueError as error:
         parser.error(str(error))
+    if asked.short and asked.merge:
+        parser.error("one round of a figure is none of the results: --short and --merge do not go together")
     if asked.short and not asked.figures:
         figures = [figure for figure in figures if figure.quick]
     whole = not asked.figures and not asked.short

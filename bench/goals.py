@@ -1,7 +1,8 @@
 """What must be reached, goal by goal, and whether results reach it. Pure.
 
 A ratio of at least G is reached when its median is at least G - 0.02 and its interval's lower end at least G - 0.05; of
-at most G, mirrored. Limits are for medians, and for sums where nothing may be lost.
+at most G, mirrored; of fewer than 16 rounds it is not measured. Limits are for medians, and for each round where
+nothing may be lost.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Literal
 
 from bench.names import AGAIN, DOCKER, HAND, NONE, OURS, PARALLEL, UNBOUND, UNGUARDED
 from bench.results import Measured, Results
+from bench.rounds import LEAST
 from bench.spread import Spread, ratios, spread
 
 #: What a median, and the interval's end, may miss a ratio by.
@@ -65,8 +67,10 @@ class Ratio:
         return ratios(over, under)
 
     def judge(self, measured: Measured) -> tuple[str, bool]:
-        """What was found, and whether it is good enough. Raises ValueError."""
+        """What was found, and whether it is good enough. Raises ValueError, also where there are too few rounds."""
         found = spread(self.values(measured))
+        if found.count < LEAST:
+            raise ValueError(f"there are {found.count} rounds of at least {LEAST}")
         return f"{between(found)} in {found.count} rounds", reached(found, self.direction, self.goal)
 
 
@@ -84,8 +88,10 @@ class Limit:
 
     def judge(self, measured: Measured) -> tuple[str, bool]:
         """What was found, and whether it is good enough. Raises ValueError."""
-        found = spread(measured.of(self.contestant, self.quantity))
-        return f"{between(found)} in {found.count} rounds", found.median <= self.limit
+        values = measured.of(self.contestant, self.quantity)
+        found, above = spread(values), sum(value > self.limit for value in values)
+        more = f", {above} of them above" if above else ""
+        return f"{between(found)} in {found.count} rounds{more}", found.median <= self.limit
 
 
 class Most(Limit):
@@ -123,7 +129,13 @@ def between(found: Spread) -> str:
     """A median with its interval."""
     if found.low == found.high:
         return f"{found.median:.3g}"
-    return f"{found.median:.3g} ({found.low:.3g} to {found.high:.3g})"
+    return f"{found.median:.3g} ({_end(found.low)} to {_end(found.high)})"
+
+
+def _end(value: float) -> str:
+    """Where three digits would read as 1, all that there are: whether an interval holds 1 is what is asked."""
+    short = f"{value:.3g}"
+    return f"{value:.6g}" if short == "1" else short
 
 
 #: Figure, quantity and title of what is as fast as the path allows.

@@ -25,12 +25,17 @@ from bench.spread import spread, words
 
 
 def plain(name: str, measured: Measured) -> str:
-    """One figure in a few lines: each contestant's medians, and the noise."""
+    """One figure in a few lines: each contestant's medians, the ratios that goals speak of, and the noise."""
     lines = [f"{name}: {len(measured.rounds)} rounds in {measured.seconds:.0f} s, load {measured.load[1]:.1f}"]
     for contestant in measured.contestants():
         quantities = next(each.values[contestant] for each in measured.rounds if contestant in each.values)
         told = (f"{kind} {between(spread(measured.of(contestant, kind)))}" for kind in quantities)
         lines.append(f"  {contestant:22} {'; '.join(told)}")
+    lines += [
+        f"  {rule.over} ÷ {rule.under}: {rule.quantity} {between(spread(rule.values(measured)))}"
+        for rule in (goal.rule for goal in GOALS)
+        if isinstance(rule, Ratio) and rule.figure == name
+    ]
     ratio = same(name)
     if ratio is not None:
         lines.append(f"  A/A {between(spread(ratio.values(measured)))}")
@@ -85,16 +90,28 @@ def table(results: Results) -> str:
     about = dict(results.about)
     facts = "; ".join(f"{name} {value}" for name, value in about.items() if name not in ("date", "took"))
     text = f"{about.get('date', '?')}; {facts}; {about.get('took', '?')} in all.\n\n"
-    text += line(("myoverlay ÷ …", *_OTHERS, "itself (A/A)", "rounds", "medians")) + line(["---"] * 7)
+    text += line(("myoverlay ÷ …", *_OTHERS, "itself (A/A)", "rounds", "medians")) + line(["---"] * 8)
     text += "".join(_ratios(results, row) for row in ROWS if row.figure in results.figures)
     text += "\n" + line(("by itself", "median (95 %)", "rounds", "goal")) + line(["---"] * 4)
     text += "".join(_alone(results, *row) for row in ALONE if row[1] in results.figures)
     verdicts = judge(results)
     missed = [verdict for verdict in verdicts if not verdict.met]
     text += f"\n{len(verdicts) - len(missed)} of {len(verdicts)} goals are met (`make bench-check`)"
-    return text + (
+    text += (
         ": all but\n\n" + "".join(f"- {one.title}: {one.goal}; {one.found}\n" for one in missed) if missed else ".\n"
     )
+    again = "".join(_again(name, measured) for name, measured in results.figures.items())
+    return text + (f"\nMeasured again after the run, whose rounds are kept in the results:\n\n{again}" if again else "")
+
+
+def _again(name: str, measured: Measured) -> str:
+    """When a figure was measured, and what it was before, by its goals; nothing where it was measured once."""
+    text = ""
+    for before in measured.earlier:
+        verdicts = judge(Results({}, {name: before}), [goal for goal in GOALS if goal.rule.figure == name])
+        found = "; ".join(f"{one.title}, {one.goal}: {one.found}" for one in verdicts) or "no goal speaks of it"
+        text += f"- `{name}` at {measured.began}; at {before.began} it was: {found}\n"
+    return text
 
 
 def _ratios(results: Results, row: Row) -> str:
@@ -130,5 +147,7 @@ def _alone(results: Results, title: str, figure: str, quantity: str, contestant:
         found += f"; {sum(measured.of(contestant, LOST)):g} of {3 * len(values)} packets lost"
     wanted = (figure, quantity, contestant)
     rules = [goal.rule for goal in GOALS if isinstance(goal.rule, Limit)]
-    goals = [str(one) for one in rules if (one.figure, one.quantity, one.contestant) == wanted]
-    return line((title, found, str(len(values)), "; ".join(goals)))
+    goal = next((one for one in rules if (one.figure, one.quantity, one.contestant) == wanted), None)
+    above = sum(value > goal.limit for value in values) if goal is not None else 0
+    found += f"; {above} of {len(values)} above the goal" if above else ""
+    return line((title, found, str(len(values)), str(goal or "")))

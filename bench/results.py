@@ -3,7 +3,8 @@
     {"form": 1, "about": {…}, "figures": {NAME: {"began": …, "seconds": …, "load": […], "rounds": [ROUND, …]}}}
     ROUND: {"order": [CONTESTANT, …], "values": {CONTESTANT: {QUANTITY: NUMBER}}}
 
-Names of quantities end in their unit, as in `round trip ms`.
+Names of quantities end in their unit, as in `round trip ms`. A figure that was measured again has `earlier` too, a list
+of what it was before: no round is dropped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,20 @@ class Round:
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure: all its rounds. `load`: the machine's over one minute, before and after."""
+    """A figure: all its rounds. `load`: the machine's over one minute, before and after.
+
+    `earlier`: what it was measured to be before, the first first.
+    """
 
     rounds: tuple[Round, ...]
     began: str = ""
     seconds: float = 0.0
     load: tuple[float, float] = (0.0, 0.0)
+    earlier: tuple[Measured, ...] = ()
+
+    def after(self, before: Measured | None) -> Measured:
+        """This, measured in place of what was `before`."""
+        return replace(self, earlier=(*before.earlier, replace(before, earlier=()))) if before is not None else self
 
     def of(self, contestant: str, quantity: str) -> list[float]:
         """One quantity of one contestant, of the rounds that it took part in."""
@@ -63,8 +72,9 @@ class Results:
     figures: Mapping[str, Measured] = field(default_factory=dict)
 
     def with_figures(self, more: Mapping[str, Measured]) -> Results:
-        """These in place of those of the same name."""
-        return Results(self.about, {**self.figures, **more})
+        """These in place of those of the same name, which are kept as `earlier`."""
+        newer = {name: one.after(self.figures.get(name)) for name, one in more.items()}
+        return Results(self.about, {**self.figures, **newer})
 
 
 class ResultsWrong(ValueError):
@@ -73,13 +83,20 @@ class ResultsWrong(ValueError):
 
 def encode(results: Results) -> str:
     """As text, a round on a line: a difference between two runs can be read."""
-    figures = []
-    for name, one in results.figures.items():
-        head = {"began": one.began, "seconds": round(one.seconds, 1), "load": [round(each, 2) for each in one.load]}
-        rounds = ",\n   ".join(json.dumps({"order": each.order, "values": _short(each.values)}) for each in one.rounds)
-        figures.append(f'  {json.dumps(name)}: {json.dumps(head)[:-1]}, "rounds": [\n   {rounds}\n  ]}}')
+    figures = [f"  {json.dumps(name)}: {_figure(one)}" for name, one in results.figures.items()]
     about = json.dumps(dict(results.about), indent=1, ensure_ascii=False).replace("\n", "\n ")
     return f'{{\n "form": {FORM},\n "about": {about},\n "figures": {{\n' + ",\n".join(figures) + "\n }\n}\n"
+
+
+def _figure(one: Measured) -> str:
+    head = {"began": one.began, "seconds": round(one.seconds, 1), "load": [round(each, 2) for each in one.load]}
+    rounds = ",\n   ".join(json.dumps({"order": each.order, "values": _short(each.values)}) for each in one.rounds)
+    earlier = ",\n  ".join(map(_figure, one.earlier))
+    return (
+        f'{json.dumps(head)[:-1]}, "rounds": [\n   {rounds}\n  ]'
+        + (f', "earlier": [{earlier}]' if earlier else "")
+        + "}"
+    )
 
 
 def _short(values: Mapping[str, Quantities]) -> dict[str, Quantities]:
@@ -103,7 +120,8 @@ def decode(text: str) -> Results:
 def _measured(found: Any) -> Measured:
     rounds = tuple(_round(each) for each in found["rounds"])
     before, after = found["load"]
-    return Measured(rounds, str(found["began"]), float(found["seconds"]), (float(before), float(after)))
+    earlier = tuple(_measured(each) for each in found.get("earlier", ()))
+    return Measured(rounds, str(found["began"]), float(found["seconds"]), (float(before), float(after)), earlier)
 
 
 def _round(found: Any) -> Round:

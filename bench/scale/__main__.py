@@ -22,13 +22,15 @@ RESULTS = Path(__file__).parents[1] / "results"
 FULL = Plan(
     sizes=(Size(1, 100), Size(10, 100), Size(100, 100), Size(1000, 100)),
     watchers=20,
+    few=2,
     rates=((1.0, 15.0), (10.0, 10.0), (100.0, 8.0)),
     idle=8.0,
 )
-SHORT = Plan(sizes=(Size(1, 20), Size(4, 20)), watchers=2, rates=((10.0, 3.0),), idle=1.0)
+SHORT = Plan(sizes=(Size(1, 20), Size(4, 20)), watchers=2, few=1, rates=((10.0, 3.0),), idle=1.0)
 
 
 def main(arguments: list[str]) -> int:
+    """0: all promises are kept; 1: one is broken (a short run measures too little to tell)."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--short", action="store_true", help="small sizes: does it run?")
     parser.add_argument("--sizes", help="hosts, each with 100 endpoints: 1,10,100")
@@ -53,9 +55,10 @@ def main(arguments: list[str]) -> int:
             results = merged(json.loads(out.read_text()), results)
         out.write_bytes(as_json(results))
         plots.draw(results, out.parent)
-    for met, sentence in promises(results):
+    found = promises(results)
+    for met, sentence in found:
         say(f"{'met    ' if met else 'NOT MET'}  {sentence}")
-    return 0
+    return 0 if all(met for met, _ in found) or parsed.short else 1
 
 
 def say(line: str) -> None:

@@ -20,6 +20,7 @@ from lab import places
 from lab.consul import Consul
 from lab.errors import LabError
 from lab.host import Host, environment
+from lab.processes import wait_for
 from myoverlay.store.records import Records
 
 #: Seconds that a watcher may take to begin, and to answer.
@@ -38,10 +39,13 @@ class Size(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is measured. `rates`: changes a second, and for how many seconds."""
+    """What is measured. `rates`: changes a second, and for how many seconds. `few`: so many watchers are left for the
+    last rate once more, which all of them together keep the machine from reaching.
+    """
 
     sizes: tuple[Size, ...]
     watchers: int
+    few: int
     rates: tuple[tuple[float, float], ...]
     idle: float
     eager: int = 4000
@@ -104,9 +108,14 @@ class Watchers:
         self._all[0].tell(word)
         return self._all[0].hear()
 
-    def end(self) -> None:
-        for one in self._all:
+    def keep(self, count: int) -> None:
+        """End all others."""
+        for one in self._all[count:]:
             one.end()
+        del self._all[count:]
+
+    def end(self) -> None:
+        self.keep(0)
 
 
 def measure(consul: Consul, size: Size, plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -147,23 +156,9 @@ def _measured(
     first = watchers.ask("look")
     wire_list = list_on_the_wire(site)
     idle = _spent(watchers, lambda: time.sleep(plan.idle))
-    rates = []
-    for rate, seconds in plan.rates:
-        watchers.ask("mark")
-        site.changes, site.late = 0, 0.0
-
-        def write(rate: float = rate, seconds: float = seconds) -> None:
-            site.write(rate, seconds)
-            time.sleep(min(3.0, 1.0 + seconds / 10))  # the last changes arrive
-
-        spent = _spent(watchers, write)
-        row = _row(rate, site, spent, idle)
-        rates.append(row)
-        say(
-            f"  {rate:>5g}/s: {row['bytes']['median'] / 1000:.1f} kB and {row['cpu_ms']['median']:.2f} ms a change,"
-            f" there after {row['seconds']['p50'] * 1000:.0f} ms (p99 {row['seconds']['p99'] * 1000:.0f})"
-        )
+    rates = [_at_rate(rate, seconds, site, watchers, idle, say) for rate, seconds in plan.rates]
     last = watchers.ask("look")
+    few = _with_few(site, watchers, plan, say)
     own = [one["memory"]["pss"] for one in last]
     names = [one["names_memory"].get("pss", 0) for one in last]
     say(f"  memory: {statistics.median(own) / 1e6:.0f} MB and {statistics.median(names) / 1e6:.0f} MB for names")
@@ -174,7 +169,7 @@ def _measured(
         "watchers": plan.watchers,
         "eager": last[0]["eager"],
         "peers": last[0]["peers"],
-        "bugs": [one["bugs"] for one in last if one["bugs"]],
+        "bugs": [one["bugs"] for one in (*last, *watchers.ask("look")) if one["bugs"]],
         "listed_s": listed,
         "start_cpu_s": summary(one["cpu"] for one in first),
         "start_bytes": summary(sum(one["received"].values()) for one in first),
@@ -186,7 +181,38 @@ def _measured(
         "memory_rss": summary(one["memory"]["rss"] for one in last),
         "memory_names": summary(names),
         "rates": rates,
+        "few": {"watchers": plan.few, **few},
     }
+
+
+def _with_few(site: Site, watchers: Watchers, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    """The last rate, watched by few: when the sessions of the others have ended too."""
+    watchers.keep(plan.few)
+    wait_for("the others' sessions to end", 60, lambda: site.alive() == len(site.hosts) + plan.few, pause=0.5)
+    _calm_down(watchers)
+    idle = _spent(watchers, lambda: time.sleep(plan.idle))
+    say(f"  watched by {plan.few}:")
+    return _at_rate(*plan.rates[-1], site, watchers, idle, say)
+
+
+def _at_rate(
+    rate: float, seconds: float, site: Site, watchers: Watchers, idle: list[Spent], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """So many changes a second, or as many as the machine carries: then it is busy for longer."""
+    watchers.ask("mark")
+    site.changes, site.late, site.took = 0, 0.0, 0.0
+
+    def write() -> None:
+        site.write(rate, seconds)
+        time.sleep(min(3.0, 1.0 + seconds / 10))  # the last changes arrive
+
+    row = _row(rate, site, _spent(watchers, write), idle) | {"reached": site.changes / max(seconds, site.took)}
+    say(
+        f"  {rate:>5g}/s ({row['reached']:.3g} reached): {row['bytes']['median'] / 1000:.1f} kB and"
+        f" {row['cpu_ms']['median']:.2f} ms a change, there after {row['seconds']['p50'] * 1000:.0f} ms"
+        f" (p99 {row['seconds']['p99'] * 1000:.0f})"
+    )
+    return row
 
 
 def list_on_the_wire(site: Site) -> int:

@@ -36,6 +36,7 @@ def sizes(results: dict[str, Any]) -> str:
         "until programmed, ms: median",
         "99 % within",
         "memory, MB (resolver)",
+        "CPU without changes, ms/s",
     )
     body = []
     for size in results["sizes"]:
@@ -50,11 +51,58 @@ def sizes(results: dict[str, Any]) -> str:
                 _rates(size, lambda row: f"{row['seconds']['p50'] * 1000:.0f}"),
                 _rates(size, lambda row: f"{row['seconds']['p99'] * 1000:.0f}"),
                 f"{size['memory']['median'] / 1e6:.0f} ({names:.0f})",
+                f"{size['idle']['cpu_ms_per_s']['median']:.1f}",
             )
         )
     about = results["about"]
-    measured = f"Measured {about['date']}: {about['machine']}; figures are medians of the watchers."
+    reached = "; ".join(
+        f"{size['endpoints']:,}: " + _rates(size, lambda row: f"{row['reached']:.3g}") for size in results["sizes"]
+    )
+    measured = (
+        f"Measured {about['date']}: {about['machine']}; figures are medians of the watchers. Changes a second that were"
+        f" reached with so many endpoints: {reached}."
+    )
     return f"{_rows(head, body)}\n\n{measured}"
+
+
+def few(results: dict[str, Any]) -> str:
+    """The last rate, watched by few, so that it is reached."""
+    head = (
+        "endpoints",
+        "watched by",
+        "changes a second",
+        "kB a change",
+        "CPU a change, ms",
+        "until programmed, ms",
+        "99 % within",
+    )
+    body = (
+        (
+            f"{size['endpoints']:,}",
+            f"{row['watchers']}",
+            f"{row['reached']:.3g}",
+            f"{row['bytes']['median'] / 1000:.1f}",
+            f"{row['cpu_ms']['median']:.2f}",
+            f"{row['seconds']['p50'] * 1000:.0f}",
+            f"{row['seconds']['p99'] * 1000:.0f}",
+        )
+        for size in results["sizes"]
+        for row in (size["few"],)
+    )
+    return _rows(head, body)
+
+
+def load(results: dict[str, Any]) -> str:
+    """What all hosts of a size ask of Consul: what one watcher asks, times hosts."""
+    rates = sorted({row["rate"] for size in results["sizes"] for row in size["rates"]})
+    head = ("hosts on the overlay", "without changes", *(f"{rate:g} changes/s" for rate in rates))
+    body = []
+    for size in results["sizes"]:
+        idle = size["idle"]["requests_per_s"]["median"]
+        rows = [next(row for row in size["rates"] if row["rate"] == rate) for rate in rates[:-1]] + [size["few"]]
+        asked = [idle, *(idle + row["watch_requests"]["median"] * row["rate"] for row in rows)]
+        body.append((f"{size['hosts']:,}", *(f"{one * size['hosts']:,.0f}" for one in asked)))
+    return _rows(head, body)
 
 
 def fan_out(results: dict[str, Any]) -> str:
@@ -65,9 +113,11 @@ def fan_out(results: dict[str, Any]) -> str:
 
 
 def renewed(text: str, results: dict[str, Any]) -> str:
-    """The page with both tables between their markers. Raises ValueError where one lacks them."""
-    for name, table in (("sizes", sizes(results)), ("fan-out", fan_out(results))):
-        text, count = re.subn(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{table}\n\g<2>", text, flags=re.S)
+    """The page with its tables between their markers. Raises ValueError where one lacks them."""
+    for name, table in {"sizes": sizes, "few": few, "load": load, "fan-out": fan_out}.items():
+        text, count = re.subn(
+            f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{table(results)}\n\g<2>", text, flags=re.S
+        )
         if count != 1:
             raise ValueError(f"the page has no place for the table of {name}")
     return text

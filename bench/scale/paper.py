@@ -23,8 +23,8 @@ class PaperTables:
         self.written = 0
 
     def dump(self) -> tuple[set[Neigh], set[Fdb]]:
-        neigh = {row for row in self.rows.values() if isinstance(row, Neigh)}
-        return neigh, {row for row in self.rows.values() if isinstance(row, Fdb)}
+        rows = list(self.rows.values())  # at once: as with the real tables another thread may be writing
+        return {row for row in rows if isinstance(row, Neigh)}, {row for row in rows if isinstance(row, Fdb)}
 
     def set(self, rows: Sequence[Row]) -> list[Any]:
         for row in rows:

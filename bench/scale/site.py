@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -115,7 +115,8 @@ class Site:
         self.hosts = [Writer(self.store, number, endpoints) for number in range(hosts)]
         self.definition = definition([one.id for one in self.hosts])
         self.changes = 0
-        self.late = 0.0
+        #: How much later than it was due a change was begun, and how long all took, seconds.
+        self.late = self.took = 0.0
 
     def appear(self, index: bool) -> None:
         """Everything of all hosts."""
@@ -125,6 +126,10 @@ class Site:
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(lambda one: one.appear(self.definition, index), self.hosts))
 
+    def alive(self) -> int:
+        """Hosts that have a session, those that watch among them."""
+        return len(Presence(self.store, PREFIX, self.hosts[0].id).alive())
+
     def list_bytes(self) -> int:
         """What one host's list is, as JSON."""
         listed = self.hosts[0]._held
@@ -132,13 +137,16 @@ class Site:
         return len(msgspec.json.encode(listed.value, enc_hook=str))
 
     def write(self, rate: float, seconds: float) -> None:
-        """So many changes a second, each by another host than the last ones; open loop: none waits for another."""
-        order = random.Random(1).sample(self.hosts, len(self.hosts))
-        due = _ticks(rate, seconds)
+        """So many changes a second, by the hosts in turns; none waits for another while there are threads for them.
+        Where the machine does not carry the rate, `took` says how long they took from when the first one was due.
+        """
+        order, due = random.Random(1).sample(self.hosts, len(self.hosts)), _ticks(rate, seconds)
+        began = due[0]
         with ThreadPoolExecutor(_THREADS) as pool:
             done = [pool.submit(self._at, when, one) for when, one in zip(due, itertools.cycle(order), strict=False)]
             for one in done:
                 one.result()
+        self.took = time.monotonic() - began
 
     def _at(self, when: float, host: Writer) -> None:
         pause = when - time.monotonic()
@@ -153,6 +161,6 @@ class Site:
         self.store.close()
 
 
-def _ticks(rate: float, seconds: float, now: Callable[[], float] = time.monotonic) -> Iterator[float]:
-    begun = now() + 0.1
-    return iter([begun + number / rate for number in range(round(rate * seconds))])
+def _ticks(rate: float, seconds: float) -> list[float]:
+    begun = time.monotonic() + 0.1
+    return [begun + number / rate for number in range(round(rate * seconds))]

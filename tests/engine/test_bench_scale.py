@@ -14,16 +14,19 @@ def test_it_runs(tmp_path: Path) -> None:
     """A small site: every watcher hears every change and writes its rows; bytes and CPU are counted; nothing fails."""
     out = tmp_path / "scale.json"
     command = [sys.executable, "-m", "bench.scale", "--short", "--out", str(out)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(out.read_text())
     assert [size["hosts"] for size in results["sizes"]] == [1, 4]
     for size in results["sizes"]:
-        (row,) = size["rates"]
+        (row,), few = size["rates"], size["few"]
         assert size["peers"] >= size["endpoints"]
         assert size["eager"]
         assert not size["bugs"]
         assert 0.95 <= row["seen"] <= 1.05
+        assert 0 < row["reached"] <= 10
+        assert (few["watchers"], few["rate"]) == (1, 10)
+        assert 0.95 <= few["seen"] <= 1.05
         assert row["rows"]["min"] > 0
         assert row["bytes"]["min"] > 0
         assert row["cpu_ms"]["min"] > 0

@@ -133,6 +133,18 @@ def test_misses_are_decoded(address: Address, mac: Mac, index: int) -> None:
     assert [one.layer for one in decode_misses(second + third)] == [2, 3]
 
 
+@given(v4, st.integers(1, 1 << 30), st.integers(0, 71), st.integers(0, 255))
+def test_a_usual_miss_is_read_as_any_other(address: Address, index: int, at: int, byte: int) -> None:
+    """As the kernel asks in an overlay's namespace it is read at one go, and to the same; so with any byte changed."""
+    body = neigh.NDM.pack(socket.AF_INET, index, 4, 0, 1) + rtnetlink.attribute(10, bytes(4))
+    body += rtnetlink.attribute(neigh.NDA_DST, address.packed) + rtnetlink.attribute(neigh.NDA_VNI, b"\0\0\0\1")
+    body += rtnetlink.attribute(3, bytes(16))
+    raw = bytearray(rtnetlink.HEADER.pack(16 + len(body), neigh.RTM_GETNEIGH, 0, 0, 0) + body)
+    assert neigh._usual_miss(bytes(raw)) == Miss(ifindex=index, address=address)
+    raw[at] = byte
+    assert decode_misses(bytes(raw)) == neigh._misses(bytes(raw))
+
+
 @given(addresses, macs, st.integers(0, 200))
 def test_a_cut_off_piece_gives_what_was_whole(address: Address, mac: Mac, length: int) -> None:
     """Truncation anywhere loses only the message it cuts."""

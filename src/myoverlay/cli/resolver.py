@@ -108,7 +108,8 @@ class Resolver:
                 return None
             subnet = _EVERYWHERE[address.version if address is not None else 4]
             now = self._known
-            decided = answers.decide(miss, now.remote, now.macs, answers.Here.of(now.local), None, subnet, True)
+            here = answers.Here.of(now.local, None, subnet)
+            decided = answers.decide(miss, now.remote, now.macs, here, True)
             if isinstance(decided, answers.Answer):
                 self._answer(decided.peer, miss)
                 return None

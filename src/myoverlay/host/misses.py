@@ -106,24 +106,43 @@ class MissLoop(Loop):
         counted, and those of a storm that were turned away noted, once for all of a kind.
         """
         view, definition, eager = local.view, local.network.definition, local.eager
-        here = answers.Here.of(local.present())
+        here = answers.Here.of(local.present(), definition.gateway, definition.subnet)
+        others: list[tuple[Miss, answers.Ask | answers.Silence]] = []
         outcomes: Counter[str] = Counter()
-        turned_away: Miss | None = None
-        for miss in sorted(misses, key=lambda one: one.address not in view.peers and one.mac not in view.macs):
-            decided = answers.decide(miss, view.peers, view.macs, here, definition.gateway, definition.subnet, eager)
-            if isinstance(decided, answers.Ask):
-                outcome = "asked" if self._lookup.ask(local, decided) else "limited"
-            else:
-                outcome = decided.kind
-            outcomes[outcome] += 1
+        for miss in misses:
+            decided = answers.decide(miss, view.peers, view.macs, here, eager)
             if isinstance(decided, answers.Answer):
                 local.answer(decided.peer)
-            if outcome == "limited":
-                turned_away = miss
+                outcomes[decided.kind] += 1
+                self.on_miss(local, miss, decided.kind)
             else:
-                self.on_miss(local, miss, outcome)
+                others.append((miss, decided))
+        self._look_for(local, others, outcomes)
         for outcome, count in outcomes.items():
             self.tally.add("misses", outcome, count)
+
+    def _look_for(
+        self,
+        local: LocalOverlay,
+        misses: Sequence[tuple[Miss, answers.Ask | answers.Silence]],
+        outcomes: Counter[str],
+    ) -> None:
+        """Have the store asked for who is not known, as many as may be: of those that came together the others are
+        turned away at once.
+        """
+        turned_away: Miss | None = None
+        has_room = True
+        for miss, decided in misses:
+            if isinstance(decided, answers.Silence):
+                outcome = decided.kind
+            elif has_room and self._lookup.ask(local, decided):
+                outcome = "asked"
+            else:
+                has_room = has_room and self._lookup.has_room()
+                turned_away, outcome = miss, "limited"
+            outcomes[outcome] += 1
+            if outcome != "limited":
+                self.on_miss(local, miss, outcome)
         if turned_away is not None:
             self.on_miss(local, turned_away, "limited")
 
@@ -172,17 +191,24 @@ class Lookup(Loop):
         self._queue.put(question)
         return True
 
+    def has_room(self) -> bool:
+        """May the store be asked for anything now?"""
+        with self._lock:
+            return self._gate.has_room(self._now())
+
     def round(self) -> None:
         item = self._queue.get()
         if isinstance(item, LocalOverlay):
             item.compare()
         elif item is not None and self._is_wanted(item):
             peer = self._find(item)
+            if peer is not None:  # a packet waits: who asked is answered before anything is noted
+                # Nobody here knew it when it was asked for: where rows are programmed ahead, learning it wrote them.
+                written = item.local.eager and item.local.view.peers.get(peer.address) == peer
+                item.local.answer(peer, written)
             outcome = "found" if peer else "unknown"
             self.tally.add("misses", outcome)
             self.on_outcome(item.local, item.ask.address, item.ask.mac, outcome)
-            if peer is not None:
-                item.local.answer(peer)
 
     def _is_wanted(self, question: _Question) -> bool:
         """Questions that waited too long, because the store was away, are dropped: who wants to know asks again."""

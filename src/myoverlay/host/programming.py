@@ -111,15 +111,16 @@ class Programming:
         self._converger.peers(ground, want, view.complete, local, touched)
         self._answered = Touched(set(), set())
 
-    def answer(self, ground: Ground, peer: Peer) -> None:
-        """Somebody here asked for this peer: write its rows if they are not there, and tell whoever asked."""
+    def answer(self, ground: Ground, peer: Peer, written: bool = False) -> None:
+        """Somebody here asked for this peer: write its rows, unless that is done since, and tell whoever asked."""
         self._pulled.add(peer.address)
         self._answered.addresses.add(peer.address)
         self._answered.macs.add(peer.mac)
-        known = self.claims.macs.get(peer.mac)
-        # A MAC that somebody has is not led elsewhere because an address is told to be behind it too.
-        there = peer if known is None else msgspec.structs.replace(peer, vtep=known.vtep)
-        self._converger.refill(ground, rows.wanted({peer.address: there}, self._present()))
+        if not written:
+            known = self.claims.macs.get(peer.mac)
+            # A MAC that somebody has is not led elsewhere because an address is told to be behind it too.
+            there = peer if known is None else msgspec.structs.replace(peer, vtep=known.vtep)
+            self._converger.refill(ground, rows.wanted({peer.address: there}, self._present()))
         self._converger.announce(ground, peer.address, peer.mac, "miss")
 
     def wanted(self, view: View) -> rows.Rows:

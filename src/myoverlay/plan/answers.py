@@ -10,14 +10,23 @@ from myoverlay.values import Address, Mac, Miss, Peer, Record, Subnet
 
 
 class Here(msgspec.Struct, frozen=True):
-    """What this host's containers have: for many questions at once, each of which is looked up in it."""
+    """What this host's containers have, the gateway among it, and what any could have: for many questions at once."""
 
     addresses: frozenset[Address]
     macs: frozenset[Mac]
+    version: int
+    first: int
+    last: int
 
     @classmethod
-    def of(cls, local: Collection[Record]) -> Here:
-        return cls(frozenset(one.address for one in local), frozenset(one.mac for one in local))
+    def of(cls, local: Collection[Record], gateway: Address | None, subnet: Subnet) -> Here:
+        addresses = {one.address for one in local} | ({gateway} if gateway is not None else set())
+        macs = frozenset(one.mac for one in local)
+        return cls(frozenset(addresses), macs, subnet.version, subnet.first, subnet.last)
+
+    def could_be(self, address: Address) -> bool:
+        """May a container have it? As `Subnet.is_host`, which works out the subnet's ends each time."""
+        return self.first <= address.number <= self.last and address.version == self.version
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -45,16 +54,14 @@ def decide(
     peers: Mapping[Address, Peer],
     macs: Mapping[Mac, Peer],
     here: Here,
-    gateway: Address | None,
-    subnet: Subnet,
     eager: bool,
 ) -> Answer | Ask | Silence:
     """What to do about one miss, from memory alone."""
     if miss.address is not None:
-        if miss.address == gateway or miss.address in here.addresses:
+        if miss.address in here.addresses:
             return Silence("local")
         peer = peers.get(miss.address)
-        if peer is None and not subnet.is_host(miss.address):
+        if peer is None and not here.could_be(miss.address):
             return Silence("unknown")
     else:
         if miss.mac in here.macs:

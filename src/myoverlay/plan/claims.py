@@ -77,7 +77,7 @@ def _records(listed: HostList | None) -> dict[Address, Record]:
     if listed is None or not listed.vtep.is_unicast:
         return {}
     best = {record.address: record for record in listed.records}
-    if len(best) < len(listed.records):  # an address twice, which no host of ours writes
+    if len(best) < len(listed.records):  # an address twice: no host of ours writes that, and the others need not wait
         best = {}
         for record in listed.records:
             other = best.get(record.address)

@@ -23,17 +23,19 @@ class Gate:
 
     def admits(self, question: Hashable, now: float) -> bool:
         """May it be asked now? Yes means that it is."""
-        if self.is_open(question, now):
-            return False
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled) * self._rate)
-        self._filled = now
-        if self._tokens < 1.0:
+        if self.is_open(question, now) or not self.has_room(now):
             return False
         self._tokens -= 1.0
         if len(self._until) > 10 * self._burst:
             self._until = {asked: until for asked, until in self._until.items() if until > now}
         self._until[question] = now + self._quiet
         return True
+
+    def has_room(self, now: float) -> bool:
+        """May anything be asked now?"""
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled) * self._rate)
+        self._filled = now
+        return self._tokens >= 1.0
 
     def is_open(self, question: Hashable, now: float) -> bool:
         """Was it asked so lately that the answer is still wanted?"""

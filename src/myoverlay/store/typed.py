@@ -80,7 +80,7 @@ class Typed:
         return "/".join((self.prefix, *(str(part) for part in parts)))
 
     def read(self, kind: type[T], entry: Entry | None, decode: Callable[[bytes], T] | None = None) -> Held[T] | None:
-        """An entry as a `kind`; None where there is none, or a bad one. `decode`: in place of the kind's own."""
+        """An entry as a `kind`; None where there is none, or a bad one. `decode`: in place of the kind's reader."""
         if entry is None:
             return None
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bench import check, results
@@ -10,6 +12,7 @@ from bench.goals import GOALS, SAME, Limit, Most, Ratio, judge, reached
 from bench.names import DOCKER, NONE, OURS
 from bench.results import Measured, Results, Round
 from bench.spread import Spread
+from tests.pure.bench.test_scale import whole
 
 
 @pytest.mark.parametrize(
@@ -40,9 +43,15 @@ def rounds(**columns: list[float]) -> Measured:
 def test_what_is_taken_off_is_taken_off_both_in_each_round() -> None:
     """(ours - none) / (theirs - none), round by round, not of the medians."""
     ratio = Ratio("f", "x", "at most", 0.5, "ours", "theirs", "none")
-    measured = rounds(ours=[11.0, 25.0], theirs=[12.0, 40.0], none=[10.0, 20.0])
-    assert ratio.values(measured) == [0.5, 0.25]
+    measured = rounds(ours=[11.0, 25.0] * 8, theirs=[12.0, 40.0] * 8, none=[10.0, 20.0] * 8)
+    assert ratio.values(measured) == [0.5, 0.25] * 8
     assert ratio.judge(measured)[1]
+
+
+def test_a_ratio_of_few_rounds_is_no_figure() -> None:
+    """What `--short` measures meets none of them."""
+    with pytest.raises(ValueError, match="15 rounds of at least 16"):
+        Ratio("f", "x", "at least", 1.0, "a", "b").judge(rounds(a=[1.0] * 15, b=[1.0] * 15))
 
 
 def test_rounds_that_one_took_no_part_in_do_not_pair() -> None:
@@ -55,6 +64,7 @@ def test_a_limit_is_for_the_median_and_most_for_every_round() -> None:
     """One bad round does not miss a limit; one lost packet misses `none`."""
     measured = rounds(**{OURS: [1.0, 2.0, 90.0]})
     assert Limit("f", "x", 2.0).judge(measured)[1]
+    assert Limit("f", "x", 2.0).judge(measured)[0].endswith("in 3 rounds, 1 of them above")
     assert not Limit("f", "x", 1.9).judge(measured)[1]
     assert Most("f", "x", 90).judge(measured)[1]
     assert not Most("f", "x", 0).judge(measured)[1]
@@ -85,20 +95,35 @@ def good() -> Results:
 
 
 def test_the_check_fails_on_one_miss(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 0 where all goals are met; 1 where one of them is missed, is not measured, or there are no results."""
-    file = tmp_path / "latest.json"  # type: ignore[operator]
+    """Status 0 where all goals are met; 1 where one of them is missed, is not measured, or there are no results, and
+    where a promise about size is broken, or there are no results about it.
+    """
+    file, scale = tmp_path / "latest.json", tmp_path / "scale.json"  # type: ignore[operator]
     results.write(good(), file)
-    assert check.main(["--results", str(file)]) == 0
+    asked = ["--results", str(file), "--scale", str(scale)]
+    part = whole()
+    del part["sizes"][-1]
+    for found, said in (
+        ({}, "nothing about size"), ([], "nothing about size"), (whole(cpu=40.0), "NOT MET      1 changes/s"),
+        (part, "NOT MEASURED 1/s at 100000"),
+    ):  # fmt: skip
+        scale.write_text(json.dumps(found))
+        assert check.main(asked) == 1
+        told = capsys.readouterr()
+        assert said in told.out + told.err
+        assert f"{len(GOALS)} met, 0 not met" in told.out
+    scale.write_text(json.dumps(whole()))
+    assert check.main(asked) == 0
     assert f"{len(GOALS)} met, 0 not met" in capsys.readouterr().out
     slow = rounds(**{OURS: [1.0], DOCKER: [1.0]}).rounds[0]
     slow = Round(slow.order, {OURS: {"run ms": 4.0}, DOCKER: {"run ms": 4.0}, NONE: {"run ms": 1.0}})
     slow = Round((OURS, DOCKER, NONE), slow.values)
     results.write(good().with_figures({"docker-run": Measured((slow,) * 16)}), file)
-    assert check.main(["--results", str(file)]) == 1
+    assert check.main(asked) == 1
     assert "NOT MET      what a network adds to `docker run`: at most 0.5 ×" in capsys.readouterr().out
     lacking = good()
     results.write(Results({}, {k: v for k, v in lacking.figures.items() if k != "size"}), file)
-    assert check.main(["--results", str(file)]) == 1
+    assert check.main(asked) == 1
     assert "1 not measured" in capsys.readouterr().out
     assert check.main(["--results", str(tmp_path / "none.json")]) == 1  # type: ignore[operator]
 

@@ -74,7 +74,12 @@ def test_who_was_not_measured_is_named() -> None:
 
 
 def test_some_figures_are_put_in_place_of_old_ones() -> None:
-    """The others stay."""
-    new = SOME.with_figures({"size": Measured((Round(("a",), {"a": {"root MB": 60.0}}),))})
-    assert new.figures["size"].of("a", "root MB") == [60.0]
+    """The others stay, and so do all rounds of the old ones, through a file too."""
+    new = SOME
+    for size in (60.0, 61.0):
+        new = new.with_figures({"size": Measured((Round(("a",), {"a": {"root MB": size}}),))})
+    assert new.figures["size"].of("a", "root MB") == [61.0]
+    assert [one.of("a", "root MB") for one in new.figures["size"].earlier] == [[55.0], [60.0]]
+    assert [one.earlier for one in new.figures["size"].earlier] == [(), ()]
     assert new.figures["tcp1"] == SOME.figures["tcp1"]
+    assert decode(encode(new)) == new

@@ -10,6 +10,7 @@ import pytest
 
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.plan import answers
+from myoverlay.plan.gate import BURST
 from myoverlay.store.records import LookedUp
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, Mac, Miss, Peer, Subnet
@@ -45,6 +46,9 @@ class _Lookup:
         if self.count <= 2:
             self.said.append(f"ask {ask.address}")
         return self.count <= 2
+
+    def has_room(self) -> bool:
+        return self.count < 2
 
 
 def step(misses: Sequence[Miss]) -> tuple[list[str], list[str], dict[tuple[str, str], int], _Local]:
@@ -82,6 +86,23 @@ def test_a_storm_leaves_one_note_a_batch_and_reads_this_host_once() -> None:
     assert local.asked_present == 1
 
 
+def test_who_was_asked_for_just_now_keeps_nobody_from_being_asked_for() -> None:
+    """A question that is open is turned away by itself; where no more may be asked all that came with it are."""
+    tally = Tally()
+    lookup = Lookup(SimpleNamespace(), SimpleNamespace(), tally, lambda: 1.0)  # type: ignore[arg-type]
+    overlays: Any = SimpleNamespace(by_socket=dict)
+    loop, local = MissLoop(overlays, lookup, tally), _Local([])
+    local.network.network = "n"
+    asked = [nobody(1), nobody(1), nobody(2), *(Miss(ifindex=5, address=Address(f"10.5.2.{n}")) for n in range(250))]
+    ground = SimpleNamespace(misses=SimpleNamespace(read=lambda: asked), ifindex=5)
+    try:
+        loop.step(local, ground)  # type: ignore[arg-type]
+    finally:
+        loop.stop(1)
+    assert tally.all()["misses", "asked"] == BURST
+    assert tally.all()["misses", "limited"] == len(asked) - BURST
+
+
 def test_questions_of_another_device_are_left_alone() -> None:
     """A namespace may have others' devices too."""
     said, noted, counts, _ = step([Miss(ifindex=6, address=PEER.address)])
@@ -107,23 +128,25 @@ def test_the_list_of_a_known_host_is_read_without_asking_who_is_a_member(known: 
             "h4": SimpleNamespace(vtep="x"),
         }
 
-    answered: list[Peer] = []
+    answered: list[tuple[Peer, bool]] = []
     network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
-    local: Any = SimpleNamespace(view=view, network=network, answer=answered.append)
+    local: Any = SimpleNamespace(
+        view=view, network=network, eager=True, answer=lambda peer, written: answered.append((peer, written))
+    )
     records: Any = SimpleNamespace(lookup=lambda *_, **__: LookedUp(PEER, True, {}), members=members)
     watch = SimpleNamespace(fetch=fetch, at_hand=dict, learn=lambda _: None)
     discovery: Any = SimpleNamespace(watch_of=lambda _: watch)
     lookup = Lookup(records, discovery, Tally())
     assert lookup.ask(local, answers.Ask(address=PEER.address))
     lookup.round()
-    assert answered == [PEER]
+    assert answered == [(PEER, True)]  # what was learned is programmed: the rows are there
     assert fetched == ([{"h2"}] if known else [{"h2"}, {"members"}, {"h3"}])
 
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_in_a_small_overlay_one_question_is_enough(listed: bool) -> None:
     """All lists come with the index: who is in one is answered whatever the index says, who is in none is unknown."""
-    answered: list[Peer] = []
+    answered: list[tuple[Peer, bool]] = []
     asked: list[Any] = []
     view = SimpleNamespace(peers={}, macs={}, lists={})
 
@@ -135,10 +158,12 @@ def test_in_a_small_overlay_one_question_is_enough(listed: bool) -> None:
         view.peers.update({peer.address: peer for peer in lists.values()})
 
     network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
-    local: Any = SimpleNamespace(view=view, network=network, answer=answered.append)
+    local: Any = SimpleNamespace(
+        view=view, network=network, eager=False, answer=lambda peer, written: answered.append((peer, written))
+    )
     watch = SimpleNamespace(at_hand=lambda: {"a": None}, learn=learn)
     one = Lookup(SimpleNamespace(lookup=lookup), SimpleNamespace(watch_of=lambda _: watch), Tally())  # type: ignore[arg-type]
     assert one.ask(local, answers.Ask(address=PEER.address))
     one.round()
     assert asked == [(PEER.address, {"a": None})]
-    assert answered == ([PEER] if listed else [])
+    assert answered == ([(PEER, False)] if listed else [])  # rows are pulled by who asks

@@ -153,6 +153,19 @@ def _turn_own(local: LocalOverlay, chance: random.Random) -> bool:
     return True
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_whose_rows_are_written_is_told_of_alone(host: Callable[[str], Host], written: bool) -> None:
+    """Who asked hears of the peer both ways; its rows are written for that unless they have just been."""
+    site = Site(host("ann"))
+    site.learn(IDS[0], one(0, 2), anew=True)
+    (peer,) = site.local.view.peers.values()
+    tally, site.written = site.local._converger._tally, []
+    site.local.answer(peer, written)
+    assert sum(map(len, site.written)) == (0 if written else 2)
+    assert tally.all()["announcements", "miss"] == 1
+    assert site.tables() == site.local._programming.wanted(site.local.view)
+
+
 def test_what_failed_is_written_with_the_next_change(host: Callable[[str], Host]) -> None:
     """Where the kernel refused a batch nothing of it is forgotten: after that everything is looked at."""
     site = Site(host("ann"))

@@ -41,7 +41,7 @@ def test_decide(asked: Address | Mac, answer: object, eager: bool) -> None:
     peers = {one.address: one for one in (PEER, FAR)}
     macs = {one.mac: one for one in (PEER, FAR)}
     expected = Answer(answer.peer, "late" if eager else "pull") if isinstance(answer, Answer) else answer
-    assert decide(Miss(ifindex=1, **of), peers, macs, Here.of([LOCAL]), GATEWAY, SUBNET, eager) == expected
+    assert decide(Miss(ifindex=1, **of), peers, macs, Here.of([LOCAL], GATEWAY, SUBNET), eager) == expected
 
 
 def test_a_local_container_is_local_even_where_a_peer_claims_it() -> None:
@@ -49,9 +49,9 @@ def test_a_local_container_is_local_even_where_a_peer_claims_it() -> None:
     claim = Peer(address=LOCAL.address, mac=LOCAL.mac, vtep=Address("192.0.2.2"))
     peers, macs = {claim.address: claim}, {claim.mac: claim}
     for miss in (Miss(ifindex=1, address=LOCAL.address), Miss(ifindex=1, mac=LOCAL.mac)):
-        assert decide(miss, peers, macs, Here.of([LOCAL]), None, SUBNET, True) == Silence("local")
+        assert decide(miss, peers, macs, Here.of([LOCAL], None, SUBNET), True) == Silence("local")
 
 
 def test_an_empty_question_asks_nothing_of_memory() -> None:
     """A miss without a MAC is about nobody that is known."""
-    assert decide(Miss(ifindex=1), {}, {PEER.mac: PEER}, Here.of([]), None, SUBNET, True) == Ask()
+    assert decide(Miss(ifindex=1), {}, {PEER.mac: PEER}, Here.of([], None, SUBNET), True) == Ask()

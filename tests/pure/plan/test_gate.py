@@ -24,6 +24,18 @@ def test_many_questions_are_asked_at_a_rate() -> None:
     assert sum(gate.admits(n, 1000.0) for n in range(200, 300)) == 10
 
 
+def test_there_is_room_until_all_that_may_be_asked_was() -> None:
+    """Who asks whether there is room asks for nothing by that."""
+    gate = Gate(1, 1.0, 60.0)
+    assert [gate.has_room(0.0), gate.has_room(0.0), gate.admits("a", 0.0), gate.has_room(0.5)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert gate.has_room(1.1)
+
+
 def test_a_refused_question_may_be_asked_later() -> None:
     """Who was turned away for the rate is not held for asked."""
     gate = Gate(1, 1.0, 60.0)

@@ -82,6 +82,33 @@ def test_no_list_is_refused_with_the_same_words(before: HostList, raw: bytes) ->
     assert outcome(reader_after(before), raw) == outcome(decoder(HostList), raw)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        '"records":[{"address":"x","address":"10.5.0.2","mac":"02:42:0a:05:00:02"}]',
+        '"records":[{"address":"10.5.0.2","mac":7,"mac":"02:42:0a:05:00:02"}]',
+        '"records":[{"address":"10.5.0.2","mac":"x","mac":"02:42:0a:05:00:02"}]',
+        '"records":[{"address":"x","mac":"02:42:0a:05:00:02","addr\\u0065ss":"10.5.0.2"}]',
+        '"records":[{"address":"10.5.0.2","mac":"x"}],"records":[{"address":"10.5.0.2","mac":"02:42:0a:05:00:02"}]',
+        '"records":[{"address":"10.5.0.2","mac":"x"}],"r\\u0065cords":[]',
+        '"records":[{"address":"10.5.0.2","mac":"02:42:0a:05:00:02","generation":-1}],"records":[]',
+    ],
+)
+def test_what_is_said_twice_is_checked_twice(told: str) -> None:
+    """Of a repeated key JSON takes the last, and any reader checks the others: one that knows more believes no more."""
+    raw = f'{{"host":"{ANN}","overlay":"demo","vtep":"192.0.2.1",{told}}}'.encode()
+    assert isinstance(outcome(decoder(HostList), raw), str)
+    for before in (listed(), listed(record(ADDRESSES[0]))):
+        assert outcome(reader_after(before), raw) == outcome(decoder(HostList), raw)
+
+
+def test_what_is_said_twice_and_right_is_read() -> None:
+    """The last one counts, as for any reader."""
+    words = '"address":"10.5.0.3","address":"10.5.0.2","mac":"02:42:0a:05:00:02"'
+    raw = f'{{"host":"{ANN}","overlay":"demo","vtep":"192.0.2.1","records":[{{{words}}}]}}'.encode()
+    assert reader_after(listed())(raw) == decoder(HostList)(raw) == listed(record(ADDRESSES[0], 0))
+
+
 def test_what_nests_without_end_is_refused() -> None:
     """A list that is nested too deeply for the reader's stack is refused with a ValueError too."""
     with pytest.raises(ValueError, match="nested too deeply"):
