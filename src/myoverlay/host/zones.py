@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.view import View
 from myoverlay.plan import zone
-from myoverlay.plan.shared import differing
+from myoverlay.plan.shared import apart, differing
 from myoverlay.plan.zone import Change, End, Zone
 from myoverlay.values import Address, Endpoint, HostId, Network, Record
 
@@ -81,8 +81,7 @@ def _touched(before: Known, known: Known) -> set[Address]:
     old, new = before.view, known.view
     touched = differing(old.peers, new.peers)
     for host in differing(old.lists or {}, new.lists or {}):
-        then, now = ({record.address: record for record in _records(view, host)} for view in (old, new))
-        touched |= {address for address in then.keys() | now.keys() if then.get(address) != now.get(address)}
+        touched.update(record.address for part in apart(_records(old, host), _records(new, host)) for record in part)
     for host in before.dead ^ known.dead:
         touched |= {record.address for view in (old, new) for record in _records(view, host)}
     mine, ours = ({one.address: one for one in each.endpoints} for each in (before, known))

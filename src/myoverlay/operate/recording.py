@@ -14,7 +14,7 @@ from myoverlay.host.peers import PeerWatch
 from myoverlay.host.view import View
 from myoverlay.operate.control import Answer, Method
 from myoverlay.operate.recorder import CALL, KERNEL, KINDS, MISS, STORE, Recorder
-from myoverlay.plan.shared import differing
+from myoverlay.plan.shared import apart, differing
 from myoverlay.store.typed import Held
 from myoverlay.values import Address, HostId, HostList, Miss, Peer, Record
 
@@ -159,8 +159,8 @@ class Recording:
             self._recorder.note(STORE, local.network.overlay, change=change, host=name, vtep=vtep, containers=count)
         elif old.value.vtep != new.value.vtep:
             self._recorder.note(STORE, local.network.overlay, change="host moved", host=name, vtep=new.value.vtep)
-        then, now = (_by_address(held.value.records if held is not None else ()) for held in (old, new))
-        self._changed(local, name, then, now)
+        gone, come = apart(*(held.value.records if held is not None else () for held in (old, new)))
+        self._changed(local, name, _by_address(gone), _by_address(come))
 
     def _changed(self, local: LocalOverlay, host: str, then: Mapping[str, str], now: Mapping[str, str]) -> None:
         overlay = local.network.overlay

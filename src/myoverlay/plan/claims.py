@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from myoverlay.plan.rows import Rows, Written, rank
-from myoverlay.plan.shared import Draft, Shared
+from myoverlay.plan.shared import Draft, Shared, apart
 from myoverlay.values import Address, Definition, Fdb, HostId, HostList, Mac, Neigh, Peer, Record
 
 K = TypeVar("K")
@@ -56,9 +56,13 @@ def said_by(definition: Definition, host: HostId, before: HostList | None, now: 
         return Said(host, {})
     old, new = _records(before), _records(now)
     moved = before is not None and now is not None and before.vtep != now.vtep
-    peers: dict[Address, Peer | None] = {address: None for address in old if address not in new}
-    for address, record in new.items():
-        if not moved and old.get(address) == record:
+    # What did not change is the same object, or nearly all of it is: 100 records are not compared for one.
+    parts = (old.values(), new.values()) if moved else apart(_of(before), _of(now))
+    touched = dict.fromkeys(record.address for part in parts for record in part)
+    peers: dict[Address, Peer | None] = {address: None for address in touched if address in old and address not in new}
+    for address in touched:
+        record = new.get(address)
+        if record is None or (not moved and old.get(address) == record):
             continue
         fits = definition.subnet.is_host(address) and address != definition.gateway
         peers[address] = _peer(host, now, record) if fits and now is not None else None
@@ -70,6 +74,10 @@ def said_outside(before: Iterable[Peer], now: Iterable[Peer]) -> Said:
     old, new = ({peer.address: peer for peer in peers} for peers in (before, now))
     peers: dict[Address, Peer | None] = {address: None for address in old if address not in new}
     return Said(None, peers | {address: peer for address, peer in new.items() if old.get(address) != peer})
+
+
+def _of(listed: HostList | None) -> tuple[Record, ...]:
+    return listed.records if listed is not None else ()
 
 
 def _records(listed: HostList | None) -> dict[Address, Record]:

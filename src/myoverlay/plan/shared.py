@@ -135,3 +135,9 @@ def differing(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
     if isinstance(before, Shared) and isinstance(after, Shared):
         return before.differing(after)
     return {key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}
+
+
+def apart(before: Sequence[V], after: Sequence[V]) -> tuple[list[V], list[V]]:
+    """The objects that only the one holds, and those that only the other does, each in its order."""
+    old, new = set(map(id, before)), set(map(id, after))
+    return [one for one in before if id(one) not in new], [one for one in after if id(one) not in old]

@@ -52,7 +52,13 @@ def _read_after(before: HostList, raw: bytes) -> HostList:
     try:
         page = _read_page(raw)
         records = [
-            one if (one := known.get(line.address)) and _says(one, line) else _record(line) for line in page.records
+            one
+            if (one := known.get(line.address)) is not None
+            and one.mac == line.mac
+            and one.generation == line.generation
+            and one.names == line.names
+            else _record(line)
+            for line in page.records
         ]
     except ValueError:
         return _read_whole(raw)  # it says what is wrong, and where
@@ -67,10 +73,6 @@ def _may_repeat_a_key(raw: bytes, records: int) -> bool:
     """
     words = raw.count(b'"address"'), raw.count(b'"mac"'), raw.count(b'"records"')
     return b"\\" in raw or words[0] != records or words[1] != records or words[2] > 1
-
-
-def _says(one: Record, line: _Line) -> bool:
-    return one.mac == line.mac and one.generation == line.generation and one.names == line.names
 
 
 def _record(line: _Line) -> Record:
