@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _ROUND, _DEADLINE, _LOOKS = 1.0, 2.0, 5
 #: What the kernel tells of a row within so many seconds after we wrote it or took it away is our own doing.
 OURS = 5.0
+#: What is told is read so much later, seconds: most of it is our own doing, and a packet may be waiting for the rest.
+_LULL = 0.02
 Row = Neigh | Fdb
 
 
@@ -182,7 +184,10 @@ class KernelWatch(Loop):
             self._written.append((self._now(), ground, frozenset(rows), gone))
 
     def round(self) -> None:
-        for key, _ in self._selector.select(_ROUND):
+        ready = self._selector.select(_ROUND)
+        if any(isinstance(key.data, _Ear) for key, _ in ready):
+            self.stopping.wait(_LULL)
+        for key, _ in ready:
             if key.fd == self._wake:
                 os.eventfd_read(self._wake)
             elif isinstance(key.data, _Ear):
