@@ -26,7 +26,7 @@ FULL = Plan(
     rates=((1.0, 15.0), (10.0, 10.0), (100.0, 8.0)),
     idle=8.0,
 )
-SHORT = Plan(sizes=(Size(1, 20), Size(4, 20)), watchers=2, few=1, rates=((10.0, 3.0),), idle=1.0)
+SHORT = Plan(sizes=(Size(1, 20), Size(4, 20)), watchers=2, few=2, rates=((10.0, 3.0),), idle=1.0)
 
 
 def main(arguments: list[str]) -> int:

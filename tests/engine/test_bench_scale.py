@@ -25,7 +25,7 @@ def test_it_runs(tmp_path: Path) -> None:
         assert not size["bugs"]
         assert 0.95 <= row["seen"] <= 1.05
         assert 0 < row["reached"] <= 10
-        assert (few["watchers"], few["rate"]) == (1, 10)
+        assert (few["watchers"], few["rate"]) == (2, 10)
         assert 0.95 <= few["seen"] <= 1.05
         assert row["rows"]["min"] > 0
         assert row["bytes"]["min"] > 0
