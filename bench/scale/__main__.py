@@ -14,16 +14,16 @@ from typing import Any
 
 from bench.scale import capacity, counted, plots
 from bench.scale.measure import Plan, Size, as_json, measure
-from bench.scale.promise import promises
+from bench.scale.promise import ENDPOINTS, RATES, promises
 from lab.lab import Lab
 
 RESULTS = Path(__file__).parents[1] / "results"
 #: With 100 endpoints per host; the watching hosts come on top.
 FULL = Plan(
-    sizes=(Size(1, 100), Size(10, 100), Size(100, 100), Size(1000, 100)),
+    sizes=tuple(Size(endpoints // 100, 100) for endpoints in ENDPOINTS),
     watchers=20,
     few=2,
-    rates=((1.0, 15.0), (10.0, 10.0), (100.0, 8.0)),
+    rates=tuple(zip(RATES, (15.0, 10.0, 8.0), strict=True)),
     idle=8.0,
 )
 SHORT = Plan(sizes=(Size(1, 20), Size(4, 20)), watchers=2, few=2, rates=((10.0, 3.0),), idle=1.0)

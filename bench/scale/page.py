@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.scale.plots import RESULTS
+from bench.scale.promise import at_rate
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 #: How many hosts on one overlay what Consul carries is divided by.
@@ -99,7 +100,7 @@ def load(results: dict[str, Any]) -> str:
     body = []
     for size in results["sizes"]:
         idle = size["idle"]["requests_per_s"]["median"]
-        rows = [next(row for row in size["rates"] if row["rate"] == rate) for rate in rates[:-1]] + [size["few"]]
+        rows = [at_rate(size, rate) for rate in rates[:-1]] + [size["few"]]
         asked = [idle, *(idle + row["watch_requests"]["median"] * row["rate"] for row in rows)]
         body.append((f"{size['hosts']:,}", *(f"{one * size['hosts']:,.0f}" for one in asked)))
     return _rows(head, body)

@@ -21,7 +21,7 @@ def promises(results: dict[str, Any]) -> list[tuple[bool, str]]:
     if not sizes:
         return []
     rates = sorted({row["rate"] for size in sizes for row in size["rates"]})
-    costs = [_cpu(f"{rate:g} changes/s", {size["endpoints"]: _at(size, rate) for size in sizes}) for rate in rates]
+    costs = [_cpu(f"{rate:g} changes/s", {size["endpoints"]: at_rate(size, rate) for size in sizes}) for rate in rates]
     few = {size["endpoints"]: size["few"] for size in sizes}
     watchers = sizes[0]["few"]["watchers"]
     costs.append(_cpu(f"{rates[-1]:g} changes/s, watched by {watchers} alone", few))
@@ -35,7 +35,8 @@ def lacking(results: dict[str, Any]) -> str:
     return ", ".join(missing)
 
 
-def _at(size: dict[str, Any], rate: float) -> dict[str, Any]:
+def at_rate(size: dict[str, Any], rate: float) -> dict[str, Any]:
+    """What was measured of a size at so many changes a second. Raises KeyError."""
     return {row["rate"]: row for row in size["rates"]}[rate]  # type: ignore[no-any-return]
 
 
