@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from myoverlay import __version__
-from myoverlay.errors import MyoverlayError
+from myoverlay.errors import MyoverlayError, Unavailable
 from myoverlay.host.epoch import Epoch
 from myoverlay.host.journal import Journal
 from myoverlay.host.loop import Loop
@@ -120,13 +120,16 @@ class Liveness(Loop):
 
     def _announce(self, mine: Alive, holder: str | None) -> None:
         assert self._session is not None
-        if self._presence.announce(mine, self._session, holder):
-            if self._journal.announced != self._session:
-                self._journal.announced = self._session
-            self._presence.end_witness(mine.host)
-            self.announced.set()
-            # Last: whatever failed before is done again in the next round.
-            self._announced = mine
+        if not self._presence.announce(mine, self._session, holder):
+            # Its session, or the former one, ended meanwhile. Nothing of this host is written before it is announced:
+            # the next try must not wait for the next round.
+            raise Unavailable("a session ended while this host was being announced")
+        if self._journal.announced != self._session:
+            self._journal.announced = self._session
+        self._presence.end_witness(mine.host)
+        self.announced.set()
+        # Last: whatever failed before is done again in the next round.
+        self._announced = mine
 
     def _bar(self, reason: str | None) -> None:
         with self._lock:

@@ -227,8 +227,8 @@ class Publisher(Loop):
         self._delay[overlay] = delay
         log.warning("overlay %s is published again in %.1f s: %s", overlay, delay, error)
         with self._turn:
-            if overlay in self._asked:
-                self._due[overlay] = self._now() + delay * random.uniform(0.5, 1.0)
+            if overlay in self._asked:  # what was offered meanwhile does not wait for that
+                self._due.setdefault(overlay, self._now() + delay * random.uniform(0.5, 1.0))
 
     def _publish(self, local: LocalOverlay) -> bool:
         """Write until the store holds what the journal says; True while an address is contested.

@@ -293,6 +293,28 @@ def test_a_round_that_was_cut_short_is_ended_by_the_next(host: Make, store: Sqli
     pytest.fail("a round never ends")
 
 
+@pytest.mark.parametrize("call", ["renew_session", "commit"])
+def test_a_session_that_ends_within_the_first_round(host: Make, ticks: Clock, call: str) -> None:
+    """A restart whose former session ends as it takes it over says that it is not announced, and is a moment later:
+    until then nothing of this host would be written, so it must not wait for its next turn.
+    """
+    ann = host("ann")
+    liveness(ann).step()
+    again = liveness(ann)
+
+    def end(name: str, _what: object) -> None:
+        if name == call:
+            ann.wire.before = lambda *_: None
+            ticks.now += 100 * TTL
+
+    ann.wire.before = end
+    with pytest.raises(Unavailable, match="while this host was being announced"):
+        again.step()
+    assert not again.announced.is_set()
+    again.step()
+    assert again.announced.is_set()
+
+
 def test_a_stopped_host_leaves_its_session(host: Make, store: SqliteStore) -> None:
     """The thread ends at once, and the key stays for the next run to take over."""
     ann = host("ann")
