@@ -347,7 +347,9 @@ class Discovery:
         self._begin = begin
         self._lock = threading.Lock()
         self._loops: dict[str, tuple[Watch, list[Watch | OutsiderWatch]]] = {}
-        #: Called with an overlay, and what was known of it before the store told of it and after.
+        #: Called with an overlay, and what was known of it before the store told of it and after: who waits for that
+        #: first, who notes it afterwards.
+        self.on_known: Learned = lambda *_: None
         self.on_learned: Learned = lambda *_: None
         #: Called with an overlay where somebody claims what another host has: it is to be told to others.
         self.on_accusing: Callable[[OverlayName], object] = lambda _: None
@@ -369,6 +371,7 @@ class Discovery:
             self._begin(loop)
 
     def _tell(self, local: LocalOverlay, before: View, after: View) -> None:
+        self.on_known(local, before, after)
         self.on_learned(local, before, after)
         if after.claims.accuses() - before.claims.accuses():
             self.on_accusing(local.network.overlay)

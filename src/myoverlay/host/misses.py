@@ -13,7 +13,7 @@ import selectors
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -23,6 +23,7 @@ from myoverlay.host.ground import Ground
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.loop import Loop
 from myoverlay.host.overlays import Overlays
+from myoverlay.host.view import View
 from myoverlay.kernel.listener import Overrun
 from myoverlay.plan import answers
 from myoverlay.plan.gate import BURST, QUIET, RATE, Gate
@@ -159,7 +160,7 @@ class _Question(msgspec.Struct, frozen=True):
 class Lookup(Loop):
     """Owns the thread `lookup`: asks the store what nobody here knows, each question once.
 
-    `_lock` guards the gate.
+    `_lock` guards the gate, and who is awaited.
     """
 
     def __init__(
@@ -172,6 +173,9 @@ class Lookup(Loop):
         self._lock = threading.Lock()
         self._gate = Gate(BURST, RATE, QUIET)
         self._queue: queue.SimpleQueue[_Question | LocalOverlay | None] = queue.SimpleQueue()
+        #: Addresses that somebody here asked for, by network, and until when the question is not asked again.
+        self._awaited: dict[tuple[str, Address], float] = {}
+        discovery.on_known = self._known
         #: Called with what the store was asked for, an address or a MAC, and what came of it.
         self.on_outcome: Callable[[LocalOverlay, Address | None, str | None, str], None] = lambda *_: None
 
@@ -201,14 +205,46 @@ class Lookup(Loop):
         if isinstance(item, LocalOverlay):
             item.compare()
         elif item is not None and self._is_wanted(item):
+            address = item.ask.address
+            if address is not None:
+                self._await(item.local, address)
             peer = self._find(item)
-            if peer is not None:  # a packet waits: who asked is answered before anything is noted
-                # Nobody here knew it when it was asked for: where rows are programmed ahead, learning it wrote them.
-                written = item.local.eager and item.local.view.peers.get(peer.address) == peer
-                item.local.answer(peer, written)
+            if peer is not None and (address is None or self._ends_waiting(item.local, [address])):
+                self._tell(item.local, peer)
             outcome = "found" if peer else "unknown"
             self.tally.add("misses", outcome)
             self.on_outcome(item.local, item.ask.address, item.ask.mac, outcome)
+
+    # -- who waits for an answer -----------------------------------------------------------------------------------
+
+    def _await(self, local: LocalOverlay, address: Address) -> None:
+        """Whoever tells of it is to be passed on at once, also one who tells of it after the store did not know it: the
+        container that asked does so again only after a second, and then another.
+        """
+        now = self._now()
+        with self._lock:
+            self._awaited = {asked: until for asked, until in self._awaited.items() if until > now}
+            self._awaited[local.network.network, address] = now + QUIET
+
+    def _ends_waiting(self, local: LocalOverlay, addresses: Iterable[Address]) -> list[Address]:
+        """Those of the addresses that were awaited, and are not from now on."""
+        network, now = local.network.network, self._now()
+        with self._lock:
+            return [one for one in addresses if self._awaited.pop((network, one), now) > now]
+
+    def _known(self, local: LocalOverlay, _before: View, after: View) -> None:
+        """The store told of something, from any thread."""
+        network = local.network.network
+        with self._lock:
+            told = [address for asked, address in self._awaited if asked == network and address in after.peers]
+        for address in self._ends_waiting(local, told):
+            self._tell(local, after.peers[address])
+
+    def _tell(self, local: LocalOverlay, peer: Peer) -> None:
+        """A packet waits. Nobody here knew it before: where rows are programmed ahead, learning it wrote them."""
+        local.answer(peer, written=local.eager and local.view.peers.get(peer.address) == peer)
+
+    # -- questions -------------------------------------------------------------------------------------------------
 
     def _is_wanted(self, question: _Question) -> bool:
         """Questions that waited too long, because the store was away, are dropped: who wants to know asks again."""

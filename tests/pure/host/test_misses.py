@@ -10,7 +10,7 @@ import pytest
 
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.plan import answers
-from myoverlay.plan.gate import BURST
+from myoverlay.plan.gate import BURST, QUIET
 from myoverlay.store.records import LookedUp
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, Mac, Miss, Peer, Subnet
@@ -167,3 +167,69 @@ def test_in_a_small_overlay_one_question_is_enough(listed: bool) -> None:
     one.round()
     assert asked == [(PEER.address, {"a": None})]
     assert answered == ([(PEER, False)] if listed else [])  # rows are pulled by who asks
+
+
+class _Asked:
+    """A look-up that finds nobody, in an overlay where PEER is told of later; `told` are the answers."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+        self.told: list[tuple[Peer, bool]] = []
+        self.view: Any = SimpleNamespace(peers={}, macs={}, lists={})
+        network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
+        self.local: Any = SimpleNamespace(
+            view=self.view, network=network, eager=True, answer=lambda peer, written: self.told.append((peer, written))
+        )
+        self.on_lookup: Any = lambda: None
+        self.discovery: Any = SimpleNamespace(watch_of=lambda _: None)
+        records: Any = SimpleNamespace(lookup=self._look_up)
+        self.lookup = Lookup(records, self.discovery, Tally(), lambda: self.now)
+        assert self.lookup.ask(self.local, answers.Ask(address=PEER.address))
+
+    def _look_up(self, *_: object, **__: object) -> LookedUp:
+        self.on_lookup()
+        return LookedUp(None, False, {})
+
+    def tell(self) -> None:
+        """The store tells of PEER."""
+        self.view.peers[PEER.address] = PEER
+        self.discovery.on_known(self.local, None, self.view)
+
+
+def test_who_is_told_of_after_he_was_asked_for_in_vain_is_passed_on_at_once() -> None:
+    """The container that asked would ask again only after a second; who was passed on once is not so again."""
+    asked = _Asked()
+    asked.lookup.round()
+    assert asked.told == []
+    asked.tell()
+    asked.tell()
+    assert asked.told == [(PEER, True)]
+
+
+def test_who_is_told_of_long_after_he_was_asked_for_is_not_passed_on() -> None:
+    """Whoever waits has asked again by then."""
+    asked = _Asked()
+    asked.lookup.round()
+    asked.now += QUIET
+    asked.tell()
+    assert asked.told == []
+
+
+def test_who_is_told_of_while_he_is_looked_for_is_passed_on_once() -> None:
+    """By whoever learned of him first."""
+    asked = _Asked()
+    asked.on_lookup = asked.tell
+    asked.lookup.round()
+    assert asked.told == [(PEER, True)]
+
+
+def test_others_and_other_networks_are_left_alone() -> None:
+    """What is told of another overlay, or of another address, answers nobody."""
+    asked = _Asked()
+    asked.lookup.round()
+    other = SimpleNamespace(**{**vars(asked.local), "network": SimpleNamespace(network="m", overlay="web")})
+    asked.discovery.on_known(other, None, SimpleNamespace(peers={PEER.address: PEER}))
+    asked.discovery.on_known(asked.local, None, SimpleNamespace(peers={}))
+    assert asked.told == []
+    asked.tell()
+    assert asked.told == [(PEER, True)]
