@@ -34,7 +34,7 @@ def about(versions: dict[str, str], short: bool) -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "Linux": platform.release(),
         "machine": f"{os.cpu_count()} cores, {_processor()}, {_memory()}",
-        **versions, "myoverlay": __version__, **extent,
+        **versions, "Python": platform.python_version(), "myoverlay": __version__, **extent,
     }  # fmt: skip
 
 

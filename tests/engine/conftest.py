@@ -158,12 +158,23 @@ def refused(host: Any, *arguments: str) -> str:
     return str(caught.value)
 
 
-def ping(host: Any, container: str, address: str, count: int = 3, interval: float = 0.2) -> list[float]:
-    """Round trips in ms of the pings that were answered."""
-    out = host.docker(
-        "exec", container, "ping", "-c", str(count), "-i", str(interval), "-W", "2", address, check=False, timeout=60
-    )  # fmt: skip
-    return [float(text) for text in re.findall(r"time=([0-9.]+) ms", out)]
+class Pings(list[float]):
+    """Round trips in ms; a failing assertion shows all that was said instead."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(float(text) for text in re.findall(r"time=([0-9.]+) ms", said))
+        self.said = said
+
+    def __repr__(self) -> str:
+        return self.said
+
+
+def ping(host: Any, container: str, address: str, count: int = 3, interval: float = 0.2) -> Pings:
+    """Those of the pings that were answered."""
+    done = host.docker_complete(
+        "exec", container, "ping", "-c", str(count), "-i", str(interval), "-W", "2", address, timeout=60
+    )
+    return Pings(done.stdout + done.stderr)
 
 
 def eventually(what: str, check: Callable[[], Any], timeout: float = 10.0) -> Any:

@@ -93,10 +93,12 @@ class Site:
     def meet(self, host: EngineHost, name: str = "fresh") -> None:
         """A new container of the host and one of the other host that never talked reach each other, and go."""
         other = self.h2 if host is self.h1 else self.h1
-        run(host, name)
-        assert len(ping(host, name, address(other, "talks"), 1)) == 1
-        assert len(ping(other, "talks", address(host, name), 1)) == 1
-        host.docker("rm", "-f", name)
+        try:
+            run(host, name)
+            assert len(ping(host, name, address(other, "talks"), 1)) == 1
+            assert len(ping(other, "talks", address(host, name), 1)) == 1
+        finally:  # in the way of the tests that follow it would hide why this one failed
+            host.docker("rm", "-f", name)
 
     def dump(self) -> str:
         return self.lab.dump()
