@@ -123,7 +123,8 @@ class Tls:
                 f"it refuses the client certificate {self._files.cert}: one that has not expired, signed by the"
                 f" authority that Consul trusts, is needed ({_words(reason)})"
             )
-        if isinstance(error, ssl.SSLEOFError):  # its last word was lost on the way
+        # Its last word was lost on the way; before Python 3.11.3 that was told as a proper end (gh-95494).
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             shown = "another client certificate" if self._files.cert else "a client certificate (CONSUL_CLIENT_CERT)"
             return f"it hung up while TLS came up: it may want {shown}"
         if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):

@@ -600,6 +600,21 @@ def test_tls_without_trust(secure: FakeConsul, pki: Path) -> None:
     assert secure.seen == []
 
 
+def test_tls_with_a_server_that_hangs_up(pki: Path) -> None:
+    """It may want a certificate, and its words to that were lost; said alike by every version of Python."""
+
+    def hang_up() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Call(hang_up)
+        with pytest.raises(Unavailable, match=r"hung up while TLS came up.*CONSUL_CLIENT_CERT"):
+            ConsulStore(f"https://127.0.0.1:{listener.getsockname()[1]}", ca=pki / "ca.pem").get("a", timeout=3)
+        server.result()
+
+
 def test_tls_with_a_server_that_speaks_none(fake: FakeConsul, pki: Path) -> None:
     """https to a plain port is Unavailable and sends no token."""
     store = ConsulStore(f"https://127.0.0.1:{fake.port}", ca=pki / "ca.pem", token=TOKEN)
