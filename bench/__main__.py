@@ -110,6 +110,8 @@ def main(arguments: Sequence[str]) -> int:
     began, partial = time.monotonic(), out.with_name(f"{out.stem}.partial.json")
     try:
         earlier = results.read(out) if asked.merge else None
+        if earlier and earlier.about.get("Python") != platform.python_version():
+            raise ValueError(f"{out} was measured on another Python: measure it whole")
         found, broken = run(
             figures,
             Extent(asked.short),

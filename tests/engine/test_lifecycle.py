@@ -98,7 +98,7 @@ class Site:
             assert len(ping(host, name, address(other, "talks"), 1)) == 1
             assert len(ping(other, "talks", address(host, name), 1)) == 1
         finally:  # in the way of the tests that follow it would hide why this one failed
-            host.docker("rm", "-f", name)
+            host.docker_complete("rm", "-f", name)
 
     def dump(self) -> str:
         return self.lab.dump()

@@ -382,11 +382,11 @@ class LocalOverlay:
             self._live = live(self.view.lists or {}, self.view.outsiders or ())
         (guard.keep if complete else guard.admit)(self.network.overlay, self._live)
 
-    def answer(self, peer: Peer, written: bool = False) -> None:
-        """Somebody here asked for this peer: write its rows, unless that is done since, and tell whoever asked."""
+    def answer(self, peer: Peer, learned: bool = False) -> None:
+        """Somebody here asked for this peer, of whom the store told since (`learned`), or not."""
         with self._lock:
             if self._ground is not None:
-                self._programming.answer(self._ground, peer, written)
+                self._programming.answer(self._ground, peer, self.view if learned else None)
 
     def compare(self) -> int:
         """Compare the tables with what is wanted and put them right; returns how many rows that took."""

@@ -13,7 +13,7 @@ import selectors
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _DEADLINE = 1.0
 _ROUND = 1.0
+#: Seconds that a container tries for: it asks three times, one second apart (mcast_solicit, retrans_time_ms).
+_TRIES = 3.0
 
 
 class MissLoop(Loop):
@@ -173,7 +175,7 @@ class Lookup(Loop):
         self._lock = threading.Lock()
         self._gate = Gate(BURST, RATE, QUIET)
         self._queue: queue.SimpleQueue[_Question | LocalOverlay | None] = queue.SimpleQueue()
-        #: Addresses that somebody here asked for, by network, and until when the question is not asked again.
+        #: Addresses that somebody here asked for, by network, and until when he waits.
         self._awaited: dict[tuple[str, Address], float] = {}
         discovery.on_known = self._known
         #: Called with what the store was asked for, an address or a MAC, and what came of it.
@@ -192,6 +194,10 @@ class Lookup(Loop):
         with self._lock:
             if not self._gate.admits(question.name, now):
                 return False
+            if ask.address is not None:
+                if len(self._awaited) > 10 * BURST:
+                    self._awaited = {asked: until for asked, until in self._awaited.items() if until > now}
+                self._awaited[local.network.network, ask.address] = now + _TRIES
         self._queue.put(question)
         return True
 
@@ -205,46 +211,37 @@ class Lookup(Loop):
         if isinstance(item, LocalOverlay):
             item.compare()
         elif item is not None and self._is_wanted(item):
-            address = item.ask.address
-            if address is not None:
-                self._await(item.local, address)
             peer = self._find(item)
-            if peer is not None and (address is None or self._ends_waiting(item.local, [address])):
-                self._tell(item.local, peer)
+            if peer is not None and self._is_awaited(item):
+                learned = item.local.view.peers.get(peer.address) == peer
+                item.local.answer(peer, learned)
             outcome = "found" if peer else "unknown"
             self.tally.add("misses", outcome)
             self.on_outcome(item.local, item.ask.address, item.ask.mac, outcome)
 
-    # -- who waits for an answer -----------------------------------------------------------------------------------
-
-    def _await(self, local: LocalOverlay, address: Address) -> None:
-        """Whoever tells of it is to be passed on at once, also one who tells of it after the store did not know it: the
-        container that asked does so again only after a second, and then another.
+    def _known(self, local: LocalOverlay, _before: View, after: View) -> None:
+        """The store told of something, from any thread: who is awaited is passed on at once, also where the store was
+        asked for him in vain before. The container that asked does so again only after a second, and then another.
         """
-        now = self._now()
-        with self._lock:
-            self._awaited = {asked: until for asked, until in self._awaited.items() if until > now}
-            self._awaited[local.network.network, address] = now + QUIET
-
-    def _ends_waiting(self, local: LocalOverlay, addresses: Iterable[Address]) -> list[Address]:
-        """Those of the addresses that were awaited, and are not from now on."""
         network, now = local.network.network, self._now()
         with self._lock:
-            return [one for one in addresses if self._awaited.pop((network, one), now) > now]
+            asked = [address for of, address in self._awaited if of == network and address in after.peers]
+            told = [address for address in asked if self._awaited[network, address] > now]
+            for address in told:
+                del self._awaited[network, address]
+        for address in told:
+            try:
+                local.answer(after.peers[address], learned=True)
+            except KernelRefused as error:  # the next round puts it right
+                log.warning("overlay %s: %s is not passed on: %s", local.network.overlay, address, error)
 
-    def _known(self, local: LocalOverlay, _before: View, after: View) -> None:
-        """The store told of something, from any thread."""
-        network = local.network.network
+    def _is_awaited(self, question: _Question) -> bool:
+        """Has nobody passed on yet who is asked for? He is from now on."""
+        address = question.ask.address
+        if address is None:
+            return True
         with self._lock:
-            told = [address for asked, address in self._awaited if asked == network and address in after.peers]
-        for address in self._ends_waiting(local, told):
-            self._tell(local, after.peers[address])
-
-    def _tell(self, local: LocalOverlay, peer: Peer) -> None:
-        """A packet waits. Nobody here knew it before: where rows are programmed ahead, learning it wrote them."""
-        local.answer(peer, written=local.eager and local.view.peers.get(peer.address) == peer)
-
-    # -- questions -------------------------------------------------------------------------------------------------
+            return self._awaited.pop((question.local.network.network, address), None) is not None
 
     def _is_wanted(self, question: _Question) -> bool:
         """Questions that waited too long, because the store was away, are dropped: who wants to know asks again."""

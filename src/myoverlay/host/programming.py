@@ -111,12 +111,18 @@ class Programming:
         self._converger.peers(ground, want, view.complete, local, touched)
         self._answered = Touched(set(), set())
 
-    def answer(self, ground: Ground, peer: Peer, written: bool = False) -> None:
-        """Somebody here asked for this peer: write its rows, unless that is done since, and tell whoever asked."""
+    def answer(self, ground: Ground, peer: Peer, learned: View | None = None) -> None:
+        """Somebody here asked for this peer: write its rows, and tell whoever asked.
+
+        `learned`: what is known now, where it was told of since: its rows are there where peers are programmed ahead,
+        and what stands no more is not passed on.
+        """
+        if learned is not None and learned.peers.get(peer.address) != peer:
+            return
         self._pulled.add(peer.address)
         self._answered.addresses.add(peer.address)
         self._answered.macs.add(peer.mac)
-        if not written:
+        if learned is None or not self.is_eager(learned):
             known = self.claims.macs.get(peer.mac)
             # A MAC that somebody has is not led elsewhere because an address is told to be behind it too.
             there = peer if known is None else msgspec.structs.replace(peer, vtep=known.vtep)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from myoverlay.errors import KernelRefused
 from myoverlay.host.misses import Lookup, MissLoop
 from myoverlay.plan import answers
-from myoverlay.plan.gate import BURST, QUIET
+from myoverlay.plan.gate import BURST
 from myoverlay.store.records import LookedUp
 from myoverlay.tally import Tally
 from myoverlay.values import Address, HostId, Mac, Miss, Peer, Subnet
@@ -131,7 +132,7 @@ def test_the_list_of_a_known_host_is_read_without_asking_who_is_a_member(known: 
     answered: list[tuple[Peer, bool]] = []
     network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
     local: Any = SimpleNamespace(
-        view=view, network=network, eager=True, answer=lambda peer, written: answered.append((peer, written))
+        view=view, network=network, eager=True, answer=lambda peer, learned: answered.append((peer, learned))
     )
     records: Any = SimpleNamespace(lookup=lambda *_, **__: LookedUp(PEER, True, {}), members=members)
     watch = SimpleNamespace(fetch=fetch, at_hand=dict, learn=lambda _: None)
@@ -159,14 +160,14 @@ def test_in_a_small_overlay_one_question_is_enough(listed: bool) -> None:
 
     network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
     local: Any = SimpleNamespace(
-        view=view, network=network, eager=False, answer=lambda peer, written: answered.append((peer, written))
+        view=view, network=network, eager=False, answer=lambda peer, learned: answered.append((peer, learned))
     )
     watch = SimpleNamespace(at_hand=lambda: {"a": None}, learn=learn)
     one = Lookup(SimpleNamespace(lookup=lookup), SimpleNamespace(watch_of=lambda _: watch), Tally())  # type: ignore[arg-type]
     assert one.ask(local, answers.Ask(address=PEER.address))
     one.round()
     assert asked == [(PEER.address, {"a": None})]
-    assert answered == ([(PEER, False)] if listed else [])  # rows are pulled by who asks
+    assert answered == ([(PEER, True)] if listed else [])
 
 
 class _Asked:
@@ -175,16 +176,20 @@ class _Asked:
     def __init__(self) -> None:
         self.now = 1.0
         self.told: list[tuple[Peer, bool]] = []
+        self.refuses = False
         self.view: Any = SimpleNamespace(peers={}, macs={}, lists={})
         network = SimpleNamespace(network="n", overlay="web", definition=None, outsiders=False)
-        self.local: Any = SimpleNamespace(
-            view=self.view, network=network, eager=True, answer=lambda peer, written: self.told.append((peer, written))
-        )
+        self.local: Any = SimpleNamespace(view=self.view, network=network, eager=True, answer=self._answer)
         self.on_lookup: Any = lambda: None
         self.discovery: Any = SimpleNamespace(watch_of=lambda _: None)
         records: Any = SimpleNamespace(lookup=self._look_up)
         self.lookup = Lookup(records, self.discovery, Tally(), lambda: self.now)
         assert self.lookup.ask(self.local, answers.Ask(address=PEER.address))
+
+    def _answer(self, peer: Peer, learned: bool) -> None:
+        self.told.append((peer, learned))
+        if self.refuses:
+            raise KernelRefused("setting a row", 1, "no")
 
     def _look_up(self, *_: object, **__: object) -> LookedUp:
         self.on_lookup()
@@ -206,13 +211,47 @@ def test_who_is_told_of_after_he_was_asked_for_in_vain_is_passed_on_at_once() ->
     assert asked.told == [(PEER, True)]
 
 
+@pytest.mark.parametrize("queued", [True, False])
+def test_who_is_told_of_before_he_is_looked_for_is_passed_on(queued: bool) -> None:
+    """Also while the question is still queued; after three seconds whoever waited has given up."""
+    asked = _Asked()
+    if not queued:
+        asked.lookup.round()
+    asked.now += 2.9
+    asked.tell()
+    assert asked.told == [(PEER, True)]
+
+
 def test_who_is_told_of_long_after_he_was_asked_for_is_not_passed_on() -> None:
     """Whoever waits has asked again by then."""
     asked = _Asked()
     asked.lookup.round()
-    asked.now += QUIET
+    asked.now += 3.0
     asked.tell()
     assert asked.told == []
+
+
+def test_a_slow_look_up_that_finds_somebody_says_so() -> None:
+    """However long it took: the watch, which came too late to pass him on, leaves that to it."""
+    asked = _Asked()
+
+    def tell() -> None:
+        asked.now += 4.0
+        asked.tell()
+
+    asked.on_lookup = tell
+    asked.lookup.round()
+    assert asked.told == [(PEER, True)]
+
+
+def test_one_that_the_kernel_refuses_keeps_nothing_from_being_noted(caplog: pytest.LogCaptureFixture) -> None:
+    """Others are told of what the store said after that: it must not end there."""
+    asked = _Asked()
+    asked.refuses = True
+    asked.lookup.round()
+    asked.tell()
+    assert asked.told == [(PEER, True)]
+    assert "is not passed on: setting a row" in caplog.text
 
 
 def test_who_is_told_of_while_he_is_looked_for_is_passed_on_once() -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from myoverlay.errors import KernelRefused
@@ -153,17 +154,28 @@ def _turn_own(local: LocalOverlay, chance: random.Random) -> bool:
     return True
 
 
-@pytest.mark.parametrize("written", [True, False])
-def test_whose_rows_are_written_is_told_of_alone(host: Callable[[str], Host], written: bool) -> None:
-    """Who asked hears of the peer both ways; its rows are written for that unless they have just been."""
+@pytest.mark.parametrize("learned", [True, False])
+def test_whose_rows_are_written_is_told_of_alone(host: Callable[[str], Host], learned: bool) -> None:
+    """Who asked hears of the peer both ways; its rows are written for that unless they were as it was learned."""
     site = Site(host("ann"))
     site.learn(IDS[0], one(0, 2), anew=True)
     (peer,) = site.local.view.peers.values()
     tally, site.written = site.local._converger._tally, []
-    site.local.answer(peer, written)
-    assert sum(map(len, site.written)) == (0 if written else 2)
+    site.local.answer(peer, learned)
+    assert sum(map(len, site.written)) == (0 if learned else 2)
     assert tally.all()["announcements", "miss"] == 1
     assert site.tables() == site.local._programming.wanted(site.local.view)
+
+
+def test_who_is_no_peer_any_more_is_not_passed_on(host: Callable[[str], Host]) -> None:
+    """It was told of, and another since: its row, and its MAC in the containers' caches, would be the wrong ones."""
+    site = Site(host("ann"))
+    site.learn(IDS[0], one(0, 2), anew=True)
+    (peer,) = site.local.view.peers.values()
+    site.written = []
+    site.local.answer(msgspec.structs.replace(peer, mac=Mac("02:42:0a:05:99:99")), learned=True)
+    assert not any(site.written)
+    assert not site.local._converger._tally.all().get(("announcements", "miss"))
 
 
 def test_what_failed_is_written_with_the_next_change(host: Callable[[str], Host]) -> None:

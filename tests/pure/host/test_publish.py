@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from myoverlay.errors import Clash
+from myoverlay.errors import Clash, Unavailable
 from myoverlay.host.publish import Publisher
 from myoverlay.host.view import View
 from myoverlay.plan.believe import latest
@@ -349,6 +349,26 @@ def test_what_was_offered_while_the_store_was_away_is_published_later(writer: Ma
     until(lambda: index(store) == index_of(record("10.5.0.5")))
     assert ann.listed() == (record("10.5.0.5"),)
     assert ann.tally.get("bugs", "publish") == 0
+
+
+def test_what_is_offered_while_a_write_fails_does_not_wait_for_the_next_try(writer: Make) -> None:
+    """The next try is up to five seconds away; who offers something begins one."""
+    ann = writer("ann")
+    ann.publisher.stop(5)  # from here on this thread writes
+    fails = True
+
+    def fail(*_: object) -> None:
+        nonlocal fails
+        if fails:
+            fails = False
+            ann.publisher.offer(DEMO)
+            raise Unavailable("the store went away")
+
+    ann.host.wire.before = fail
+    ann.local.entries = [record("10.5.0.3")]
+    ann.publisher.offer(DEMO)
+    assert ann.publisher.step() is None
+    assert ann.listed() == (record("10.5.0.3"),)
 
 
 def test_many_writers_all_get_through(writer: Make, store: SqliteStore) -> None:
