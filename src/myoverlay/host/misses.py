@@ -225,8 +225,11 @@ class Lookup(Loop):
         """
         network, now = local.network.network, self._now()
         with self._lock:
-            asked = [address for of, address in self._awaited if of == network and address in after.peers]
-            told = [address for address in asked if self._awaited[network, address] > now]
+            told = [
+                address
+                for (of, address), until in self._awaited.items()
+                if of == network and until > now and address in after.peers
+            ]
             for address in told:
                 del self._awaited[network, address]
         for address in told:
