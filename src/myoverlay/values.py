@@ -483,11 +483,12 @@ def check_count(count: int) -> int:
 
 
 T = TypeVar("T")
+_host = lru_cache(maxsize=4096)(HostId)  # a ring names 32, of which one is new: the others were checked before
 
 
 def _revive(kind: type, raw: Any) -> Any:
     if kind in (Address, Subnet, Mac, OverlayName, HostId) and isinstance(raw, str):
-        return kind(raw)
+        return (_host if kind is HostId else kind)(raw)
     raise ValueError(f"expected {kind.__name__}")
 
 

@@ -54,26 +54,34 @@ def change_of(network: Network, before: Known, known: Known) -> Change:
     went: list[str] = []
     gone: list[str] = []
     own = {one.address: one for one in known.endpoints}
-    heard: dict[HostId, dict[Address, Record]] = {}
-    for address in _touched(before, known):
-        peer, mine = known.view.peers.get(address), own.get(address)
+    touched = _touched(before, known)
+    names = _names(known.view, touched)
+    for address in touched:
+        mine, peer = own.get(address), known.view.peers.get(address)
         if mine is not None:
             ends.append(End(address, mine.names, mine.sandbox))
             continue
-        names: tuple[str, ...] = ()
-        if peer is not None and peer.host is not None:
-            if peer.host not in heard:
-                heard[peer.host] = {record.address: record for record in _heard(known.view, peer.host)}
-            record = heard[peer.host].get(address)
-            names = record.names if record is not None else ()
-            if peer.host in known.dead:
-                gone += names
-                names = ()
-        if names:
-            ends.append(End(address, names))
+        named = names.get(address, ())
+        if peer is not None and peer.host in known.dead:
+            gone += named
+            named = ()
+        if named:
+            ends.append(End(address, named))
         else:
             went.append(address)
     return Change(network.overlay, tuple(ends), tuple(went), tuple(gone))
+
+
+def _names(view: View, addresses: Collection[Address]) -> dict[Address, tuple[str, ...]]:
+    """Those of these addresses: the lists of the hosts that have them are gone through once."""
+    hosts = {peer.host for address in addresses if (peer := view.peers.get(address)) is not None}
+    return {
+        record.address: record.names
+        for host in hosts
+        if host is not None
+        for record in _records(view, host)
+        if record.address in addresses and _is_heard(view, host, record)
+    }
 
 
 def _touched(before: Known, known: Known) -> set[Address]:
@@ -95,7 +103,9 @@ def _records(view: View, host: HostId) -> tuple[Record, ...]:
 
 def _heard(view: View, host: HostId) -> Iterable[Record]:
     """The host's records by which it has the address."""
-    for record in _records(view, host):
-        peer = view.peers.get(record.address)
-        if peer is not None and peer.host == host and peer.generation == record.generation:
-            yield record
+    return (record for record in _records(view, host) if _is_heard(view, host, record))
+
+
+def _is_heard(view: View, host: HostId, record: Record) -> bool:
+    peer = view.peers.get(record.address)
+    return peer is not None and peer.host == host and peer.generation == record.generation

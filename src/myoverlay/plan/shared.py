@@ -6,44 +6,56 @@ Readers hold one as long as they like, without a lock; the next one costs what d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from functools import lru_cache
+from itertools import chain, compress
+from operator import is_not
 from typing import Any, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
-#: Pieces of a mapping, a power of two: a change copies one of them, 100 entries where there are 100,000.
-_PIECES = 1024
-_MASK = _PIECES - 1
+#: Entries lie in small dictionaries, the pieces, and those in rows of so many (a power of two); a change copies a row
+#: and a piece of it.
+_ROW, _BITS = 64, 6
+_IN_ROW = _ROW - 1
+#: With more entries than this to a piece, on average, there are twice as many pieces.
+_FULL = 16
+#: A look at so many pieces takes about as long as setting one entry.
+_FEW = 8
 #: The piece of all mappings that have nothing there; no piece is ever changed once it is in a mapping.
 _NOTHING: dict[Any, Any] = {}
+_EMPTY = (_NOTHING,) * _ROW
 
 
 class _Pieces(Mapping[K, V]):
-    """What both of them read in the same way."""
+    """What both of them read in the same way. `_mask`: the number of pieces, a power of two, less one."""
 
-    __slots__ = ("_pieces", "_size")
+    __slots__ = ("_mask", "_rows", "_size")
 
-    _pieces: Sequence[dict[K, V]]
+    _rows: Sequence[Sequence[dict[K, V]]]
+    _mask: int
     _size: int
 
     def __getitem__(self, key: K) -> V:
-        return self._pieces[hash(key) & _MASK][key]
+        at = hash(key) & self._mask
+        return self._rows[at >> _BITS][at & _IN_ROW][key]
 
     @overload
     def get(self, key: K, /) -> V | None: ...
     @overload
     def get(self, key: K, default: V | D, /) -> V | D: ...
     def get(self, key: K, default: Any = None, /) -> Any:
-        return self._pieces[hash(key) & _MASK].get(key, default)
+        at = hash(key) & self._mask
+        return self._rows[at >> _BITS][at & _IN_ROW].get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._pieces[hash(key) & _MASK]
+        at = hash(key) & self._mask
+        return key in self._rows[at >> _BITS][at & _IN_ROW]
 
     def __iter__(self) -> Iterator[K]:
         # Most mappings are small, and most of their pieces empty: those are passed over at once.
-        return chain.from_iterable(filter(None, self._pieces)) if self._size else iter(())
+        return chain.from_iterable(filter(None, chain.from_iterable(self._rows))) if self._size else iter(())
 
     def __len__(self) -> int:
         return self._size
@@ -55,89 +67,146 @@ class Shared(_Pieces[K, V]):
     __slots__ = ()
 
     def __init__(self, known: Mapping[K, V] | None = None) -> None:
-        self._pieces, self._size = (_NOTHING,) * _PIECES, 0
+        self._rows, self._mask, self._size = (_EMPTY,), _IN_ROW, 0
         if known:
             draft = self.edit()
-            for key, value in known.items():
-                draft.set(key, value)
+            draft.put(known)
             made = draft.done()
-            self._pieces, self._size = made._pieces, made._size
+            self._rows, self._mask, self._size = made._rows, made._mask, made._size
 
     def __repr__(self) -> str:
         return f"Shared({dict(self)!r})"
 
     def edit(self) -> Draft[K, V]:
-        return Draft(self._pieces, self._size)
+        return Draft(self._rows, self._mask, self._size)
 
     def differing(self, other: Shared[K, V]) -> set[K]:
         """The keys whose values are not the same object in both, or which only one has: looks only where it may be."""
+        if self._mask != other._mask:
+            return _unlike(self, other)
         found: set[K] = set()
-        for mine, theirs in zip(self._pieces, other._pieces, strict=True):
-            if mine is not theirs:
-                found.update(key for key, value in mine.items() if theirs.get(key) is not value)
-                found.update(key for key in theirs if key not in mine)
+        for row, their_row in _others(self._rows, other._rows):
+            for mine, theirs in _others(row, their_row):
+                found.update([key for key, value in mine.items() if theirs.get(key) is not value])
+                found.update(theirs.keys() - mine.keys())
         return found
 
 
+def _others(some: Sequence[V], those: Sequence[V]) -> Iterator[tuple[V, V]]:
+    """What lies at the same place of both and is not the same object."""
+    return compress(zip(some, those, strict=True), map(is_not, some, those))
+
+
 class Draft(_Pieces[K, V]):
-    """The next mapping, while it is written: for one thread."""
+    """The next mapping, while it is written: for one thread. Its own rows are lists, its own pieces are noted."""
 
-    __slots__ = ("_next", "_own")
+    __slots__ = ("_own",)
 
-    def __init__(self, pieces: Sequence[dict[K, V]], size: int) -> None:
-        self._pieces = self._next = list(pieces)
-        self._own = bytearray(_PIECES)
-        self._size = size
+    _rows: list[Sequence[dict[K, V]]]
+
+    def __init__(self, rows: Sequence[Sequence[dict[K, V]]], mask: int, size: int) -> None:
+        self._rows, self._mask, self._size = list(rows), mask, size
+        self._own = bytearray(mask + 1)
 
     def set(self, key: K, value: V) -> None:
-        at = hash(key) & _MASK
-        if self._own[at]:
-            piece = self._next[at]
-        else:
-            self._own[at] = 1
-            piece = self._next[at] = self._next[at].copy()
-        before = len(piece)
+        piece = self._piece(hash(key) & self._mask)
+        if key not in piece:
+            self._size += 1
+            if self._size > _FULL * (self._mask + 1):
+                self._spread(self._size)
+                piece = self._piece(hash(key) & self._mask)
         piece[key] = value
-        self._size += len(piece) - before
 
     def put(self, values: Mapping[K, V]) -> None:
-        """Set many: their number is what it costs, and a count of all pieces."""
-        own, pieces = self._own, self._next
+        """Set many: their number is what it costs, and a look at all pieces; few are set one by one."""
+        if len(values) * _FEW <= self._mask:
+            for key, value in values.items():
+                self.set(key, value)
+            return
+        self._spread(self._size + len(values))
+        pieces, own, mask = list(chain.from_iterable(self._rows)), self._own, self._mask
         for key, value in values.items():
-            at = hash(key) & _MASK
+            at = hash(key) & mask
             if not own[at]:
                 own[at] = 1
                 pieces[at] = pieces[at].copy()
             pieces[at][key] = value
-        if values:
-            self._size = sum(map(len, pieces))
+        self._size = sum(map(len, pieces))
+        self._rows = [pieces[at : at + _ROW] for at in range(0, len(pieces), _ROW)]
 
     def drop(self, key: K) -> None:
         """Absent is success."""
-        if key not in self:
-            return
-        at = hash(key) & _MASK
-        if not self._own[at]:
-            self._own[at] = 1
-            self._next[at] = self._next[at].copy()
-        del self._next[at][key]
-        self._size -= 1
+        if key in self:
+            del self._piece(hash(key) & self._mask)[key]
+            self._size -= 1
 
     def done(self) -> Shared[K, V]:
         """The mapping as it is now; the draft may not be used any more."""
         made: Shared[K, V] = Shared.__new__(Shared)
-        made._pieces, made._size = tuple(self._next), self._size
+        made._rows, made._mask, made._size = tuple(map(tuple, self._rows)), self._mask, self._size
         return made
+
+    def _piece(self, at: int) -> dict[K, V]:
+        """A piece that may be changed."""
+        row = self._rows[at >> _BITS]
+        if not isinstance(row, list):
+            row = self._rows[at >> _BITS] = list(row)
+        if not self._own[at]:
+            self._own[at] = 1
+            row[at & _IN_ROW] = row[at & _IN_ROW].copy()
+        return row[at & _IN_ROW]
+
+    def _spread(self, size: int) -> None:
+        """Have as many pieces as so many entries need: what is there lies in others then."""
+        count = self._mask + 1
+        while size > _FULL * count:
+            count *= 2
+        if count == self._mask + 1:
+            return
+        pieces: list[dict[K, V]] = [{} for _ in range(count)]
+        for key, value in chain.from_iterable(map(dict.items, chain.from_iterable(self._rows))):
+            pieces[hash(key) & count - 1][key] = value
+        self._rows = [pieces[at : at + _ROW] for at in range(0, count, _ROW)]
+        self._mask, self._own = count - 1, bytearray(b"\1") * count
 
 
 def differing(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
     """The keys under which two mappings do not hold the same object."""
     if isinstance(before, Shared) and isinstance(after, Shared):
         return before.differing(after)
-    return {key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}
+    return _unlike(before, after)
 
 
-def apart(before: Sequence[V], after: Sequence[V]) -> tuple[list[V], list[V]]:
-    """The objects that only the one holds, and those that only the other does, each in its order."""
-    old, new = set(map(id, before)), set(map(id, after))
-    return [one for one in before if id(one) not in new], [one for one in after if id(one) not in old]
+def _unlike(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
+    found = {key for key, value in before.items() if after.get(key) is not value}
+    found.update(key for key in after if key not in before)
+    return found
+
+
+def apart(before: Sequence[V], after: Sequence[V]) -> tuple[Sequence[V], Sequence[V]]:
+    """The objects that only the one holds, and those that only the other does, each in its order.
+
+    Neither may ever change. Of a list that was read several ask one after the other: it is found out once.
+    """
+    return _apart(_Same(before), _Same(after))
+
+
+class _Same:
+    """One object, equal to itself alone."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: Sequence[Any]) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+
+@lru_cache(maxsize=64)
+def _apart(before: _Same, after: _Same) -> tuple[Sequence[Any], Sequence[Any]]:
+    old, new = set(map(id, before.it)), set(map(id, after.it))
+    return tuple(one for one in before.it if id(one) not in new), tuple(one for one in after.it if id(one) not in old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,12 +68,42 @@ def test_what_differs(before: dict[str, int], steps: list[tuple[str, int | None]
 
 
 def test_a_change_copies_little() -> None:
-    """Of 20,000 entries all pieces but the one that changed are the same objects as before."""
+    """Of 20,000 entries all pieces but the one that changed are the same objects as before, and most rows of them."""
     table = Shared({f"key {number}": number for number in range(20_000)})
     after = changed(table, [("key 7", 8), ("another", 1)])
-    copied = sum(mine is not theirs for mine, theirs in zip(table._pieces, after._pieces, strict=True))
+    rows = [(mine, theirs) for mine, theirs in zip(table._rows, after._rows, strict=True) if mine is not theirs]
+    copied = sum(mine is not theirs for pair in rows for mine, theirs in zip(*pair, strict=True))
+    assert len(table._rows) > 10
     assert 1 <= copied <= 2
     assert table.differing(after) == {"key 7", "another"}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_it_grows(at_once: bool) -> None:
+    """From nothing to 5,000 entries: pieces stay small, none is lost, and what was before is as it was."""
+    entries = {f"key {number}": number for number in range(5_000)}
+    draft = Shared({"key 7": 8, "another": 1}).edit()
+    if at_once:
+        draft.put(entries)
+    else:
+        for key, value in entries.items():
+            draft.set(key, value)
+    draft.drop("key 9")
+    after = draft.done()
+    model = {"another": 1, **entries}
+    del model["key 9"]
+    assert dict(after) == model
+    assert len(after) == len(model)
+    assert all(after[key] == value for key, value in model.items())
+    assert max(len(piece) for row in after._rows for piece in row) < 50
+
+
+def test_what_differs_between_a_small_one_and_what_grew_of_it() -> None:
+    """They lie in other pieces: all of it is looked at."""
+    small = Shared({"stays": 1, "goes": 2, "changes": 3})
+    large = changed(small, [("goes", None), ("changes", 4), *((f"key {number}", number) for number in range(2_000))])
+    expected = {"goes", "changes", *(f"key {number}" for number in range(2_000))}
+    assert small.differing(large) == large.differing(small) == expected
 
 
 @given(st.lists(st.integers(0, 9), max_size=8), st.lists(st.integers(0, 9), max_size=8))
@@ -81,6 +112,16 @@ def test_what_only_one_of_two_sequences_holds(before: list[int], after: list[int
     objects = [[number] for number in range(10)]
     old, new = [objects[number] for number in before], [objects[number] for number in after]
     gone, come = apart(old, new)
-    assert gone == [one for one in old if one not in new]
-    assert come == [one for one in new if one not in old]
-    assert apart([[1]], [[1]]) == ([[1]], [[1]])
+    assert list(gone) == [one for one in old if one not in new]
+    assert list(come) == [one for one in new if one not in old]
+
+
+def test_equal_sequences_are_not_taken_for_each_other() -> None:
+    """What was told of one pair is told again of that pair alone."""
+    one, equal = [[1]], [[1]]
+    assert apart(one, equal) == ((one[0],), (equal[0],))
+    assert apart(one, one) == ((), ())
+    gone, come = apart(equal, one)
+    assert gone[0] is equal[0]
+    assert come[0] is one[0]
+    assert apart(equal, one)[0] is gone
