@@ -57,15 +57,13 @@ def change_of(network: Network, before: Known, known: Known) -> Change:
     touched = _touched(before, known)
     names = _names(known.view, touched)
     for address in touched:
-        mine, peer = own.get(address), known.view.peers.get(address)
-        if mine is not None:
-            ends.append(End(address, mine.names, mine.sandbox))
-            continue
-        named = names.get(address, ())
+        mine, peer, named = own.get(address), known.view.peers.get(address), names.get(address, ())
         if peer is not None and peer.host in known.dead:
             gone += named
             named = ()
-        if named:
+        if mine is not None:
+            ends.append(End(address, mine.names, mine.sandbox))
+        elif named:
             ends.append(End(address, named))
         else:
             went.append(address)

@@ -1,6 +1,7 @@
 """Mappings that never change, of which the next one shares with the one before all that is the same.
 
 Readers hold one as long as they like, without a lock; the next one costs what differs and a few µs, whatever the size.
+One that grows lies in twice as many pieces now and then, which costs all of it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _IN_ROW = _ROW - 1
 _FULL = 16
 #: A look at so many pieces takes about as long as setting one entry.
 _FEW = 8
+#: Of two sequences with more objects than this together it is not remembered what only one of them holds.
+_REMEMBERED = 1000
+_ABSENT: Any = object()
 #: The piece of all mappings that have nothing there; no piece is ever changed once it is in a mapping.
 _NOTHING: dict[Any, Any] = {}
 _EMPTY = (_NOTHING,) * _ROW
@@ -60,6 +64,10 @@ class _Pieces(Mapping[K, V]):
     def __len__(self) -> int:
         return self._size
 
+    def _entries(self) -> Iterator[tuple[K, V]]:
+        """All of them, without a look-up for each."""
+        return chain.from_iterable(map(dict.items, chain.from_iterable(self._rows)))
+
 
 class Shared(_Pieces[K, V]):
     """A frozen mapping in pieces. `edit` begins the next one."""
@@ -83,11 +91,11 @@ class Shared(_Pieces[K, V]):
     def differing(self, other: Shared[K, V]) -> set[K]:
         """The keys whose values are not the same object in both, or which only one has: looks only where it may be."""
         if self._mask != other._mask:
-            return _unlike(self, other)
+            return _unlike(dict(self._entries()), dict(other._entries()))
         found: set[K] = set()
         for row, their_row in _others(self._rows, other._rows):
             for mine, theirs in _others(row, their_row):
-                found.update([key for key, value in mine.items() if theirs.get(key) is not value])
+                found.update([key for key, value in mine.items() if theirs.get(key, _ABSENT) is not value])
                 found.update(theirs.keys() - mine.keys())
         return found
 
@@ -124,14 +132,14 @@ class Draft(_Pieces[K, V]):
                 self.set(key, value)
             return
         self._spread(self._size + len(values))
-        pieces, own, mask = list(chain.from_iterable(self._rows)), self._own, self._mask
+        pieces, own, mask = list(chain.from_iterable(self._rows)), self._own[:], self._mask
         for key, value in values.items():
             at = hash(key) & mask
             if not own[at]:
                 own[at] = 1
                 pieces[at] = pieces[at].copy()
             pieces[at][key] = value
-        self._size = sum(map(len, pieces))
+        self._own, self._size = own, sum(map(len, pieces))
         self._rows = [pieces[at : at + _ROW] for at in range(0, len(pieces), _ROW)]
 
     def drop(self, key: K) -> None:
@@ -144,6 +152,7 @@ class Draft(_Pieces[K, V]):
         """The mapping as it is now; the draft may not be used any more."""
         made: Shared[K, V] = Shared.__new__(Shared)
         made._rows, made._mask, made._size = tuple(map(tuple, self._rows)), self._mask, self._size
+        del self._rows
         return made
 
     def _piece(self, at: int) -> dict[K, V]:
@@ -152,8 +161,8 @@ class Draft(_Pieces[K, V]):
         if not isinstance(row, list):
             row = self._rows[at >> _BITS] = list(row)
         if not self._own[at]:
-            self._own[at] = 1
             row[at & _IN_ROW] = row[at & _IN_ROW].copy()
+            self._own[at] = 1
         return row[at & _IN_ROW]
 
     def _spread(self, size: int) -> None:
@@ -164,7 +173,7 @@ class Draft(_Pieces[K, V]):
         if count == self._mask + 1:
             return
         pieces: list[dict[K, V]] = [{} for _ in range(count)]
-        for key, value in chain.from_iterable(map(dict.items, chain.from_iterable(self._rows))):
+        for key, value in self._entries():
             pieces[hash(key) & count - 1][key] = value
         self._rows = [pieces[at : at + _ROW] for at in range(0, count, _ROW)]
         self._mask, self._own = count - 1, bytearray(b"\1") * count
@@ -178,7 +187,7 @@ def differing(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
 
 
 def _unlike(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
-    found = {key for key, value in before.items() if after.get(key) is not value}
+    found = {key for key, value in before.items() if after.get(key, _ABSENT) is not value}
     found.update(key for key in after if key not in before)
     return found
 
@@ -188,7 +197,12 @@ def apart(before: Sequence[V], after: Sequence[V]) -> tuple[Sequence[V], Sequenc
 
     Neither may ever change. Of a list that was read several ask one after the other: it is found out once.
     """
-    return _apart(_Same(before), _Same(after))
+    if before is after:
+        return (), ()
+    if not before or not after:
+        return before, after
+    seen = _Same(before), _Same(after)
+    return _remembered(*seen) if len(before) + len(after) <= _REMEMBERED else _apart(*seen)
 
 
 class _Same:
@@ -206,7 +220,10 @@ class _Same:
         return isinstance(other, _Same) and self.it is other.it
 
 
-@lru_cache(maxsize=64)
 def _apart(before: _Same, after: _Same) -> tuple[Sequence[Any], Sequence[Any]]:
     old, new = set(map(id, before.it)), set(map(id, after.it))
     return tuple(one for one in before.it if id(one) not in new), tuple(one for one in after.it if id(one) not in old)
+
+
+#: What changed with one answer of the store; it keeps the lists of before, so there are few.
+_remembered = lru_cache(maxsize=32)(_apart)

@@ -84,7 +84,7 @@ def test_a_zone_is_made_anew_when_something_differs() -> None:
     assert Known(other, ()).differs(known)
 
 
-names = st.sampled_from([(), ("www",), ("api",), ("www", "api")])
+names = st.sampled_from([(), ("www",), ("api",), ("www", "api"), ("db.internal",)])
 told = st.lists(
     st.builds(lambda last, names, at: named(f"10.5.0.{last}", *names, generation=at), st.integers(2, 5), names,
               st.integers(1, 3)),
@@ -109,7 +109,7 @@ def known_in(state: tuple[list[Endpoint], tuple[Record, ...], tuple[Record, ...]
 def answers(directory: Directory) -> dict[str, object]:
     """What is found under each name, in no order; and which addresses have which names and sandbox."""
     found: dict[str, object] = {}
-    for name in ("www", "api"):
+    for name in ("www", "api", "db.internal"):
         verdict = directory.decide("demo", "10.5.0.99", Question(name, A), 0.0)
         found[name] = set(verdict.addresses) if isinstance(verdict, Addresses) else verdict
     book = directory._books["demo"]
@@ -122,13 +122,13 @@ def test_change_by_change_is_all_at_once(
 ) -> None:
     """A resolver that is told only what is otherwise answers as one that is shown everything anew."""
     network, known = known_in(course[0])
-    told = Directory()
+    told, shown = Directory(), Directory()
     told.show(zone_of(network, known), 0.0)
+    shown.show(zone_of(network, known), 0.0)
     for state in course[1:]:
         network, after = known_in(state)
         told.change(change_of(network, known, after), 0.0)
         known = after
-        shown = Directory()
         shown.show(zone_of(network, known), 0.0)
         assert answers(told) == answers(shown)
 
@@ -147,6 +147,23 @@ def test_a_name_that_went_is_remembered_as_ours() -> None:
     gone = Known(local_of(bob=()), ())
     directory.change(change_of(local.network, before, gone), 5.0)
     assert directory.decide("demo", "10.5.0.99", asked, 6.0) == Nobody()
+
+
+def test_a_dead_hosts_name_for_an_address_that_is_here_is_gone_too() -> None:
+    """Also as a change: a dotted one would be asked elsewhere."""
+    local = local_of(endpoint("10.5.0.3", names=("here",), joined=True), bob=(named("10.5.0.3", "db.internal"),))
+    before, after = Known(local, ()), Known(local, {BOB})
+    assert zone_of(local.network, after).gone == change_of(local.network, before, after).gone == ("db.internal",)
+
+
+def test_of_an_address_that_a_list_has_twice_the_newer_record_is_heard() -> None:
+    """Whichever stands first, in a whole zone and in a change."""
+    new, old = named("10.5.0.3", "new", generation=2), named("10.5.0.3", "old", generation=1)
+    nobody = local_of(bob=())
+    for records in ((new, old), (old, new)):
+        local = local_of(bob=records)
+        change = change_of(local.network, Known(nobody, ()), Known(local, ()))
+        assert ends(local)[0] == set(change.ends) == {End("10.5.0.3", ("new",))}
 
 
 def test_a_change_holds_what_is_otherwise_alone() -> None:
