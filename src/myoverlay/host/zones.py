@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from myoverlay.host.local import LocalOverlay
 from myoverlay.host.view import View
@@ -33,7 +33,9 @@ def zone_of(network: Network, known: Known) -> Zone:
     far: dict[str, tuple[str, ...]] = {}
     gone: list[str] = []
     for host in known.view.lists or ():
-        for record in _heard(known.view, host):
+        for record in _records(known.view, host):
+            if not _is_heard(known.view, host, record):
+                continue
             if host in known.dead:
                 gone += record.names
             else:
@@ -99,11 +101,7 @@ def _records(view: View, host: HostId) -> tuple[Record, ...]:
     return held.value.records if held is not None else ()
 
 
-def _heard(view: View, host: HostId) -> Iterable[Record]:
-    """The host's records by which it has the address."""
-    return (record for record in _records(view, host) if _is_heard(view, host, record))
-
-
 def _is_heard(view: View, host: HostId, record: Record) -> bool:
+    """Is it by this record of the host that it has the address?"""
     peer = view.peers.get(record.address)
     return peer is not None and peer.host == host and peer.generation == record.generation

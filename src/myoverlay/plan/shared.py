@@ -140,7 +140,7 @@ class Draft(_Pieces[K, V]):
                 pieces[at] = pieces[at].copy()
             pieces[at][key] = value
         self._own, self._size = own, sum(map(len, pieces))
-        self._rows = [pieces[at : at + _ROW] for at in range(0, len(pieces), _ROW)]
+        self._rows = _in_rows(pieces)
 
     def drop(self, key: K) -> None:
         """Absent is success."""
@@ -175,8 +175,11 @@ class Draft(_Pieces[K, V]):
         pieces: list[dict[K, V]] = [{} for _ in range(count)]
         for key, value in self._entries():
             pieces[hash(key) & count - 1][key] = value
-        self._rows = [pieces[at : at + _ROW] for at in range(0, count, _ROW)]
-        self._mask, self._own = count - 1, bytearray(b"\1") * count
+        self._rows, self._mask, self._own = _in_rows(pieces), count - 1, bytearray(b"\1") * count
+
+
+def _in_rows(pieces: list[dict[K, V]]) -> list[Sequence[dict[K, V]]]:
+    return [pieces[at : at + _ROW] for at in range(0, len(pieces), _ROW)]
 
 
 def differing(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
